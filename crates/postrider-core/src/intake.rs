@@ -1,0 +1,483 @@
+//! From an AMQP message to an event, or to the reason why it is none.
+//!
+//! Upstream is trusted less than our own code: whatever it sends becomes an event or a [`Refusal`] with a reason from a
+//! closed list; nothing panics, nothing is changed silently (DESIGN §6, `reference/reliability.md` §3.1).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::event::{self, Event, EventType};
+use crate::id::{self, EventId, TenantId};
+use crate::time::Timestamp;
+
+/// The largest message, bytes.
+pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The deepest nesting of arrays and objects.
+pub const MAX_DEPTH: usize = 128;
+
+/// What came in, apart from the body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Envelope<'a> {
+    /// The AMQP routing key: the tenant.
+    pub routing_key: &'a str,
+    /// The AMQP `content_type`; missing means JSON.
+    pub content_type: Option<&'a str>,
+    /// The AMQP `content_encoding`; none is supported.
+    pub content_encoding: Option<&'a str>,
+    /// The AMQP `message_id`.
+    pub message_id: Option<&'a str>,
+    /// W3C trace context from the headers.
+    pub traceparent: Option<&'a str>,
+}
+
+/// Why a message is no event: a closed list, shown to people and used as metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalReason {
+    /// No bytes.
+    EmptyBody,
+    /// More than [`MAX_MESSAGE_BYTES`].
+    TooLarge,
+    /// Nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// Not JSON, or not UTF-8.
+    NotJson,
+    /// JSON, but not an object.
+    WrongShape,
+    /// A member of another JSON type than it must have.
+    WrongType,
+    /// A member given twice.
+    DuplicateField,
+    /// No `event_type`.
+    MissingEventType,
+    /// An `event_type` that breaks the rule for names.
+    BadEventType,
+    /// An id that breaks the rule for ids.
+    BadEventId,
+    /// An `event_time` that is not RFC 3339.
+    BadEventTime,
+    /// An action without an id, from which its events' ids could be made.
+    ActionWithoutId,
+    /// An action that no trigger is defined for.
+    UnknownAction,
+    /// A content type that is not read.
+    UnsupportedContentType,
+    /// A content encoding.
+    UnsupportedEncoding,
+    /// A CloudEvents version or feature that is not read.
+    UnsupportedCloudEvent,
+    /// A routing key that is no tenant.
+    UnknownTenant,
+    /// Too many webhooks for so large an event.
+    FanOutTooLarge,
+}
+
+/// Every reason, for metrics that are created at start.
+pub const REFUSAL_REASONS: [RefusalReason; 18] = [
+    RefusalReason::EmptyBody,
+    RefusalReason::TooLarge,
+    RefusalReason::TooDeep,
+    RefusalReason::NotJson,
+    RefusalReason::WrongShape,
+    RefusalReason::WrongType,
+    RefusalReason::DuplicateField,
+    RefusalReason::MissingEventType,
+    RefusalReason::BadEventType,
+    RefusalReason::BadEventId,
+    RefusalReason::BadEventTime,
+    RefusalReason::ActionWithoutId,
+    RefusalReason::UnknownAction,
+    RefusalReason::UnsupportedContentType,
+    RefusalReason::UnsupportedEncoding,
+    RefusalReason::UnsupportedCloudEvent,
+    RefusalReason::UnknownTenant,
+    RefusalReason::FanOutTooLarge,
+];
+
+impl RefusalReason {
+    /// One word from a closed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EmptyBody => "empty_body",
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::NotJson => "not_json",
+            Self::WrongShape => "wrong_shape",
+            Self::WrongType => "wrong_type",
+            Self::DuplicateField => "duplicate_field",
+            Self::MissingEventType => "missing_event_type",
+            Self::BadEventType => "bad_event_type",
+            Self::BadEventId => "bad_event_id",
+            Self::BadEventTime => "bad_event_time",
+            Self::ActionWithoutId => "action_without_id",
+            Self::UnknownAction => "unknown_action",
+            Self::UnsupportedContentType => "unsupported_content_type",
+            Self::UnsupportedEncoding => "unsupported_encoding",
+            Self::UnsupportedCloudEvent => "unsupported_cloud_event",
+            Self::UnknownTenant => "unknown_tenant",
+            Self::FanOutTooLarge => "fan_out_too_large",
+        }
+    }
+}
+
+/// Why a message is no event, with what a person needs to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", reason.as_str())]
+pub struct Refusal {
+    /// From the closed list.
+    pub reason: RefusalReason,
+    /// What exactly, and what is expected; at most 300 characters, never the body itself.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal; the detail is cut at 300 characters.
+    pub fn new(reason: RefusalReason, detail: impl AsRef<str>) -> Self {
+        Self { reason, detail: detail.as_ref().chars().take(300).collect() }
+    }
+}
+
+/// Reads one message as an event.
+///
+/// The id is the body's `id`, else the CloudEvents `id`, else the AMQP `message_id`, else `made` (then a redelivery may
+/// get another). Whether the tenant exists is not known here; see [`crate::catalog::Catalog::route`].
+///
+/// # Errors
+/// [`Refusal`] for everything that is not exactly an event.
+pub fn read(envelope: Envelope<'_>, body: &[u8], now: Timestamp, made: EventId) -> Result<Event, Refusal> {
+    use RefusalReason as Why;
+    let refuse = |reason, detail: &str| Err(Refusal::new(reason, detail));
+    if body.is_empty() {
+        return refuse(Why::EmptyBody, "the message has no body");
+    }
+    if body.len() > MAX_MESSAGE_BYTES {
+        let detail = format!("{} bytes; at most {MAX_MESSAGE_BYTES} are taken", body.len());
+        return refuse(Why::TooLarge, &detail);
+    }
+    if envelope.content_encoding.is_some_and(|encoding| !encoding.is_empty() && encoding != "identity") {
+        return refuse(Why::UnsupportedEncoding, "content_encoding must not be set: send plain JSON");
+    }
+    let tenant = TenantId::parse(envelope.routing_key)
+        .map_err(|e| Refusal::new(Why::UnknownTenant, format!("the routing key names the tenant: {e}")))?;
+    let content_type = envelope.content_type.unwrap_or("application/json");
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let read = match essence.as_str() {
+        "application/json" | "" => read_own,
+        "application/cloudevents+json" => read_cloud_event,
+        _ => {
+            let detail = "content_type must be application/json or application/cloudevents+json";
+            return refuse(Why::UnsupportedContentType, detail);
+        }
+    };
+    check_shape(body)?;
+    let raw = read(body)?;
+
+    let Some(event_type) = raw.event_type else {
+        return refuse(Why::MissingEventType, "event_type (type in a CloudEvent) is required");
+    };
+    let event_type =
+        EventType::parse(&event_type).map_err(|e| Refusal::new(Why::BadEventType, e.to_string()))?;
+    let id = match raw.id.as_deref().or(envelope.message_id.filter(|id| !id.is_empty())) {
+        Some(given) => EventId::parse(given).map_err(|e| Refusal::new(Why::BadEventId, e.to_string()))?,
+        None => made,
+    };
+    let event_time = match raw.event_time {
+        Some(given) if Timestamp::parse_rfc3339(&given).is_some() => given,
+        Some(_) => {
+            return refuse(Why::BadEventTime, "event_time must be RFC 3339, such as 2026-11-21T20:00:00Z");
+        }
+        None => now.to_rfc3339(),
+    };
+    Ok(Event {
+        tenant,
+        id,
+        event_type,
+        event_time: event_time.into(),
+        current_context: raw.current_context,
+        data: raw.data,
+        key: raw.key.map(Into::into),
+        correlation_id: raw.correlation_id.map(Into::into),
+        traceparent: envelope.traceparent.filter(|text| is_traceparent(text)).map(Into::into),
+        accepted_at: now,
+    })
+}
+
+/// The id under which the books know a message that is no event: the same for the same message.
+pub fn invalid_id(envelope: &Envelope<'_>, body: &[u8]) -> EventId {
+    use sha2::{Digest as _, Sha256};
+    let body = id::hex(&Sha256::digest(body));
+    let digest = id::digest_of(&[
+        envelope.routing_key,
+        envelope.content_type.unwrap_or_default(),
+        envelope.message_id.unwrap_or_default(),
+        &body,
+    ]);
+    EventId::from_trusted(format!("invalid_{}", id::hex(&digest[..16])))
+}
+
+struct RawEvent {
+    event_type: Option<String>,
+    event_time: Option<String>,
+    current_context: event::Json,
+    data: event::Json,
+    id: Option<String>,
+    key: Option<String>,
+    correlation_id: Option<String>,
+}
+
+fn read_own(body: &[u8]) -> Result<RawEvent, Refusal> {
+    #[derive(Deserialize)]
+    struct Members {
+        event_type: Option<String>,
+        event_time: Option<String>,
+        current_context: Option<Arc<RawValue>>,
+        data: Option<Arc<RawValue>>,
+        id: Option<String>,
+        key: Option<String>,
+        correlation_id: Option<String>,
+        action: Option<String>,
+    }
+    let members: Members = serde_json::from_slice(body).map_err(refusal_of)?;
+    if let (Some(action), None) = (&members.action, &members.event_type) {
+        return Err(match members.id {
+            None => Refusal::new(RefusalReason::ActionWithoutId, "an action needs an id: its events' ids are made from it"),
+            Some(_) => {
+                let action: String = action.chars().take(128).collect();
+                Refusal::new(RefusalReason::UnknownAction, format!("no trigger is defined for the action {action:?}"))
+            }
+        });
+    }
+    Ok(RawEvent {
+        event_type: members.event_type,
+        event_time: members.event_time,
+        current_context: members.current_context.unwrap_or_else(event::null),
+        data: members.data.unwrap_or_else(event::null),
+        id: members.id,
+        key: members.key,
+        correlation_id: members.correlation_id,
+    })
+}
+
+/// CloudEvents 1.0, structured mode. `source`, `subject`, `dataschema` and extensions become the context.
+fn read_cloud_event(body: &[u8]) -> Result<RawEvent, Refusal> {
+    #[derive(Deserialize)]
+    struct Attributes {
+        specversion: Option<String>,
+        id: Option<String>,
+        #[serde(rename = "type")]
+        event_type: Option<String>,
+        time: Option<String>,
+        subject: Option<String>,
+        data: Option<Arc<RawValue>>,
+        data_base64: Option<String>,
+        correlationid: Option<String>,
+    }
+    let attributes: Attributes = serde_json::from_slice(body).map_err(refusal_of)?;
+    if attributes.specversion.as_deref() != Some("1.0") {
+        return Err(Refusal::new(RefusalReason::UnsupportedCloudEvent, "specversion must be \"1.0\""));
+    }
+    if attributes.data_base64.is_some() {
+        return Err(Refusal::new(RefusalReason::UnsupportedCloudEvent, "data must be JSON, not data_base64"));
+    }
+    // What else describes the event goes into the context, so that nothing upstream said is lost.
+    let mut context: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).map_err(refusal_of)?;
+    for own in ["specversion", "id", "type", "time", "data", "datacontenttype"] {
+        context.remove(own);
+    }
+    let context = serde_json::value::to_raw_value(&context).map_err(refusal_of)?;
+    Ok(RawEvent {
+        event_type: attributes.event_type,
+        event_time: attributes.time,
+        current_context: Arc::from(context),
+        data: attributes.data.unwrap_or_else(event::null),
+        id: attributes.id,
+        key: attributes.subject,
+        correlation_id: attributes.correlationid,
+    })
+}
+
+fn refusal_of(error: serde_json::Error) -> Refusal {
+    let reason = if !error.is_data() {
+        RefusalReason::NotJson
+    } else if error.to_string().starts_with("duplicate field") {
+        RefusalReason::DuplicateField
+    } else {
+        RefusalReason::WrongType
+    };
+    // The text of a data error may quote a value; the position says enough.
+    let text = error.to_string();
+    let detail = match text.find("invalid type: ") {
+        Some(_) => {
+            let expected = text.rsplit_once("expected ").map_or("another type", |(_, rest)| rest);
+            format!("expected {expected}")
+        }
+        None => text,
+    };
+    Refusal::new(reason, detail)
+}
+
+/// Finds out, without recursion, whether the body is an object that is not too deep.
+fn check_shape(body: &[u8]) -> Result<(), Refusal> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    let detail = format!("nested deeper than {MAX_DEPTH}");
+                    return Err(Refusal::new(RefusalReason::TooDeep, detail));
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        return Ok(());
+    }
+    match serde_json::from_slice::<&RawValue>(body) {
+        Ok(_) => Err(Refusal::new(RefusalReason::WrongShape, "the body must be a JSON object")),
+        Err(e) => Err(Refusal::new(RefusalReason::NotJson, e.to_string())),
+    }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let parts: Vec<&str> = text.split('-').collect();
+    matches!(parts.as_slice(), [version, trace, span, flags]
+        if hex(version, 2) && *version != "ff" && hex(trace, 32) && hex(span, 16) && hex(flags, 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn read_text(body: &str) -> Result<Event, Refusal> {
+        let envelope = Envelope { routing_key: "default", ..Envelope::default() };
+        read(envelope, body.as_bytes(), NOW, EventId::from_trusted("made"))
+    }
+
+    fn reason(body: &str) -> RefusalReason {
+        read_text(body).unwrap_err().reason
+    }
+
+    #[test]
+    fn the_free_form_members_stay_as_they_are() {
+        let event = read_text(
+            r#" {"data" : [ 1.0, 1e400, "\ud800", {"a":1, "a":2} ] ,"event_type":"USER_CREATED","id":"e1","new":7}"#,
+        )
+        .unwrap();
+        assert_eq!(event.data.get(), r#"[ 1.0, 1e400, "\ud800", {"a":1, "a":2} ]"#);
+        assert_eq!(event.current_context.get(), "null");
+        assert_eq!(event.event_time.as_ref(), NOW.to_rfc3339());
+        assert_eq!(event.id.as_str(), "e1");
+    }
+
+    #[test]
+    fn ids_come_from_the_body_then_the_message_then_us() {
+        let with = |id: Option<&str>, body: &str| {
+            let envelope = Envelope { routing_key: "default", message_id: id, ..Envelope::default() };
+            read(envelope, body.as_bytes(), NOW, EventId::from_trusted("made")).unwrap().id
+        };
+        assert_eq!(with(Some("m"), r#"{"event_type":"A","id":"b"}"#).as_str(), "b");
+        assert_eq!(with(Some("m"), r#"{"event_type":"A"}"#).as_str(), "m");
+        assert_eq!(with(None, r#"{"event_type":"A"}"#).as_str(), "made");
+    }
+
+    #[test]
+    fn everything_else_has_a_reason() {
+        use RefusalReason::*;
+        assert_eq!(reason(""), EmptyBody);
+        assert_eq!(reason(&format!("{{\"data\":\"{}\"}}", "x".repeat(MAX_MESSAGE_BYTES))), TooLarge);
+        assert_eq!(reason("{\"event_type\":\"A\""), NotJson);
+        assert_eq!(reason("\u{feff}{\"event_type\":\"A\"}"), NotJson);
+        assert_eq!(reason("{\"event_type\":\"A\"} x"), NotJson);
+        assert_eq!(reason("hello"), NotJson);
+        for shape in ["[]", "\"x\"", "1", "null"] {
+            assert_eq!(reason(shape), WrongShape, "{shape}");
+        }
+        assert_eq!(reason(r#"{"event_type":5}"#), WrongType);
+        assert_eq!(reason(r#"{"event_type":"A","event_time":{}}"#), WrongType);
+        assert_eq!(reason(r#"{"event_type":"A","event_type":"B"}"#), DuplicateField);
+        assert_eq!(reason(r#"{"data":{}}"#), MissingEventType);
+        assert_eq!(reason(r#"{"event_type":null}"#), MissingEventType);
+        assert_eq!(reason(&format!(r#"{{"event_type":"{}"}}"#, "x".repeat(129))), BadEventType);
+        assert_eq!(reason(r#"{"event_type":"A","id":""}"#), BadEventId);
+        assert_eq!(reason(r#"{"event_type":"A","id":"ü"}"#), BadEventId);
+        assert_eq!(reason(r#"{"event_type":"A","event_time":"today"}"#), BadEventTime);
+        assert_eq!(reason(r#"{"action":"transfer"}"#), ActionWithoutId);
+        assert_eq!(reason(r#"{"action":"transfer","id":"a1"}"#), UnknownAction);
+        assert_eq!(reason(&format!(r#"{{"event_type":"A","data":{}1{}}}"#, "[".repeat(200), "]".repeat(200))), TooDeep);
+        let with = |envelope: Envelope<'_>| {
+            read(envelope, br#"{"event_type":"A"}"#, NOW, EventId::from_trusted("m")).unwrap_err().reason
+        };
+        let good = Envelope { routing_key: "default", ..Envelope::default() };
+        assert_eq!(with(Envelope { content_type: Some("text/html"), ..good }), UnsupportedContentType);
+        assert_eq!(with(Envelope { content_encoding: Some("gzip"), ..good }), UnsupportedEncoding);
+        assert_eq!(with(Envelope { routing_key: "a.b", ..good }), UnknownTenant);
+        let invalid_utf8 = read(good, b"{\"event_type\":\"\xff\"}", NOW, EventId::from_trusted("m")).unwrap_err();
+        assert_eq!(invalid_utf8.reason, NotJson);
+    }
+
+    #[test]
+    fn a_refusal_does_not_quote_the_body() {
+        let refusal = read_text(r#"{"event_type":"A","id":{"password":"canary"}}"#).unwrap_err();
+        assert!(!refusal.detail.contains("canary"), "{refusal}");
+        let refusal = read_text(r#"{"event_type":"A","id":12345678}"#).unwrap_err();
+        assert_eq!(refusal.detail, "expected a string at line 1 column 31");
+    }
+
+    #[test]
+    fn cloud_events_are_read() {
+        let envelope = Envelope {
+            routing_key: "default",
+            content_type: Some("application/cloudevents+json; charset=utf-8"),
+            ..Envelope::default()
+        };
+        let read = |body: &str| read(envelope, body.as_bytes(), NOW, EventId::from_trusted("m"));
+        let event = read(
+            r#"{"specversion":"1.0","id":"c1","source":"/shop","type":"order.paid","time":"2026-11-21T20:00:00Z",
+                "subject":"o7","region":"eu","data":{ "n" : 1 }}"#,
+        )
+        .unwrap();
+        assert_eq!((event.id.as_str(), event.event_type.as_str()), ("c1", "order.paid"));
+        assert_eq!(event.data.get(), "{ \"n\" : 1 }");
+        assert_eq!(event.current_context.get(), r#"{"region":"eu","source":"/shop","subject":"o7"}"#);
+        assert_eq!(event.key.as_deref(), Some("o7"));
+        for bad in [r#"{"id":"c1","type":"A"}"#, r#"{"specversion":"1.0","id":"c","type":"A","data_base64":"AA=="}"#] {
+            assert_eq!(read(bad).unwrap_err().reason, RefusalReason::UnsupportedCloudEvent);
+        }
+    }
+
+    #[test]
+    fn trace_context_is_kept_only_if_it_is_one() {
+        let with = |traceparent| {
+            let envelope = Envelope { routing_key: "default", traceparent: Some(traceparent), ..Envelope::default() };
+            read(envelope, br#"{"event_type":"A"}"#, NOW, EventId::from_trusted("m")).unwrap().traceparent
+        };
+        assert!(with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_some());
+        assert!(with("00-XYZ-b7ad6b7169203331-01").is_none());
+        assert!(with("a\r\nb").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_an_event_or_a_reason(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let envelope = Envelope { routing_key: "default", ..Envelope::default() };
+            if let Err(refusal) = read(envelope, &body, NOW, EventId::from_trusted("made")) {
+                prop_assert!(REFUSAL_REASONS.contains(&refusal.reason));
+            }
+        }
+    }
+}

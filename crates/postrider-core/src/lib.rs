@@ -1,0 +1,34 @@
+//! Postrider's rules.
+//!
+//! Everything here is a function of its arguments: no I/O, no async, no clock, no randomness of its own. Time comes in
+//! as a [`Timestamp`], chance as a [`Chance`]; the same inputs give the same decision. The roles carry the decisions
+//! out; this crate only makes them.
+//!
+//! A reader new to the project starts at [`lifecycle::next`]: everything that can become of a delivery after one
+//! attempt.
+
+pub mod address;
+pub mod books;
+pub mod catalog;
+pub mod event;
+pub mod id;
+pub mod intake;
+pub mod ladder;
+pub mod lifecycle;
+pub mod outcome;
+pub mod request;
+pub mod retry;
+pub mod seal;
+pub mod signature;
+pub mod subscription;
+pub mod time;
+pub mod webhook;
+pub mod wire;
+
+pub use event::{Event, EventType, Json};
+pub use id::{DeliveryId, Epoch, EventId, TenantId, WebhookId};
+pub use lifecycle::Next;
+pub use outcome::Outcome;
+pub use retry::{Chance, RetryPolicy};
+pub use time::Timestamp;
+pub use webhook::Webhook;

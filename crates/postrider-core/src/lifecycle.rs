@@ -1,0 +1,174 @@
+//! Everything that can become of a delivery after one attempt.
+
+use crate::ladder::Wait;
+use crate::outcome::Outcome;
+use crate::retry::{Chance, RetryPolicy};
+use crate::time::Timestamp;
+
+/// An answer of 4xx or a redirect is tried at most this often: owners mend URLs and credentials within minutes or not
+/// at all, and a redelivery is at hand afterwards.
+pub const SHORT_SCHEDULE_ATTEMPTS: u32 = 5;
+
+/// How far a series has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The attempt just made; the first is 1.
+    pub attempt: u32,
+    /// When the series began: age is counted from here.
+    pub born: Timestamp,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The receiver has it.
+    Delivered,
+    /// Another attempt, `wait` after the decision; `at` is the due time that is shown everywhere.
+    Retry {
+        /// When it is due.
+        at: Timestamp,
+        /// The wait on the ladder; already rounded up.
+        wait: Wait,
+    },
+    /// Given up.
+    Dead(DeadReason),
+}
+
+/// Why a delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// Every attempt was used.
+    Exhausted,
+    /// The next attempt would be later than the series may live.
+    TooOld,
+    /// The receiver answered 410.
+    Gone,
+}
+
+impl DeadReason {
+    /// One word from a closed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::TooOld => "too_old",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Decides what follows an attempt.
+///
+/// Jitter is drawn first, then `Retry-After` may push the time out, then the wait is rounded up to what the ladder
+/// carries; so an attempt is never early. `unit_ms` is the ladder's unit.
+pub fn next(
+    policy: &RetryPolicy,
+    unit_ms: u64,
+    progress: Progress,
+    outcome: &Outcome,
+    now: Timestamp,
+    chance: Chance,
+) -> Next {
+    let (most_attempts, at_least_ms) = match outcome {
+        Outcome::Delivered { .. } => return Next::Delivered,
+        Outcome::Gone => return Next::Dead(DeadReason::Gone),
+        Outcome::Busy { retry_after_ms, .. } => (policy.max_attempts(), retry_after_ms.unwrap_or(0)),
+        Outcome::Failed { .. } | Outcome::Unreachable(_) => (policy.max_attempts(), 0),
+        Outcome::Refused { .. } | Outcome::Redirected { .. } | Outcome::Blocked => {
+            (policy.max_attempts().min(SHORT_SCHEDULE_ATTEMPTS), 0)
+        }
+    };
+    if progress.attempt >= most_attempts {
+        return Next::Dead(DeadReason::Exhausted);
+    }
+    let delay_ms = policy.delay_ms(progress.attempt, chance).max(at_least_ms);
+    let Some(wait) = Wait::at_least(delay_ms, unit_ms) else {
+        return Next::Dead(DeadReason::TooOld);
+    };
+    let at = now.plus_ms(wait.as_ms(unit_ms));
+    if at.since_ms(progress.born) > policy.max_age_ms() {
+        return Next::Dead(DeadReason::TooOld);
+    }
+    Next::Retry { at, wait }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Unreachable;
+    use crate::retry::RetrySpec;
+    use proptest::prelude::*;
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            1 => Just(Outcome::Delivered { status: 200 }),
+            4 => prop::option::of(0u64..200_000_000)
+                .prop_map(|retry_after_ms| Outcome::Busy { status: 503, retry_after_ms }),
+            4 => Just(Outcome::Failed { status: 500 }),
+            2 => Just(Outcome::Refused { status: 404 }),
+            2 => Just(Outcome::Redirected { status: 301 }),
+            1 => Just(Outcome::Gone),
+            4 => Just(Outcome::Unreachable(Unreachable::Timeout)),
+            1 => Just(Outcome::Blocked),
+        ]
+    }
+
+    fn policy() -> impl Strategy<Value = RetryPolicy> {
+        let spec = (1u64..100_000, 1.0f64..8.0, 1u64..100_000_000, 1u32..30, 1u64..1_000_000_000, 0.0f64..0.9);
+        spec.prop_map(|(initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter)| {
+            let spec =
+                RetrySpec { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms: None };
+            RetryPolicy::new(spec).unwrap()
+        })
+    }
+
+    proptest! {
+        /// A virtual clock runs one delivery against any receiver: it reaches exactly one end, within its attempts and
+        /// its age, and no attempt is earlier than its interval less jitter or than the receiver asked.
+        #[test]
+        fn every_delivery_reaches_one_end_within_its_bounds(
+            policy in policy(),
+            answers in prop::collection::vec((outcome(), 0.0f64..1.0, 0u64..60_000, 0u64..5_000), 30),
+            unit_ms in prop::sample::select(vec![20u64, 1000]),
+        ) {
+            let born = Timestamp::from_millis(1_700_000_000_000);
+            let mut now = born;
+            let mut ends = 0;
+            for (index, (outcome, draw, request_ms, late_ms)) in answers.iter().enumerate() {
+                let attempt = u32::try_from(index).unwrap() + 1;
+                now = now.plus_ms(*request_ms);
+                let decided = next(&policy, unit_ms, Progress { attempt, born }, outcome, now, Chance::new(*draw));
+                prop_assert!(attempt <= policy.max_attempts());
+                match decided {
+                    Next::Delivered | Next::Dead(_) => {
+                        prop_assert_eq!(decided == Next::Delivered, matches!(outcome, Outcome::Delivered { .. }));
+                        ends += 1;
+                        break;
+                    }
+                    Next::Retry { at, wait } => {
+                        prop_assert!(at.since_ms(now) >= policy.delay_ms(attempt, Chance::new(*draw)));
+                        prop_assert_eq!(at.since_ms(now), wait.as_ms(unit_ms));
+                        if let Outcome::Busy { retry_after_ms: Some(asked_ms), .. } = outcome {
+                            prop_assert!(at.since_ms(now) >= *asked_ms);
+                        }
+                        prop_assert!(at.since_ms(born) <= policy.max_age_ms());
+                        now = at.plus_ms(*late_ms);
+                    }
+                }
+            }
+            prop_assert_eq!(ends, 1, "one end within {} attempts", policy.max_attempts());
+        }
+    }
+
+    #[test]
+    fn gone_ends_at_once_and_refusals_end_early() {
+        let policy = RetryPolicy::default();
+        let born = Timestamp::from_millis(0);
+        let after = |attempt, outcome: Outcome| {
+            next(&policy, 1000, Progress { attempt, born }, &outcome, born, Chance::MIDDLE)
+        };
+        assert_eq!(after(1, Outcome::Gone), Next::Dead(DeadReason::Gone));
+        assert_eq!(after(5, Outcome::Refused { status: 404 }), Next::Dead(DeadReason::Exhausted));
+        assert!(matches!(after(5, Outcome::Failed { status: 500 }), Next::Retry { .. }));
+        assert_eq!(after(12, Outcome::Failed { status: 500 }), Next::Dead(DeadReason::Exhausted));
+    }
+}

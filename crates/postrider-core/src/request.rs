@@ -1,0 +1,161 @@
+//! The request of one attempt: body, headers, URL.
+//!
+//! Pure, so that the body is the same on every attempt and the signature covers the exact bytes that are sent.
+
+use url::Url;
+
+use crate::event::Event;
+use crate::id::DeliveryId;
+use crate::time::Timestamp;
+use crate::webhook::{Credentials, KeyPlace, Profile, Webhook};
+
+/// The value of `User-Agent`.
+pub const USER_AGENT: &str = concat!("postrider/", env!("CARGO_PKG_VERSION"));
+
+/// A request, ready to be sent by POST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Where to; with the API key in it if it goes there.
+    pub url: Url,
+    /// Header names in lower case, in the order in which they are sent.
+    pub headers: Vec<(String, String)>,
+    /// The exact bytes that were signed.
+    pub body: Vec<u8>,
+}
+
+/// Makes the request of attempt `attempt` (the first of a series is 1) at the time `at`.
+pub fn build(
+    webhook: &Webhook,
+    credentials: &Credentials,
+    event: &Event,
+    delivery: &DeliveryId,
+    attempt: u32,
+    at: Timestamp,
+) -> Request {
+    let body = match webhook.profile {
+        Profile::Postrider => four_members(event),
+    };
+    let id = delivery.message_id();
+    let signature =
+        credentials.keys.iter().map(|key| key.sign(&id, at, &body)).collect::<Vec<_>>().join(" ");
+    let mut headers = vec![
+        ("content-type".to_owned(), "application/json".to_owned()),
+        ("user-agent".to_owned(), USER_AGENT.to_owned()),
+        ("webhook-id".to_owned(), id),
+        ("webhook-timestamp".to_owned(), at.as_secs().to_string()),
+        ("webhook-signature".to_owned(), signature),
+        ("webhook-attempt".to_owned(), attempt.to_string()),
+    ];
+    if let Some(traceparent) = &event.traceparent {
+        headers.push(("traceparent".to_owned(), traceparent.to_string()));
+    }
+    let mut url = webhook.url.clone();
+    match &credentials.api_key {
+        Some((KeyPlace::Header, name, value)) => headers.push((name.to_ascii_lowercase(), value.to_string())),
+        Some((KeyPlace::Query, name, value)) => {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        None => {}
+    }
+    for (name, value) in &credentials.headers {
+        headers.push((name.clone(), value.to_string()));
+    }
+    Request { url, headers, body }
+}
+
+/// The default body: the four members of seed 001 and no other, what is free-form byte for byte as upstream sent it.
+fn four_members(event: &Event) -> Vec<u8> {
+    let mut body = Vec::with_capacity(event.weight());
+    let text = |body: &mut Vec<u8>, value: &str| {
+        // Writing a string into memory cannot fail.
+        if let Ok(quoted) = serde_json::to_string(value) {
+            body.extend_from_slice(quoted.as_bytes());
+        }
+    };
+    body.extend_from_slice(b"{\"event_time\":");
+    text(&mut body, &event.event_time);
+    body.extend_from_slice(b",\"event_type\":");
+    text(&mut body, event.event_type.as_str());
+    body.extend_from_slice(b",\"current_context\":");
+    body.extend_from_slice(event.current_context.get().as_bytes());
+    body.extend_from_slice(b",\"data\":");
+    body.extend_from_slice(event.data.get().as_bytes());
+    body.push(b'}');
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::value::RawValue;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::id::{EventId, TenantId, WebhookId};
+    use crate::signature::SigningKey;
+    use crate::subscription::Subscription;
+    use crate::webhook::{SealedCredentials, WebhookState};
+    use crate::{EventType, RetryPolicy};
+
+    #[test]
+    fn the_default_request() {
+        let raw = |text: &str| Arc::<RawValue>::from(RawValue::from_string(text.into()).unwrap());
+        let event = Event {
+            tenant: TenantId::default_tenant(),
+            id: EventId::from_trusted("evt_1"),
+            event_type: EventType::parse("Client added \"two\" factor auth").unwrap(),
+            event_time: "2026-11-21T20:00:00Z".into(),
+            current_context: raw("{ \"b\" : 1.0, \"a\": \"\\u00fc\" }"),
+            data: raw("null"),
+            key: None,
+            correlation_id: None,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            accepted_at: Timestamp::default(),
+        };
+        let webhook = Webhook {
+            id: WebhookId::from_trusted("wh_1"),
+            tenant: event.tenant.clone(),
+            name: "n".into(),
+            url: Url::parse("https://example.com/hooks?a=1").unwrap(),
+            profile: Profile::Postrider,
+            subscription: Subscription::all(),
+            state: WebhookState::Active,
+            retry: RetryPolicy::default(),
+            timeout_ms: 15_000,
+            max_in_flight: 10,
+            rate_per_second: None,
+            sealed: SealedCredentials::default(),
+            revision: 1,
+        };
+        let credentials = Credentials {
+            keys: vec![SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap()],
+            api_key: Some((KeyPlace::Query, "key".into(), Zeroizing::new("a&b".into()))),
+            headers: vec![("x-shop".into(), Zeroizing::new("7".into()))],
+        };
+        let delivery = DeliveryId::of(&event.tenant, &event.id, &webhook.id);
+        let at = Timestamp::from_millis(1_614_265_330_999);
+        let request = build(&webhook, &credentials, &event, &delivery, 3, at);
+        assert_eq!(
+            String::from_utf8(request.body.clone()).unwrap(),
+            r#"{"event_time":"2026-11-21T20:00:00Z","event_type":"Client added \"two\" factor auth","current_context":{ "b" : 1.0, "a": "\u00fc" },"data":null}"#
+        );
+        assert_eq!(request.url.as_str(), "https://example.com/hooks?a=1&key=a%26b");
+        let header = |name: &str| {
+            let found: Vec<_> = request.headers.iter().filter(|(n, _)| n == name).collect();
+            assert_eq!(found.len(), 1, "{name}");
+            found[0].1.clone()
+        };
+        assert_eq!(header("webhook-id"), delivery.message_id());
+        assert_eq!(header("webhook-timestamp"), "1614265330");
+        assert_eq!(header("webhook-attempt"), "3");
+        assert_eq!(header("x-shop"), "7");
+        assert_eq!(header("traceparent"), event.traceparent.clone().unwrap().to_string());
+        assert!(credentials.keys[0].verifies(
+            &header("webhook-signature"),
+            &header("webhook-id"),
+            at,
+            &request.body
+        ));
+    }
+}

@@ -1,0 +1,607 @@
+//! What crosses the broker: messages and configuration records, each with its `schema`.
+//!
+//! Unknown members are ignored, so that a newer release may add some; an unknown `schema` is an error of its own, so
+//! that such a message is parked and reported and never taken for damage. Golden messages in the tests pin every
+//! encoding.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::books::End;
+use crate::event::{Event, EventType, Json};
+use crate::id::{DeliveryId, Epoch, EventId, TenantId, WebhookId};
+use crate::retry::{BadRetry, RetryPolicy, RetrySpec};
+use crate::subscription::Subscription;
+use crate::time::Timestamp;
+use crate::webhook::{KeyPlace, Profile, SealedApiKey, SealedCredentials, Webhook, WebhookState};
+
+/// The schema that this release writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// The most deliveries in one message.
+pub const MAX_BATCH: usize = 16;
+
+/// Why bytes are not a message of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Written by a newer release. To be parked and said, never acked away.
+    #[error("schema {0} is newer than this release, which reads schema {SCHEMA}; upgrade this role")]
+    UnknownSchema(u32),
+    /// Not one of our messages at all.
+    #[error("not a message of ours: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Reads a message: the schema first, then the rest.
+///
+/// # Errors
+/// [`WireError`]: of a newer schema, or malformed.
+pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, WireError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema: u32,
+    }
+    match serde_json::from_slice::<Versioned>(bytes)?.schema {
+        SCHEMA => Ok(serde_json::from_slice(bytes)?),
+        other => Err(WireError::UnknownSchema(other)),
+    }
+}
+
+/// Writes a message. Our own types always serialise.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    serde_json::to_vec(message).unwrap_or_default()
+}
+
+/// An event as it travels inside deliveries, facts and dead letters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Whose event.
+    pub tenant: TenantId,
+    /// Its id.
+    pub id: EventId,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// When it happened, as upstream wrote it.
+    pub time: Arc<str>,
+    /// Any JSON, byte for byte.
+    pub context: Json,
+    /// Any JSON, byte for byte.
+    pub data: Json,
+    /// The subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Arc<str>>,
+    /// Ties events of one action together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<Arc<str>>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Arc<str>>,
+    /// When the router first saw it, milliseconds.
+    pub accepted_at: Timestamp,
+}
+
+impl From<Event> for EventRecord {
+    fn from(event: Event) -> Self {
+        let Event { tenant, id, event_type, event_time, current_context, data, .. } = event;
+        Self {
+            tenant,
+            id,
+            event_type,
+            time: event_time,
+            context: current_context,
+            data,
+            key: event.key,
+            correlation_id: event.correlation_id,
+            traceparent: event.traceparent,
+            accepted_at: event.accepted_at,
+        }
+    }
+}
+
+impl From<EventRecord> for Event {
+    fn from(record: EventRecord) -> Self {
+        Self {
+            tenant: record.tenant,
+            id: record.id,
+            event_type: record.event_type,
+            event_time: record.time,
+            current_context: record.context,
+            data: record.data,
+            key: record.key,
+            correlation_id: record.correlation_id,
+            traceparent: record.traceparent,
+            accepted_at: record.accepted_at,
+        }
+    }
+}
+
+/// Work for a worker: deliveries of one shard, each event's body once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryMessage {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Events and where they go.
+    pub work: Vec<Work>,
+}
+
+/// One event and the deliveries of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Work {
+    /// The event.
+    pub event: Arc<EventRecord>,
+    /// Its deliveries.
+    pub to: Vec<DeliveryRecord>,
+}
+
+impl DeliveryMessage {
+    /// A message of one delivery.
+    pub fn single(event: Arc<EventRecord>, delivery: DeliveryRecord) -> Self {
+        Self { schema: SCHEMA, work: vec![Work { event, to: vec![delivery] }] }
+    }
+
+    /// How many deliveries it holds.
+    pub fn len(&self) -> usize {
+        self.work.iter().map(|work| work.to.len()).sum()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One delivery on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRecord {
+    /// Its id: the same over everything that happens to it.
+    pub id: DeliveryId,
+    /// To which webhook.
+    pub webhook: WebhookId,
+    /// The configuration that routed it; a worker that knows an older one waits.
+    pub revision: u64,
+    /// The epoch of that revision.
+    pub epoch: Epoch,
+    /// Which run of attempts: 1, then one more for each redelivery.
+    pub series: u32,
+    /// The attempt to make next; the first is 1.
+    pub attempt: u32,
+    /// When the series began, milliseconds.
+    pub born: Timestamp,
+    /// When this attempt is due, milliseconds; missing for a first attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
+    /// How often the message killed, or was held by, a worker that died.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// Since when it waits for a configuration that this fleet does not know, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<Timestamp>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Facts on their way to the books.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JournalMessage {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Who writes: a name that is new at each start of a role.
+    pub writer: String,
+    /// How many facts this writer wrote before these: the books see gaps.
+    pub first: u64,
+    /// The facts.
+    pub facts: Vec<Fact>,
+}
+
+/// One keyed line of the books. A fact already known changes nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// What became of an accepted message. Written by the router.
+    Event(EventFact),
+    /// One request. Written by the worker.
+    Attempt(AttemptFact),
+    /// The end of a series. Written by the worker.
+    Done(DoneFact),
+    /// The webhook is paused: the series is pending and no message holds it. Written by the worker.
+    Held(HeldFact),
+}
+
+/// What became of an accepted message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventFact {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The event's id, or one made from the bytes of a message that is no event.
+    pub event_id: EventId,
+    /// When the router saw it, milliseconds.
+    pub at: Timestamp,
+    /// What became of it.
+    pub fate: EventFate,
+    /// The event, unless it was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Arc<EventRecord>>,
+}
+
+/// What became of an accepted message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventFate {
+    /// These deliveries are owed, each in series 1.
+    Routed(Vec<Owed>),
+    /// No webhook wants it.
+    Unmatched,
+    /// It is no event.
+    Invalid {
+        /// From the closed list of [`crate::intake::RefusalReason`].
+        reason: String,
+        /// What exactly.
+        detail: String,
+    },
+}
+
+/// A delivery that is owed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// To which webhook.
+    pub webhook: WebhookId,
+}
+
+/// One request that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptFact {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// Of which series.
+    pub series: u32,
+    /// Which attempt of the series; the first is 1.
+    pub n: u32,
+    /// To which webhook.
+    pub webhook: WebhookId,
+    /// When it started, milliseconds.
+    pub at: Timestamp,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// The URL, without its query.
+    pub url: String,
+    /// [`crate::Outcome::class`].
+    pub class: String,
+    /// The HTTP status, if there was an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What went wrong, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The beginning of the answer's body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_body: Option<String>,
+    /// Some of the answer's headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<(String, String)>,
+    /// When the next attempt is due, milliseconds, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
+    /// Which worker.
+    pub worker: String,
+}
+
+/// The end of a series.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneFact {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// Of which series.
+    pub series: u32,
+    /// To which webhook.
+    pub webhook: WebhookId,
+    /// How it ended.
+    pub end: End,
+    /// Why, in one word of a closed list; empty when delivered.
+    pub reason: String,
+    /// How many attempts it took.
+    pub attempts: u32,
+    /// When, milliseconds.
+    pub at: Timestamp,
+}
+
+/// A series that waits for its webhook to be resumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFact {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// Of which series.
+    pub series: u32,
+    /// To which webhook.
+    pub webhook: WebhookId,
+    /// The attempt that it would make next.
+    pub attempt: u32,
+    /// When, milliseconds.
+    pub at: Timestamp,
+}
+
+/// A delivery that was given up, in `postrider.dead`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadMessage {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The event.
+    pub event: Arc<EventRecord>,
+    /// The delivery as it was at its last attempt.
+    pub delivery: DeliveryRecord,
+    /// Why: `exhausted`, `too_old` or `gone`.
+    pub reason: String,
+    /// [`crate::Outcome::class`] of the last attempt.
+    pub class: String,
+    /// When, milliseconds.
+    pub at: Timestamp,
+}
+
+/// One record of the configuration stream. It is complete in itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Which store wrote it; empty for the topology, which no store owns.
+    pub epoch: Epoch,
+    /// Which change it is; newer is larger within an epoch.
+    pub revision: u64,
+    /// What it describes.
+    pub kind: ConfigKind,
+    /// Of which object; empty for the marks of a snapshot.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// The object, or nothing when it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Box<RawValue>>,
+}
+
+/// What a configuration record describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigKind {
+    /// A [`TenantRecord`].
+    Tenant,
+    /// A [`WebhookRecord`].
+    Webhook,
+    /// A [`TopologyRecord`]. Its revision is the time at which it was applied, milliseconds.
+    Topology,
+    /// What follows is a whole snapshot of this revision.
+    SnapshotBegin,
+    /// The snapshot is complete.
+    SnapshotEnd,
+    /// A kind of a newer release: skipped.
+    #[serde(other)]
+    Other,
+}
+
+impl ConfigRecord {
+    /// A record with a body.
+    pub fn of<T: Serialize>(epoch: &Epoch, revision: u64, kind: ConfigKind, id: &str, body: &T) -> Self {
+        let body = serde_json::value::to_raw_value(body).ok();
+        Self { schema: SCHEMA, epoch: epoch.clone(), revision, kind, id: id.to_owned(), body }
+    }
+
+    /// A record without one: a deletion, or a mark of a snapshot.
+    pub fn bare(epoch: &Epoch, revision: u64, kind: ConfigKind, id: &str) -> Self {
+        Self { schema: SCHEMA, epoch: epoch.clone(), revision, kind, id: id.to_owned(), body: None }
+    }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRecord {
+    /// Its id, also the routing key.
+    pub id: TenantId,
+}
+
+/// How the topology was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyRecord {
+    /// Deliveries are spread over this many shards.
+    pub shards: u16,
+    /// The most shards there ever were: workers consume all of them.
+    pub most_shards: u16,
+}
+
+/// A webhook, complete.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WebhookRecord {
+    /// Its id.
+    pub id: WebhookId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What people call it.
+    pub name: String,
+    /// Where requests go.
+    pub url: String,
+    /// The profile's name.
+    pub profile: String,
+    /// Takes every event type.
+    #[serde(default)]
+    pub all: bool,
+    /// Takes these.
+    #[serde(default)]
+    pub event_types: BTreeSet<EventType>,
+    /// Sealed signing keys, the current one first.
+    pub secrets: Vec<String>,
+    /// The API key, value sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<ApiKeyRecord>,
+    /// Sealed JSON object of static headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<String>,
+    /// The retry policy.
+    #[serde(default)]
+    pub retry: RetryRecord,
+    /// Total deadline, milliseconds.
+    pub timeout_ms: u64,
+    /// Most requests in flight.
+    pub max_in_flight: u32,
+    /// Most requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_per_second: Option<u32>,
+    /// `active`, `paused` or `disabled`.
+    pub state: String,
+}
+
+/// An API key whose value is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyRecord {
+    /// `header` or `query`.
+    #[serde(rename = "in")]
+    pub place: String,
+    /// The header's or parameter's name.
+    pub name: String,
+    /// The sealed value.
+    pub value: String,
+}
+
+/// A retry policy; what is missing has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetryRecord {
+    /// The first interval, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_ms: Option<u64>,
+    /// Each interval is this many times the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// No interval is longer, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_interval_ms: Option<u64>,
+    /// The most requests for one series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// No attempt starts later than this after the series began, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// Spread around each interval, from 0 to 0.9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f64>,
+    /// The intervals themselves, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_ms: Option<Vec<u64>>,
+}
+
+impl RetryRecord {
+    /// The policy, with defaults for what is missing.
+    ///
+    /// # Errors
+    /// [`BadRetry`] when a member is out of range.
+    pub fn policy(&self) -> Result<RetryPolicy, BadRetry> {
+        let default = RetrySpec::default();
+        RetryPolicy::new(RetrySpec {
+            initial_ms: self.initial_ms.unwrap_or(default.initial_ms),
+            factor: self.factor.unwrap_or(default.factor),
+            max_interval_ms: self.max_interval_ms.unwrap_or(default.max_interval_ms),
+            max_attempts: self.max_attempts.unwrap_or(default.max_attempts),
+            max_age_ms: self.max_age_ms.unwrap_or(default.max_age_ms),
+            jitter: self.jitter.unwrap_or(default.jitter),
+            schedule_ms: self.schedule_ms.clone(),
+        })
+    }
+}
+
+/// Why a webhook's record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadWebhook {
+    /// The URL.
+    #[error("url: {0}")]
+    Url(#[from] url::ParseError),
+    /// The retry policy.
+    #[error(transparent)]
+    Retry(#[from] BadRetry),
+    /// A word that is not in its list.
+    #[error("{member} is {value:?}, which this release does not know")]
+    Word {
+        /// Which member.
+        member: &'static str,
+        /// What it says.
+        value: String,
+    },
+}
+
+impl WebhookRecord {
+    /// The webhook that this record describes.
+    ///
+    /// # Errors
+    /// [`BadWebhook`] when it uses what this release does not know.
+    pub fn webhook(self, revision: u64) -> Result<Webhook, BadWebhook> {
+        let word = |member, value: &str| BadWebhook::Word { member, value: value.chars().take(64).collect() };
+        let api_key = match self.api_key {
+            Some(key) => {
+                let place = match key.place.as_str() {
+                    "header" => KeyPlace::Header,
+                    "query" => KeyPlace::Query,
+                    other => return Err(word("api_key.in", other)),
+                };
+                Some(SealedApiKey { place, name: key.name, value: key.value })
+            }
+            None => None,
+        };
+        Ok(Webhook {
+            url: self.url.parse()?,
+            profile: Profile::parse(&self.profile).ok_or_else(|| word("profile", &self.profile))?,
+            state: WebhookState::parse(&self.state).ok_or_else(|| word("state", &self.state))?,
+            retry: self.retry.policy()?,
+            subscription: Subscription { all: self.all, event_types: self.event_types },
+            sealed: SealedCredentials { secrets: self.secrets, api_key, headers: self.headers },
+            id: self.id,
+            tenant: self.tenant,
+            name: self.name,
+            timeout_ms: self.timeout_ms,
+            max_in_flight: self.max_in_flight,
+            rate_per_second: self.rate_per_second,
+            revision,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden(name: &str) -> String {
+        let path = format!("{}/tests/golden/0.1/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")).trim_end().to_owned()
+    }
+
+    /// A golden message of a release decodes, and this release still writes the very same bytes.
+    fn check<T: Serialize + for<'de> Deserialize<'de>>(name: &str) {
+        let text = golden(name);
+        let message: T = decode(text.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(String::from_utf8(encode(&message)).unwrap(), text, "{name}");
+    }
+
+    #[test]
+    fn golden_messages() {
+        check::<DeliveryMessage>("delivery");
+        check::<DeliveryMessage>("delivery_batch");
+        check::<JournalMessage>("journal_router");
+        check::<JournalMessage>("journal_worker");
+        check::<DeadMessage>("dead");
+        check::<ConfigRecord>("config_webhook");
+        check::<ConfigRecord>("config_tenant");
+        check::<ConfigRecord>("config_topology");
+        check::<ConfigRecord>("config_deleted");
+    }
+
+    #[test]
+    fn a_newer_schema_is_told_from_damage() {
+        assert!(matches!(
+            decode::<DeliveryMessage>(br#"{"schema":2,"anything":[]}"#),
+            Err(WireError::UnknownSchema(2))
+        ));
+        assert!(matches!(decode::<DeliveryMessage>(b"{}"), Err(WireError::Malformed(_))));
+        assert!(matches!(decode::<DeliveryMessage>(br#"{"schema":1}"#), Err(WireError::Malformed(_))));
+        let newer = br#"{"schema":1,"epoch":"e","revision":4,"kind":"moon","id":"m","phase":"full"}"#;
+        assert_eq!(decode::<ConfigRecord>(newer).unwrap().kind, ConfigKind::Other);
+    }
+}
