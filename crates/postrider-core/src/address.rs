@@ -40,7 +40,9 @@ pub enum BadUrl {
     #[error("the URL must not hold a fragment (#...)")]
     Fragment,
     /// An address that deliveries may not reach.
-    #[error("{0} is a private or reserved address; POSTRIDER_EGRESS_ALLOW opens ranges that deliveries may reach")]
+    #[error(
+        "{0} is a private or reserved address; POSTRIDER_EGRESS_ALLOW opens ranges that deliveries may reach"
+    )]
     Blocked(IpAddr),
 }
 
@@ -141,7 +143,8 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
 
 fn is_global_v6(address: Ipv6Addr) -> bool {
     let number = u128::from(address);
-    let within = |network: &Ipv6Addr, prefix: u32| number >> (128 - prefix) == u128::from(*network) >> (128 - prefix);
+    let within =
+        |network: &Ipv6Addr, prefix: u32| number >> (128 - prefix) == u128::from(*network) >> (128 - prefix);
     let net = |a: u16, b: u16| Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0);
     // Space that IANA has given to the regional registries.
     let allocated = [
@@ -177,15 +180,46 @@ mod tests {
     #[test]
     fn only_global_unicast_is_permitted() {
         let policy = EgressPolicy::default();
-        for good in ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "2a00:1450:4001::1", "1.1.1.1"] {
+        for good in
+            ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "2a00:1450:4001::1", "1.1.1.1"]
+        {
             assert!(policy.permits(good.parse().unwrap()), "{good}");
         }
         for bad in [
-            "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.31.255.255",
-            "192.0.0.192", "192.168.1.1", "198.18.0.1", "203.0.113.9", "224.0.0.1", "255.255.255.255", "168.63.129.16",
-            "100.100.100.200", "::", "::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8.".trim_end_matches(".8."), "64:ff9b::7f00:1",
-            "64:ff9b:1::1", "fc00::1", "fd00:ec2::254", "fe80::1", "ff02::1", "2001::1", "2001:db8::1", "2002:7f00:1::",
-            "3fff::1", "2001:10::1", "100::1", "::7f00:1", "fec0::1", "5f00::1",
+            "0.0.0.0",
+            "10.0.0.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.31.255.255",
+            "192.0.0.192",
+            "192.168.1.1",
+            "198.18.0.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+            "100.100.100.200",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8.".trim_end_matches(".8."),
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "ff02::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "2001:10::1",
+            "100::1",
+            "::7f00:1",
+            "fec0::1",
+            "5f00::1",
         ] {
             if let Ok(address) = bad.parse() {
                 assert!(!policy.permits(address), "{bad}");
@@ -213,10 +247,17 @@ mod tests {
         assert_eq!(check("https://u:p@example.com/"), BadUrl::Credentials);
         assert_eq!(check("https://example.com/#x"), BadUrl::Fragment);
         assert_eq!(check(&format!("https://example.com/{}", "a".repeat(2048))), BadUrl::TooLong);
-        for private in
-            ["http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0177.0.0.1/", "http://0x7f.1/",
-             "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://localhost/", "http://a.localhost./"]
-        {
+        for private in [
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0177.0.0.1/",
+            "http://0x7f.1/",
+            "http://[::1]/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://localhost/",
+            "http://a.localhost./",
+        ] {
             assert!(matches!(check(private), BadUrl::Blocked(_)), "{private}");
         }
         let https_only = EgressPolicy::default().check_url("http://example.com/", true);

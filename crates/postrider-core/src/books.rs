@@ -99,7 +99,12 @@ impl Counts {
 impl Drift {
     /// One number for alerts: the sum of all parts.
     pub fn total(&self) -> u64 {
-        self.events + self.deliveries + self.missing_facts + self.unowed + self.missing_attempts + self.at_rest
+        self.events
+            + self.deliveries
+            + self.missing_facts
+            + self.unowed
+            + self.missing_attempts
+            + self.at_rest
     }
 }
 

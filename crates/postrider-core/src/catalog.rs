@@ -150,7 +150,10 @@ impl Catalog {
     /// [`Refusal`]: the tenant is unknown, or the fan-out is too large.
     pub fn route(&self, event: &Event) -> Result<Vec<Target>, Refusal> {
         if !self.has_tenant(&event.tenant) {
-            let detail = format!("there is no tenant {:?}; create it, or correct the routing key", event.tenant.as_str());
+            let detail = format!(
+                "there is no tenant {:?}; create it, or correct the routing key",
+                event.tenant.as_str()
+            );
             return Err(Refusal::new(RefusalReason::UnknownTenant, detail));
         }
         let Some(index) = self.index.get(&event.tenant) else { return Ok(Vec::new()) };
@@ -233,7 +236,8 @@ impl Catalog {
         let Some(snapshot) = self.snapshot.take_if(|snapshot| snapshot.revision == record.revision) else {
             return Applied::Unchanged;
         };
-        self.tenants.retain(|id, tenant| snapshot.tenants.contains(id) || tenant.revision > snapshot.revision);
+        self.tenants
+            .retain(|id, tenant| snapshot.tenants.contains(id) || tenant.revision > snapshot.revision);
         let dropped: Vec<WebhookId> = self
             .webhooks
             .iter()
@@ -418,7 +422,8 @@ mod tests {
 
     #[test]
     fn nothing_is_complete_before_a_whole_snapshot() {
-        let mut catalog = catalog(&[webhook("a", 5, "w0", &[]), mark("a", 3, SnapshotEnd), mark("a", 6, SnapshotBegin)]);
+        let mut catalog =
+            catalog(&[webhook("a", 5, "w0", &[]), mark("a", 3, SnapshotEnd), mark("a", 6, SnapshotBegin)]);
         assert!(!catalog.is_complete());
         catalog.apply(&tenant("a", 6));
         catalog.apply(&mark("a", 6, SnapshotEnd));

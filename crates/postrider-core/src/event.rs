@@ -37,10 +37,8 @@ impl EventType {
     /// [`BadEventType`] when it breaks the rule.
     pub fn parse(text: &str) -> Result<Self, BadEventType> {
         let characters = text.chars().count();
-        let bad = characters == 0
-            || characters > 128
-            || text.chars().any(char::is_control)
-            || text.trim() != text;
+        let bad =
+            characters == 0 || characters > 128 || text.chars().any(char::is_control) || text.trim() != text;
         if bad { Err(BadEventType) } else { Ok(Self(text.into())) }
     }
 
@@ -107,9 +105,13 @@ mod tests {
 
     #[test]
     fn names_of_all_four_products_are_legal_and_stay_as_they_are() {
-        for name in
-            ["authentication.succeeded", "USER_LOGIN", "TransactionRegistered", "Client added two factor auth", "ü"]
-        {
+        for name in [
+            "authentication.succeeded",
+            "USER_LOGIN",
+            "TransactionRegistered",
+            "Client added two factor auth",
+            "ü",
+        ] {
             assert_eq!(EventType::parse(name).unwrap().as_str(), name);
         }
     }

@@ -243,10 +243,16 @@ fn read_own(body: &[u8]) -> Result<RawEvent, Refusal> {
     let members: Members = serde_json::from_slice(body).map_err(refusal_of)?;
     if let (Some(action), None) = (&members.action, &members.event_type) {
         return Err(match members.id {
-            None => Refusal::new(RefusalReason::ActionWithoutId, "an action needs an id: its events' ids are made from it"),
+            None => Refusal::new(
+                RefusalReason::ActionWithoutId,
+                "an action needs an id: its events' ids are made from it",
+            ),
             Some(_) => {
                 let action: String = action.chars().take(128).collect();
-                Refusal::new(RefusalReason::UnknownAction, format!("no trigger is defined for the action {action:?}"))
+                Refusal::new(
+                    RefusalReason::UnknownAction,
+                    format!("no trigger is defined for the action {action:?}"),
+                )
             }
         });
     }
@@ -418,7 +424,10 @@ mod tests {
         assert_eq!(reason(r#"{"event_type":"A","event_time":"today"}"#), BadEventTime);
         assert_eq!(reason(r#"{"action":"transfer"}"#), ActionWithoutId);
         assert_eq!(reason(r#"{"action":"transfer","id":"a1"}"#), UnknownAction);
-        assert_eq!(reason(&format!(r#"{{"event_type":"A","data":{}1{}}}"#, "[".repeat(200), "]".repeat(200))), TooDeep);
+        assert_eq!(
+            reason(&format!(r#"{{"event_type":"A","data":{}1{}}}"#, "[".repeat(200), "]".repeat(200))),
+            TooDeep
+        );
         let with = |envelope: Envelope<'_>| {
             read(envelope, br#"{"event_type":"A"}"#, NOW, EventId::from_trusted("m")).unwrap_err().reason
         };
@@ -426,7 +435,8 @@ mod tests {
         assert_eq!(with(Envelope { content_type: Some("text/html"), ..good }), UnsupportedContentType);
         assert_eq!(with(Envelope { content_encoding: Some("gzip"), ..good }), UnsupportedEncoding);
         assert_eq!(with(Envelope { routing_key: "a.b", ..good }), UnknownTenant);
-        let invalid_utf8 = read(good, b"{\"event_type\":\"\xff\"}", NOW, EventId::from_trusted("m")).unwrap_err();
+        let invalid_utf8 =
+            read(good, b"{\"event_type\":\"\xff\"}", NOW, EventId::from_trusted("m")).unwrap_err();
         assert_eq!(invalid_utf8.reason, NotJson);
     }
 
@@ -455,7 +465,9 @@ mod tests {
         assert_eq!(event.data.get(), "{ \"n\" : 1 }");
         assert_eq!(event.current_context.get(), r#"{"region":"eu","source":"/shop","subject":"o7"}"#);
         assert_eq!(event.key.as_deref(), Some("o7"));
-        for bad in [r#"{"id":"c1","type":"A"}"#, r#"{"specversion":"1.0","id":"c","type":"A","data_base64":"AA=="}"#] {
+        for bad in
+            [r#"{"id":"c1","type":"A"}"#, r#"{"specversion":"1.0","id":"c","type":"A","data_base64":"AA=="}"#]
+        {
             assert_eq!(read(bad).unwrap_err().reason, RefusalReason::UnsupportedCloudEvent);
         }
     }
@@ -463,7 +475,8 @@ mod tests {
     #[test]
     fn trace_context_is_kept_only_if_it_is_one() {
         let with = |traceparent| {
-            let envelope = Envelope { routing_key: "default", traceparent: Some(traceparent), ..Envelope::default() };
+            let envelope =
+                Envelope { routing_key: "default", traceparent: Some(traceparent), ..Envelope::default() };
             read(envelope, br#"{"event_type":"A"}"#, NOW, EventId::from_trusted("m")).unwrap().traceparent
         };
         assert!(with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_some());

@@ -113,10 +113,18 @@ mod tests {
     }
 
     fn policy() -> impl Strategy<Value = RetryPolicy> {
-        let spec = (1u64..100_000, 1.0f64..8.0, 1u64..100_000_000, 1u32..30, 1u64..1_000_000_000, 0.0f64..0.9);
+        let spec =
+            (1u64..100_000, 1.0f64..8.0, 1u64..100_000_000, 1u32..30, 1u64..1_000_000_000, 0.0f64..0.9);
         spec.prop_map(|(initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter)| {
-            let spec =
-                RetrySpec { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms: None };
+            let spec = RetrySpec {
+                initial_ms,
+                factor,
+                max_interval_ms,
+                max_attempts,
+                max_age_ms,
+                jitter,
+                schedule_ms: None,
+            };
             RetryPolicy::new(spec).unwrap()
         })
     }

@@ -141,14 +141,22 @@ impl Outcome {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Delivered { .. } => "",
-            Self::Busy { .. } => "The receiver asks for less; lower rate_per_second or max_in_flight, or let it grow.",
+            Self::Busy { .. } => {
+                "The receiver asks for less; lower rate_per_second or max_in_flight, or let it grow."
+            }
             Self::Failed { .. } => "The receiver failed; its own log of this moment says why.",
             Self::Refused { status: 401 | 403 } => {
                 "The receiver refuses the credentials; check the API key and the signature secret on both sides."
             }
-            Self::Refused { status: 404 | 405 } => "Nothing accepts POST at this URL; check the URL of the webhook.",
-            Self::Refused { .. } => "The receiver does not accept this body; compare it with what it expects.",
-            Self::Redirected { .. } => "Redirects are not followed; set the webhook's URL to where it points.",
+            Self::Refused { status: 404 | 405 } => {
+                "Nothing accepts POST at this URL; check the URL of the webhook."
+            }
+            Self::Refused { .. } => {
+                "The receiver does not accept this body; compare it with what it expects."
+            }
+            Self::Redirected { .. } => {
+                "Redirects are not followed; set the webhook's URL to where it points."
+            }
             Self::Gone => "The receiver answered 410: it wants no more deliveries; the webhook is stopped.",
             Self::Unreachable(why) => why.hint(),
             Self::Blocked => {
@@ -176,10 +184,14 @@ impl Unreachable {
     fn hint(self) -> &'static str {
         match self {
             Self::Dns => "The name does not resolve; check the host in the URL and its DNS records.",
-            Self::Connect => "Nothing accepts connections there; check the port, the firewall and that it runs.",
+            Self::Connect => {
+                "Nothing accepts connections there; check the port, the firewall and that it runs."
+            }
             Self::Tls => "The TLS handshake failed; check the certificate's name, dates and chain.",
             Self::Timeout => "No answer in time; answer 202 at once and work later, or raise timeout_ms.",
-            Self::Reset => "The connection ended before an answer; the receiver or a proxy before it closed it.",
+            Self::Reset => {
+                "The connection ended before an answer; the receiver or a proxy before it closed it."
+            }
             Self::BadResponse => "The answer is not HTTP, or its head is too large.",
             Self::Unknown => "The worker stopped while the request was under way; it was sent again.",
             Self::Internal => "The request could not be made; the worker's log of this moment says why.",
@@ -250,7 +262,10 @@ mod tests {
         assert_eq!(classify(410, &[]), Gone);
         assert_eq!(classify(429, &[]), Busy { status: 429, retry_after_ms: None });
         assert_eq!(classify(503, &[]), Busy { status: 503, retry_after_ms: None });
-        assert_eq!(Outcome::classify(Success::Only200, 204, [], Timestamp::default()), Failed { status: 204 });
+        assert_eq!(
+            Outcome::classify(Success::Only200, 204, [], Timestamp::default()),
+            Failed { status: 204 }
+        );
     }
 
     #[test]

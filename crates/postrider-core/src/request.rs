@@ -36,8 +36,7 @@ pub fn build(
         Profile::Postrider => four_members(event),
     };
     let id = delivery.message_id();
-    let signature =
-        credentials.keys.iter().map(|key| key.sign(&id, at, &body)).collect::<Vec<_>>().join(" ");
+    let signature = credentials.keys.iter().map(|key| key.sign(&id, at, &body)).collect::<Vec<_>>().join(" ");
     let mut headers = vec![
         ("content-type".to_owned(), "application/json".to_owned()),
         ("user-agent".to_owned(), USER_AGENT.to_owned()),

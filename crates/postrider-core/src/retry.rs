@@ -126,14 +126,17 @@ impl RetryPolicy {
                 within("schedule_ms", *interval as f64, 1.0, longest)?;
             }
         }
-        let RetrySpec { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms } = spec;
+        let RetrySpec { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms } =
+            spec;
         Ok(Self { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms })
     }
 
     /// The most requests for one series. A schedule of `n` intervals allows `n` + 1.
     pub fn max_attempts(&self) -> u32 {
         match &self.schedule_ms {
-            Some(schedule) => self.max_attempts.min(u32::try_from(schedule.len()).unwrap_or(u32::MAX).saturating_add(1)),
+            Some(schedule) => {
+                self.max_attempts.min(u32::try_from(schedule.len()).unwrap_or(u32::MAX).saturating_add(1))
+            }
             None => self.max_attempts,
         }
     }
@@ -199,7 +202,11 @@ mod tests {
 
     #[test]
     fn a_schedule_sets_the_intervals_and_the_attempts() {
-        let spec = RetrySpec { schedule_ms: Some(vec![60_000, 300_000, 600_000]), jitter: 0.0, ..RetrySpec::default() };
+        let spec = RetrySpec {
+            schedule_ms: Some(vec![60_000, 300_000, 600_000]),
+            jitter: 0.0,
+            ..RetrySpec::default()
+        };
         let policy = RetryPolicy::new(spec).unwrap();
         assert_eq!(policy.max_attempts(), 4);
         assert_eq!(policy.delay_ms(2, Chance::new(0.9)), 300_000);

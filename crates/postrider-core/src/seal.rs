@@ -31,7 +31,9 @@ pub enum BadMasterKey {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSeal {
     /// Another key sealed it.
-    #[error("sealed with master key {sealed_with}, but this is master key {this}; give the key that the store was made with")]
+    #[error(
+        "sealed with master key {sealed_with}, but this is master key {this}; give the key that the store was made with"
+    )]
     OtherKey {
         /// Fingerprint of the key that sealed.
         sealed_with: String,
@@ -85,7 +87,8 @@ impl MasterKey {
     /// [`BadSeal`]: another key, or damaged.
     pub fn open(&self, purpose: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, BadSeal> {
         let mut parts = sealed.splitn(3, '.');
-        let (Some("s1"), Some(sealed_with), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some("s1"), Some(sealed_with), Some(encoded)) = (parts.next(), parts.next(), parts.next())
+        else {
             return Err(BadSeal::Damaged);
         };
         let this = self.fingerprint();

@@ -86,14 +86,16 @@ impl SigningKey {
     /// Whether `header`, a list separated by spaces, holds a good signature of this key.
     pub fn verifies(&self, header: &str, id: &str, at: Timestamp, body: &[u8]) -> bool {
         header.split(' ').any(|entry| match (self, entry.split_once(',')) {
-            (Self::Hmac(key), Some(("v1", encoded))) => {
-                STANDARD.decode(encoded).is_ok_and(|given| hmac(key, id, at, body).ct_eq(given.as_slice()).into())
-            }
+            (Self::Hmac(key), Some(("v1", encoded))) => STANDARD
+                .decode(encoded)
+                .is_ok_and(|given| hmac(key, id, at, body).ct_eq(given.as_slice()).into()),
             (Self::Ed25519(key), Some(("v1a", encoded))) => STANDARD
                 .decode(encoded)
                 .ok()
                 .and_then(|given| ed25519_dalek::Signature::from_slice(&given).ok())
-                .is_some_and(|given| key.verifying_key().verify(&signed_content(id, at, body), &given).is_ok()),
+                .is_some_and(|given| {
+                    key.verifying_key().verify(&signed_content(id, at, body), &given).is_ok()
+                }),
             _ => false,
         })
     }
@@ -181,7 +183,8 @@ mod tests {
     const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
     const AT: Timestamp = Timestamp::from_millis(1_614_265_330_000);
     const BODY: &[u8] = br#"{"test": 2432232314}"#;
-    const ED: &str = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+    const ED: &str =
+        "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
 
     #[test]
     fn official_vectors() {
@@ -264,7 +267,10 @@ mod tests {
         assert_eq!(check(Some(ID), at, Some(&good), now), Ok(()));
         assert_eq!(check(None, at, Some(&good), now), Err(Untrusted::Header("webhook-id")));
         assert_eq!(check(Some(ID), None, Some(&good), now), Err(Untrusted::Header("webhook-timestamp")));
-        assert_eq!(check(Some(ID), Some("hello"), Some(&good), now), Err(Untrusted::Header("webhook-timestamp")));
+        assert_eq!(
+            check(Some(ID), Some("hello"), Some(&good), now),
+            Err(Untrusted::Header("webhook-timestamp"))
+        );
         assert_eq!(check(Some(ID), at, None, now), Err(Untrusted::Header("webhook-signature")));
         for late in [-301, 301] {
             assert_eq!(check(Some(ID), at, Some(&good), now + late), Err(Untrusted::Timestamp));

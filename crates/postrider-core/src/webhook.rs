@@ -194,7 +194,9 @@ impl Webhook {
                 let text = open(SecretKind::Headers, sealed)?;
                 let map: std::collections::BTreeMap<String, String> =
                     serde_json::from_str(&text).map_err(|_| BadSeal::Damaged)?;
-                map.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), Zeroizing::new(value))).collect()
+                map.into_iter()
+                    .map(|(name, value)| (name.to_ascii_lowercase(), Zeroizing::new(value)))
+                    .collect()
             }
             None => Vec::new(),
         };
@@ -262,7 +264,9 @@ mod tests {
 
     #[test]
     fn headers_that_are_not_theirs_are_refused() {
-        for name in ["Host", "content-length", "Transfer-Encoding", "webhook-id", "Cookie", "Upgrade", "user-agent"] {
+        for name in
+            ["Host", "content-length", "Transfer-Encoding", "webhook-id", "Cookie", "Upgrade", "user-agent"]
+        {
             assert!(matches!(check_header(name, "x"), Err(BadHeader::Reserved(_))), "{name}");
         }
         for name in ["", ":path", "a b", "a\r\nb", "ü"] {

@@ -1,0 +1,177 @@
+//! Consuming: messages that are settled exactly once.
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions};
+use lapin::types::AMQPValue;
+use lapin::{BasicProperties, Channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::BrokerError;
+use crate::metrics::Metrics;
+use crate::publish::within;
+
+/// Receives the messages of one queue, on a channel of its own.
+#[derive(Debug)]
+pub struct Consumer {
+    channel: Channel,
+    stream: lapin::Consumer,
+    queue: String,
+    lost: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Consumer {
+    pub(crate) fn new(
+        channel: Channel,
+        stream: lapin::Consumer,
+        queue: String,
+        lost: CancellationToken,
+        metrics: Metrics,
+    ) -> Self {
+        Self { channel, stream, queue, lost, metrics }
+    }
+
+    /// The next message; `None` when the session is over. A consumer that the broker cancelled ends the session too.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        let received = tokio::select! {
+            biased;
+            () = self.lost.cancelled() => return None,
+            received = self.stream.next() => received,
+        };
+        match received {
+            Some(Ok(delivery)) => {
+                Some(Incoming { delivery, _channel: self.channel.clone(), metrics: self.metrics.clone() })
+            }
+            Some(Err(error)) => {
+                tracing::warn!(queue = self.queue, %error, "the consumer failed");
+                self.lost.cancel();
+                None
+            }
+            None => {
+                tracing::warn!(queue = self.queue, "the broker cancelled the consumer");
+                self.lost.cancel();
+                None
+            }
+        }
+    }
+
+    /// The next message if one is already here.
+    pub fn try_next(&mut self) -> Option<Incoming> {
+        use futures_util::FutureExt as _;
+        self.next().now_or_never().flatten()
+    }
+
+    /// Asks the broker to send nothing more. What was received can still be settled.
+    ///
+    /// Not for a queue with a single active consumer: there, close the session instead (DESIGN §6).
+    ///
+    /// # Errors
+    /// [`BrokerError`] when the session is over.
+    pub async fn cancel(&self) -> Result<(), BrokerError> {
+        let tag = self.stream.tag();
+        within("basic.cancel", self.channel.basic_cancel(tag, BasicCancelOptions::default())).await
+    }
+}
+
+/// A message that came in. It is settled by being acked, or by dropping it with its session: then it comes again.
+#[must_use = "a message must be settled: ack it, or end the session so that it comes again"]
+#[derive(Debug)]
+pub struct Incoming {
+    delivery: Delivery,
+    // The channel must stay open until the message is settled.
+    _channel: Channel,
+    metrics: Metrics,
+}
+
+impl Incoming {
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.delivery.data
+    }
+
+    /// The routing key with which it was published.
+    pub fn routing_key(&self) -> &str {
+        self.delivery.routing_key.as_str()
+    }
+
+    /// The exchange from which it came.
+    pub fn exchange(&self) -> &str {
+        self.delivery.exchange.as_str()
+    }
+
+    /// The content type.
+    pub fn content_type(&self) -> Option<&str> {
+        self.properties().content_type().as_ref().map(|text| text.as_str())
+    }
+
+    /// The content encoding.
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.properties().content_encoding().as_ref().map(|text| text.as_str())
+    }
+
+    /// The message id.
+    pub fn message_id(&self) -> Option<&str> {
+        self.properties().message_id().as_ref().map(|text| text.as_str())
+    }
+
+    /// A header that is text in UTF-8.
+    pub fn header_str(&self, name: &str) -> Option<&str> {
+        match self.header(name)? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// A header that is a whole number, or text of one.
+    pub fn header_i64(&self, name: &str) -> Option<i64> {
+        match self.header(name)? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?.parse().ok(),
+            AMQPValue::ShortShortInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortShortUInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortUInt(n) => Some(i64::from(*n)),
+            AMQPValue::LongInt(n) => Some(i64::from(*n)),
+            AMQPValue::LongUInt(n) => Some(i64::from(*n)),
+            AMQPValue::LongLongInt(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// How often it was handed out before without being settled: the broker's own count.
+    pub fn delivery_count(&self) -> i64 {
+        self.header_i64("x-delivery-count").unwrap_or(0)
+    }
+
+    /// Acks it: everything that follows from it is confirmed.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when its session is over; then it comes again.
+    pub async fn ack(self) -> Result<(), BrokerError> {
+        self.ack_with(BasicAckOptions { multiple: false }).await
+    }
+
+    /// Acks it and everything that its channel received before it.
+    ///
+    /// # Errors
+    /// As [`Incoming::ack`].
+    pub async fn ack_all_before(self) -> Result<(), BrokerError> {
+        self.ack_with(BasicAckOptions { multiple: true }).await
+    }
+
+    async fn ack_with(self, options: BasicAckOptions) -> Result<(), BrokerError> {
+        let written = within("basic.ack", self.delivery.acker.ack(options)).await?;
+        self.metrics.acked.inc();
+        // `false` means that the channel is gone: the message comes again.
+        if written { Ok(()) } else { Err(BrokerError::Lost) }
+    }
+
+    fn properties(&self) -> &BasicProperties {
+        &self.delivery.properties
+    }
+
+    fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.properties().headers().as_ref()?.inner().get(name)
+    }
+}
