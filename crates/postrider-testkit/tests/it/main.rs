@@ -1,0 +1,9 @@
+//! Tests of the test kit itself, against a real broker and real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+mod node;
+mod process;
+mod proxy;
+mod receiver;
+mod vhost;
