@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test build lint fmt doc direction clean-broker
+
+help: ## List these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
+
+demo: ## Install what is missing, build, and show Postrider at work
+	@dev/demo
+
+test: ## Install what is missing, and run everything that CI runs
+	@dev/test
+
+build: ## Build everything
+	cargo build --workspace --all-targets --locked
+
+lint: ## Run clippy, as strict as CI
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## Format the code
+	cargo fmt --all
+
+doc: ## Build the documentation of all crates
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+
+direction: ## Check what each crate may link
+	@dev/check-direction
+
+clean-broker: ## Remove the private brokers of the demo and the tests, with their data
+	@dev/broker remove
+	@dev/broker remove "$${CARGO_TARGET_DIR:-target}/test-broker"
+	@rm -rf "$${CARGO_TARGET_DIR:-target}/demo"
