@@ -19,6 +19,7 @@ pub struct Consumer {
     queue: String,
     lost: CancellationToken,
     metrics: Metrics,
+    cancelled: bool,
 }
 
 impl Consumer {
@@ -29,7 +30,7 @@ impl Consumer {
         lost: CancellationToken,
         metrics: Metrics,
     ) -> Self {
-        Self { channel, stream, queue, lost, metrics }
+        Self { channel, stream, queue, lost, metrics, cancelled: false }
     }
 
     /// The next message; `None` when the session is over. A consumer that the broker cancelled ends the session too.
@@ -48,6 +49,7 @@ impl Consumer {
                 self.lost.cancel();
                 None
             }
+            None if self.cancelled => None,
             None => {
                 tracing::warn!(queue = self.queue, "the broker cancelled the consumer");
                 self.lost.cancel();
@@ -62,13 +64,15 @@ impl Consumer {
         self.next().now_or_never().flatten()
     }
 
-    /// Asks the broker to send nothing more. What was received can still be settled.
+    /// Asks the broker to send nothing more. What was received is still handed out, and can be settled; then `next`
+    /// gives `None`.
     ///
     /// Not for a queue with a single active consumer: there, close the session instead (DESIGN §6).
     ///
     /// # Errors
     /// [`BrokerError`] when the session is over.
-    pub async fn cancel(&self) -> Result<(), BrokerError> {
+    pub async fn cancel(&mut self) -> Result<(), BrokerError> {
+        self.cancelled = true;
         let tag = self.stream.tag();
         within("basic.cancel", self.channel.basic_cancel(tag, BasicCancelOptions::default())).await
     }

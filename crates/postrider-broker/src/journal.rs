@@ -4,6 +4,9 @@
 //! the next. Facts are numbered by their writer; since a message is tried again, also over a new session, until it is
 //! confirmed, and never overtaken, a gap in the numbers at the books means a loss and nothing else.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use postrider_core::wire::{self, Fact, JournalMessage, SCHEMA};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,8 @@ const MAX_WAITING: usize = 4096;
 pub struct Journal {
     facts: mpsc::Sender<Entry>,
     publisher: watch::Sender<Option<Publisher>>,
-    writer: std::sync::Arc<str>,
+    writer: Arc<str>,
+    duplicates: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -35,17 +39,24 @@ impl Journal {
     /// Starts the writer's task. `role` begins the writer's name, which is new at each start. The task ends when all
     /// clones are gone, or at `stop`.
     pub fn start(role: &str, names: Names, stop: CancellationToken) -> Self {
-        let writer: std::sync::Arc<str> = format!("{role}-{}", uuid::Uuid::now_v7().simple()).into();
+        let writer: Arc<str> = format!("{role}-{}", uuid::Uuid::now_v7().simple()).into();
         let (facts, entries) = mpsc::channel(MAX_WAITING);
         let (publisher, publishers) = watch::channel(None);
-        let task = Task { writer: writer.to_string(), names, written: 0, publishers };
+        let duplicates = Arc::new(AtomicU64::new(0));
+        let task = Task {
+            writer: writer.to_string(),
+            names,
+            written: 0,
+            publishers,
+            duplicates: duplicates.clone(),
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task.run(entries) => {}
             }
         });
-        Self { facts, publisher, writer }
+        Self { facts, publisher, writer, duplicates }
     }
 
     /// The writer's name.
@@ -66,6 +77,22 @@ impl Journal {
         if facts.is_empty() {
             return Ok(());
         }
+        self.send(facts).await
+    }
+
+    /// Adds to the number of duplicates that this writer has met, and returns when the books can know.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when the writer has stopped.
+    pub async fn count_duplicates(&self, count: u64) -> Result<(), BrokerError> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.duplicates.fetch_add(count, Ordering::Relaxed);
+        self.send(Vec::new()).await
+    }
+
+    async fn send(&self, facts: Vec<Fact>) -> Result<(), BrokerError> {
         let (confirmed, answer) = oneshot::channel();
         self.facts.send(Entry { facts, confirmed }).await.map_err(|_| BrokerError::Lost)?;
         answer.await.map_err(|_| BrokerError::Lost)
@@ -77,6 +104,7 @@ struct Task {
     names: Names,
     written: u64,
     publishers: watch::Receiver<Option<Publisher>>,
+    duplicates: Arc<AtomicU64>,
 }
 
 impl Task {

@@ -7,6 +7,7 @@
 //! Two rules hold everywhere: every wait on the broker has a timeout, and what follows from a message is published and
 //! confirmed before the message is acked.
 
+mod catalog_feed;
 pub mod config_stream;
 mod consume;
 mod error;
@@ -23,6 +24,7 @@ mod stream;
 mod supervise;
 pub mod topology;
 
+pub use catalog_feed::CatalogFeed;
 pub use consume::{Consumer, Incoming};
 pub use error::BrokerError;
 pub use journal::Journal;

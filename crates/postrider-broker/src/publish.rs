@@ -196,7 +196,7 @@ impl Publisher {
                 return;
             }
             // A notification between the check and the wait must not be missed for long.
-            let _: Result<(), _> = tokio::time::timeout(Duration::from_millis(250), changed).await;
+            tokio::time::timeout(Duration::from_millis(250), changed).await.ok();
         }
     }
 

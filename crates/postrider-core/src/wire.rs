@@ -186,6 +186,10 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+fn is_none(n: &u64) -> bool {
+    *n == 0
+}
+
 /// Facts on their way to the books.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JournalMessage {
@@ -195,6 +199,9 @@ pub struct JournalMessage {
     pub writer: String,
     /// How many facts this writer wrote before these: the books see gaps.
     pub first: u64,
+    /// How many duplicates of events this writer has met so far. A duplicate makes no fact, only this number.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub duplicates: u64,
     /// The facts.
     pub facts: Vec<Fact>,
 }

@@ -1,0 +1,96 @@
+//! The configuration as a role knows it, kept fresh from the config stream.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use postrider_core::Epoch;
+use postrider_core::catalog::{Applied, Catalog};
+use tokio::sync::watch;
+
+use crate::config_stream::{ConfigStream, Read};
+use crate::error::BrokerError;
+use crate::readiness::Readiness;
+use crate::session::Session;
+
+/// A catalog that follows the config stream. Clones share it; it outlives sessions.
+#[derive(Clone, Debug)]
+pub struct CatalogFeed {
+    catalog: Arc<RwLock<Catalog>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Default for CatalogFeed {
+    fn default() -> Self {
+        Self { catalog: Arc::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl CatalogFeed {
+    /// Knows nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is known now. Not to be held over an await.
+    pub fn read(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of every change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Reads the stream until the catalog is complete and as new as the stream was at the call, then goes on following
+    /// it in the background for as long as the session lasts. The part `config` of `readiness` says what is missing.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when the session ends before that, or there is no stream.
+    pub async fn catch_up(&self, session: &Session, readiness: &Readiness) -> Result<(), BrokerError> {
+        let mut stream = ConfigStream::open(session).await?;
+        let mut at_end = false;
+        while !(at_end && self.read().is_complete()) {
+            at_end |= self.step(&mut stream, readiness).await?;
+            if at_end && !self.read().is_complete() {
+                let why = "the config stream holds no whole snapshot yet; start control once: postrider serve control";
+                readiness.set("config", Err(why.into()));
+            }
+        }
+        readiness.set("config", Ok(()));
+        let (feed, readiness) = (self.clone(), readiness.clone());
+        tokio::spawn(async move { while feed.step(&mut stream, &readiness).await.is_ok() {} });
+        Ok(())
+    }
+
+    /// Takes one step; `true` at the mark of the end.
+    async fn step(&self, stream: &mut ConfigStream, readiness: &Readiness) -> Result<bool, BrokerError> {
+        match stream.next().await.ok_or(BrokerError::Lost)? {
+            Read::CaughtUp => return Ok(true),
+            Read::Unreadable(why) => readiness.set("config", Err(why)),
+            Read::Record(record) => {
+                let applied = self.catalog.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
+                match applied {
+                    Applied::Unreadable(why) => readiness.set("config", Err(why)),
+                    Applied::Changed | Applied::Unchanged => self.changes.send_modify(|n| *n += 1),
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until the catalog is of this epoch and not older than `revision`, at most for `patience`; `false` when it
+    /// is not.
+    pub async fn at_least(&self, epoch: &Epoch, revision: u64, patience: Duration) -> bool {
+        let mut changes = self.changes();
+        let fresh = || {
+            let catalog = self.read();
+            catalog.epoch() == Some(epoch) && catalog.revision() >= revision
+        };
+        let wait = async {
+            while !fresh() {
+                changes.changed().await.ok();
+            }
+        };
+        fresh() || tokio::time::timeout(patience, wait).await.is_ok()
+    }
+}
