@@ -118,8 +118,9 @@ impl Task {
                 waiting.push(entry.confirmed);
             }
             let count = facts.len() as u64;
-            let message =
-                JournalMessage { schema: SCHEMA, writer: self.writer.clone(), first: self.written, facts };
+            let duplicates = self.duplicates.load(Ordering::Relaxed);
+            let writer = self.writer.clone();
+            let message = JournalMessage { schema: SCHEMA, writer, first: self.written, duplicates, facts };
             if !self.write(wire::encode(&message)).await {
                 return;
             }

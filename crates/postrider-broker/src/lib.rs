@@ -32,7 +32,7 @@ pub use metrics::Metrics;
 pub use names::{Lane, Names, PARK_RUNGS_SECS};
 pub use publish::{ConfirmedChannel, Outgoing, Publisher};
 pub use readiness::Readiness;
-pub use session::{Depth, Session, Settings};
+pub use session::{Depth, Prober, Session, Settings};
 pub use supervise::supervise;
 
 /// The current time. Roles read the clock here and hand it to the rules of `postrider-core`.

@@ -1,5 +1,6 @@
 //! Two connections that live and die together: one publishes, one consumes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -93,6 +94,39 @@ pub struct Depth {
     pub consumers: u32,
 }
 
+/// Looks at queues, without consuming. Clones share a channel.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    // The consuming connection, since a blocked publishing one would not answer.
+    connection: Arc<Connection>,
+    // A passive declare that fails closes its channel.
+    channel: Arc<Mutex<Option<Channel>>>,
+}
+
+impl Prober {
+    /// How full a queue is, by passive declare.
+    ///
+    /// # Errors
+    /// [`BrokerError::Missing`] when there is no such queue.
+    pub async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let mut probe = self.channel.lock().await;
+        let channel = match probe.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => within("channel.open", self.connection.create_channel()).await?,
+        };
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declare = channel.queue_declare(ShortString::from(queue), options, FieldTable::default());
+        match within("queue.declare", declare).await {
+            Ok(state) => {
+                *probe = Some(channel);
+                Ok(Depth { ready: state.message_count(), consumers: state.consumer_count() })
+            }
+            Err(BrokerError::Missing { .. }) => Err(BrokerError::Missing { name: queue.to_owned() }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// A publish connection and a consume connection. When either is lost, both are over: whatever was under way is done
 /// again by the next session, with the same ids.
 #[derive(Debug)]
@@ -100,10 +134,8 @@ pub struct Session {
     names: Names,
     publisher: Publisher,
     publishing: Connection,
-    consuming: Connection,
-    // For passive declares: they close their channel when they fail. On the consuming connection, since a blocked
-    // publishing one would not answer.
-    probe: Mutex<Option<Channel>>,
+    consuming: Arc<Connection>,
+    prober: Prober,
     lost: CancellationToken,
     metrics: Metrics,
 }
@@ -115,7 +147,7 @@ impl Session {
     /// [`BrokerError`] when the broker cannot be reached, or refuses.
     pub async fn open(settings: &Settings, metrics: &Metrics) -> Result<Self, BrokerError> {
         let publishing = settings.connect("publish").await?;
-        let consuming = settings.connect("consume").await?;
+        let consuming = Arc::new(settings.connect("consume").await?);
         let lost = CancellationToken::new();
         let mut channels = Vec::with_capacity(PUBLISH_CHANNELS);
         for _ in 0..PUBLISH_CHANNELS {
@@ -129,7 +161,8 @@ impl Session {
         watch(&consuming, None, lost.clone());
         let names = settings.names();
         let metrics = metrics.clone();
-        Ok(Self { names, publisher, publishing, consuming, probe: Mutex::new(None), lost, metrics })
+        let prober = Prober { connection: consuming.clone(), channel: Arc::default() };
+        Ok(Self { names, publisher, publishing, consuming, prober, lost, metrics })
     }
 
     /// The names on the broker.
@@ -177,21 +210,12 @@ impl Session {
     /// # Errors
     /// [`BrokerError::Missing`] when there is no such queue.
     pub async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
-        let mut probe = self.probe.lock().await;
-        let channel = match probe.take().filter(|channel| channel.status().connected()) {
-            Some(channel) => channel,
-            None => within("channel.open", self.consuming.create_channel()).await?,
-        };
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declare = channel.queue_declare(ShortString::from(queue), options, FieldTable::default());
-        match within("queue.declare", declare).await {
-            Ok(state) => {
-                *probe = Some(channel);
-                Ok(Depth { ready: state.message_count(), consumers: state.consumer_count() })
-            }
-            Err(BrokerError::Missing { .. }) => Err(BrokerError::Missing { name: queue.to_owned() }),
-            Err(error) => Err(error),
-        }
+        self.prober.depth(queue).await
+    }
+
+    /// Looks at queues for as long as the session lasts.
+    pub fn prober(&self) -> Prober {
+        self.prober.clone()
     }
 
     /// A channel for declaring things: on the consuming connection, which the broker never blocks.
@@ -213,7 +237,7 @@ impl Session {
     pub async fn close(self) {
         self.lost.cancel();
         self.metrics.connected.set(0);
-        for connection in [&self.consuming, &self.publishing] {
+        for connection in [&*self.consuming, &self.publishing] {
             let close = connection.close(200, ShortString::from("closing"));
             if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), close).await {
                 tracing::debug!(%error, "closing the connection");

@@ -91,6 +91,40 @@ pub fn next(
     Next::Retry { at, wait }
 }
 
+/// What to do with a message before it is begun (DESIGN §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Begin.
+    Begin,
+    /// It came back too often without being settled: publish it alone, with this many crashes, through a short parking.
+    SetApart {
+        /// The number of crashes to carry on.
+        crashes: u32,
+    },
+    /// It killed its consumers again and again: poison.
+    Poison,
+}
+
+/// A message that was handed out this often without being settled is set apart.
+pub const SET_APART_AT: i64 = 3;
+
+/// A message that was set apart this often is poison.
+pub const POISON_AT: u32 = 5;
+
+/// Decides from the broker's count of deliveries and our own count of crashes.
+///
+/// A small delivery limit of the broker would kill whole prefetches of innocents, so the count of the broker only sets
+/// a message apart; alone, it can hurt nobody else.
+pub fn guard(delivery_count: i64, crashes: u32) -> Guard {
+    if delivery_count < SET_APART_AT {
+        Guard::Begin
+    } else if crashes + 1 >= POISON_AT {
+        Guard::Poison
+    } else {
+        Guard::SetApart { crashes: crashes + 1 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +199,15 @@ mod tests {
             }
             prop_assert_eq!(ends, 1, "one end within {} attempts", policy.max_attempts());
         }
+    }
+
+    #[test]
+    fn a_message_that_kills_is_set_apart_and_then_poison() {
+        assert_eq!(guard(0, 0), Guard::Begin);
+        assert_eq!(guard(2, 4), Guard::Begin);
+        assert_eq!(guard(3, 0), Guard::SetApart { crashes: 1 });
+        assert_eq!(guard(9, 3), Guard::SetApart { crashes: 4 });
+        assert_eq!(guard(3, 4), Guard::Poison);
     }
 
     #[test]

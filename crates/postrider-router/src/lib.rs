@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Event to deliveries.
+//!
+//! One router is active, others stand by. The order of work never changes: caught up with the configuration → consume →
+//! validate → deduplicate → route → publish deliveries and facts, await their confirms → note the ids as seen → ack.
+//! Whatever fails before the ack is done again with the same ids.
+
+mod batch;
+mod metrics;
+mod run;
+mod seen;
+
+pub use run::{Config, Error, run};

@@ -1,0 +1,385 @@
+//! What a handful of events becomes, before anything is published: pure but for the names it makes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postrider_broker::{Names, Outgoing};
+use postrider_core::catalog::{Catalog, Target};
+use postrider_core::intake::{self, Envelope, Refusal, RefusalReason};
+use postrider_core::lifecycle::{Guard, guard};
+use postrider_core::wire::{
+    self, DeliveryMessage, DeliveryRecord, EventFact, EventFate, EventRecord, Fact, MAX_BATCH, Owed, SCHEMA,
+    Work,
+};
+use postrider_core::{Epoch, Event, EventId, TenantId, Timestamp};
+
+use crate::seen::Seen;
+
+/// Event bodies in one message of the fresh lane, bytes, beyond which no further delivery joins it.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// A message as the router sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival<'a> {
+    /// What came with the body. The routing key is the tenant, also after a detour through the parking.
+    pub(crate) envelope: Envelope<'a>,
+    /// The body.
+    pub(crate) body: &'a [u8],
+    /// How often it was handed out before, by the broker's count.
+    pub(crate) delivery_count: i64,
+    /// How often it was set apart.
+    pub(crate) crashes: u32,
+}
+
+/// What a batch becomes.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Deliveries by shard, in the order in which they were routed.
+    shards: BTreeMap<u16, Vec<Work>>,
+    /// Messages for other exchanges: invalid, parking, poison.
+    pub(crate) aside: Vec<Outgoing>,
+    /// Facts for the books.
+    pub(crate) facts: Vec<Fact>,
+    /// What was accepted and is to be noted as seen.
+    pub(crate) accepted: Vec<(TenantId, EventId)>,
+    /// How many were known already.
+    pub(crate) duplicates: u64,
+    /// How many became deliveries, and how many deliveries.
+    pub(crate) routed: u64,
+    /// How many no webhook wants.
+    pub(crate) unmatched: u64,
+    /// Why others were refused.
+    pub(crate) refused: Vec<RefusalReason>,
+    /// How many deliveries were made.
+    pub(crate) deliveries: u64,
+    /// How many were set apart.
+    pub(crate) set_apart: u64,
+}
+
+impl Batch {
+    /// Decides what becomes of one message. `seen` learns of it; should the batch then fail, the session ends and
+    /// `seen` with it.
+    pub(crate) fn take(
+        &mut self,
+        arrival: &Arrival<'_>,
+        catalog: &Catalog,
+        seen: &mut Seen,
+        names: &Names,
+        now: Timestamp,
+        draw: usize,
+    ) {
+        match guard(arrival.delivery_count, arrival.crashes) {
+            Guard::Begin => {}
+            Guard::SetApart { crashes } => {
+                self.set_apart += 1;
+                self.aside.push(set_apart(arrival, crashes, names, draw));
+                return;
+            }
+            Guard::Poison => {
+                self.aside.push(poison(arrival, names));
+                return;
+            }
+        }
+        let made = EventId::from_trusted(format!("evt_{}", uuid::Uuid::now_v7().simple()));
+        match intake::read(arrival.envelope, arrival.body, now, made) {
+            Ok(event) => self.take_event(event, arrival, catalog, seen, names, now),
+            Err(refusal) => self.refuse(&refusal, arrival, seen, names, now),
+        }
+    }
+
+    fn take_event(
+        &mut self,
+        event: Event,
+        arrival: &Arrival<'_>,
+        catalog: &Catalog,
+        seen: &mut Seen,
+        names: &Names,
+        now: Timestamp,
+    ) {
+        if seen.knows(&event.tenant, &event.id) {
+            self.duplicates += 1;
+            return;
+        }
+        let targets = match catalog.route(&event) {
+            Ok(targets) => targets,
+            Err(refusal) => return self.refuse(&refusal, arrival, seen, names, now),
+        };
+        seen.note(&event.tenant, &event.id, now);
+        self.accepted.push((event.tenant.clone(), event.id.clone()));
+        let (tenant, event_id) = (event.tenant.clone(), event.id.clone());
+        let record = Arc::new(EventRecord::from(event));
+        let fate = if targets.is_empty() {
+            self.unmatched += 1;
+            EventFate::Unmatched
+        } else {
+            self.routed += 1;
+            self.deliveries += targets.len() as u64;
+            let owed =
+                targets.iter().map(|t| Owed { delivery: t.delivery.clone(), webhook: t.webhook.clone() });
+            EventFate::Routed(owed.collect())
+        };
+        self.facts.push(Fact::Event(EventFact {
+            tenant,
+            event_id,
+            at: now,
+            fate,
+            event: Some(record.clone()),
+        }));
+        let epoch = catalog.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
+        for target in targets {
+            self.add_delivery(target, &record, &epoch, now);
+        }
+    }
+
+    fn add_delivery(&mut self, target: Target, event: &Arc<EventRecord>, epoch: &Epoch, now: Timestamp) {
+        let Target { delivery, webhook, revision, shard } = target;
+        let delivery = DeliveryRecord {
+            id: delivery,
+            webhook,
+            revision,
+            epoch: epoch.clone(),
+            series: 1,
+            attempt: 1,
+            born: now,
+            due: None,
+            crashes: 0,
+            unknown_since: None,
+        };
+        let work = self.shards.entry(shard).or_default();
+        match work.last_mut().filter(|last| Arc::ptr_eq(&last.event, event)) {
+            Some(last) => last.to.push(delivery),
+            None => work.push(Work { event: event.clone(), to: vec![delivery] }),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        arrival: &Arrival<'_>,
+        seen: &mut Seen,
+        names: &Names,
+        now: Timestamp,
+    ) {
+        let event_id = intake::invalid_id(&arrival.envelope, arrival.body);
+        // The routing key may be anything, so it is kept as text of a bounded length and never read as a tenant.
+        let tenant = TenantId::from_trusted(bounded(arrival.envelope.routing_key, 64));
+        if !seen.note(&tenant, &event_id, now) {
+            self.duplicates += 1;
+            return;
+        }
+        self.refused.push(refusal.reason);
+        let reason = refusal.reason.as_str();
+        tracing::warn!(
+            reason,
+            detail = refusal.detail,
+            tenant = tenant.as_str(),
+            event.id = event_id.as_str(),
+            "event refused"
+        );
+        let body = &arrival.body[..arrival.body.len().min(2 * intake::MAX_MESSAGE_BYTES)];
+        let mut message = Outgoing::json(names.invalid(), "", body.to_vec(), event_id.as_str())
+            .header("reason", reason)
+            .header("detail", refusal.detail.as_str())
+            .header("event-id", event_id.as_str())
+            .header("tenant", tenant.as_str())
+            .header("received-at", now.as_millis().to_string())
+            .header("original-bytes", arrival.body.len().to_string());
+        if let Some(content_type) = arrival.envelope.content_type {
+            message = message.header("original-content-type", bounded(content_type, 128));
+        }
+        message.content_type = "application/octet-stream".into();
+        self.aside.push(message);
+        self.accepted.push((tenant.clone(), event_id.clone()));
+        let fate = EventFate::Invalid { reason: reason.into(), detail: refusal.detail.clone() };
+        self.facts.push(Fact::Event(EventFact { tenant, event_id, at: now, fate, event: None }));
+    }
+
+    /// The deliveries as messages: of one shard each, at most `most` deliveries and about [`MAX_BATCH_BYTES`] in one.
+    pub(crate) fn delivery_messages(&mut self, names: &Names, most: usize) -> Vec<Outgoing> {
+        let most = most.clamp(1, MAX_BATCH);
+        let mut messages = Vec::new();
+        for (shard, work) in std::mem::take(&mut self.shards) {
+            let mut open = DeliveryMessage { schema: SCHEMA, work: Vec::new() };
+            let mut bytes = 0;
+            for Work { event, to } in work {
+                let weight = event.context.get().len() + event.data.get().len() + 256;
+                for delivery in to {
+                    let same = open.work.last().is_some_and(|last| Arc::ptr_eq(&last.event, &event));
+                    let full = open.len() >= most || (!same && bytes + weight > MAX_BATCH_BYTES);
+                    if full && !open.is_empty() {
+                        let next = DeliveryMessage { schema: SCHEMA, work: Vec::new() };
+                        messages.push(message(&std::mem::replace(&mut open, next), shard, names));
+                        bytes = 0;
+                    }
+                    match open.work.last_mut().filter(|last| Arc::ptr_eq(&last.event, &event)) {
+                        Some(last) => last.to.push(delivery),
+                        None => {
+                            bytes += weight;
+                            open.work.push(Work { event: event.clone(), to: vec![delivery] });
+                        }
+                    }
+                }
+            }
+            messages.push(message(&open, shard, names));
+        }
+        messages
+    }
+}
+
+fn message(deliveries: &DeliveryMessage, shard: u16, names: &Names) -> Outgoing {
+    let first = deliveries.work.first().and_then(|work| work.to.first());
+    let id = first.map_or_else(String::new, |delivery| format!("{}/1/1", delivery.id));
+    let key = Names::destination(postrider_broker::Lane::Fresh, shard);
+    Outgoing::json(names.deliveries(), key, wire::encode(deliveries), id)
+        .header("deliveries", deliveries.len().to_string())
+}
+
+/// The same message, alone, through a short parking, back to the events.
+fn set_apart(arrival: &Arrival<'_>, crashes: u32, names: &Names, draw: usize) -> Outgoing {
+    const SHORT_SECS: [u32; 2] = [1, 5];
+    let key = Names::park_key(SHORT_SECS[draw % SHORT_SECS.len()], "events");
+    let mut message =
+        Outgoing::json(names.park(), key, arrival.body.to_vec(), arrival.envelope.message_id.unwrap_or(""))
+            .header("tenant", arrival.envelope.routing_key)
+            .header("crashes", crashes.to_string());
+    message.content_type = arrival.envelope.content_type.unwrap_or_default().to_owned();
+    if let Some(traceparent) = arrival.envelope.traceparent {
+        message = message.header("traceparent", traceparent);
+    }
+    message
+}
+
+fn poison(arrival: &Arrival<'_>, names: &Names) -> Outgoing {
+    tracing::error!(
+        tenant = bounded(arrival.envelope.routing_key, 64),
+        "an event killed its routers and is set aside as poison"
+    );
+    let mut message =
+        Outgoing::json(names.poison(), "", arrival.body.to_vec(), arrival.envelope.message_id.unwrap_or(""))
+            .header("reason", "crashes")
+            .header("queue", names.events())
+            .header("tenant", arrival.envelope.routing_key);
+    message.content_type = arrival.envelope.content_type.unwrap_or_default().to_owned();
+    message
+}
+
+fn bounded(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_core::WebhookId;
+    use postrider_core::wire::{
+        ConfigKind, ConfigRecord, RetryRecord, TenantRecord, TopologyRecord, WebhookRecord,
+    };
+
+    fn catalog(webhooks: usize, shards: u16) -> Catalog {
+        let epoch = Epoch::from_trusted("ep");
+        let mut catalog = Catalog::new();
+        let topology = TopologyRecord { shards, most_shards: shards };
+        catalog.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Topology, "topology", &topology));
+        catalog.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotBegin, ""));
+        let tenant = TenantRecord { id: TenantId::default_tenant() };
+        catalog.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Tenant, "default", &tenant));
+        for n in 0..webhooks {
+            let id = format!("wh_{n}");
+            let webhook = WebhookRecord {
+                id: WebhookId::from_trusted(id.as_str()),
+                tenant: TenantId::default_tenant(),
+                name: id.clone(),
+                url: "https://example.com/".into(),
+                profile: "postrider".into(),
+                all: true,
+                event_types: [].into(),
+                secrets: vec![],
+                api_key: None,
+                headers: None,
+                retry: RetryRecord::default(),
+                timeout_ms: 1000,
+                max_in_flight: 1,
+                rate_per_second: None,
+                state: "active".into(),
+            };
+            catalog.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Webhook, &id, &webhook));
+        }
+        catalog.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotEnd, ""));
+        catalog
+    }
+
+    fn arrival(body: &str) -> Arrival<'_> {
+        let envelope = Envelope { routing_key: "default", ..Envelope::default() };
+        Arrival { envelope, body: body.as_bytes(), delivery_count: 0, crashes: 0 }
+    }
+
+    fn batch(catalog: &Catalog, bodies: &[String]) -> Batch {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        for body in bodies {
+            batch.take(&arrival(body), catalog, &mut seen, &names, Timestamp::from_millis(1), 0);
+        }
+        batch
+    }
+
+    fn decoded(batch: &mut Batch, most: usize) -> Vec<DeliveryMessage> {
+        let messages = batch.delivery_messages(&Names::new("p", 1000), most);
+        messages.iter().map(|message| wire::decode(&message.body).unwrap()).collect()
+    }
+
+    #[test]
+    fn deliveries_are_batched_by_shard_and_split_at_the_limit() {
+        let bodies: Vec<String> = (0..10).map(|n| format!(r#"{{"event_type":"T","id":"e{n}"}}"#)).collect();
+        let mut batch = batch(&catalog(7, 2), &bodies);
+        assert_eq!((batch.routed, batch.deliveries), (10, 70));
+        let messages = decoded(&mut batch, 16);
+        assert_eq!(messages.iter().map(DeliveryMessage::len).sum::<usize>(), 70);
+        assert!(messages.iter().all(|message| message.len() <= 16 && !message.is_empty()));
+        for message in &messages {
+            let of = |delivery: &DeliveryRecord| delivery.webhook.shard(2);
+            let shard = of(&message.work[0].to[0]);
+            assert!(message.work.iter().flat_map(|work| &work.to).all(|delivery| of(delivery) == shard));
+        }
+    }
+
+    #[test]
+    fn large_events_do_not_share_a_message() {
+        let large = "x".repeat(100_000);
+        let bodies: Vec<String> =
+            (0..3).map(|n| format!(r#"{{"event_type":"T","id":"e{n}","data":"{large}"}}"#)).collect();
+        let mut batch = batch(&catalog(2, 1), &bodies);
+        let messages = decoded(&mut batch, 16);
+        assert_eq!(messages.len(), 3, "each event's body once, with both deliveries");
+        assert!(messages.iter().all(|message| message.len() == 2));
+    }
+
+    #[test]
+    fn a_repeated_event_is_counted_and_makes_nothing() {
+        let body = r#"{"event_type":"T","id":"e"}"#.to_owned();
+        let mut batch = batch(&catalog(1, 1), &[body.clone(), body]);
+        assert_eq!((batch.routed, batch.duplicates, batch.facts.len(), batch.accepted.len()), (1, 1, 1, 1));
+        assert_eq!(decoded(&mut batch, 16).len(), 1);
+    }
+
+    #[test]
+    fn a_refused_message_is_kept_with_its_reason() {
+        let batch = batch(&catalog(1, 1), &["{".to_owned(), "{".to_owned()]);
+        assert_eq!(batch.refused, [RefusalReason::NotJson]);
+        assert_eq!(batch.duplicates, 1);
+        assert_eq!(batch.aside[0].exchange, "p.invalid");
+        assert_eq!(batch.aside[0].body, b"{");
+        assert!(matches!(&batch.facts[0], Fact::Event(EventFact { fate: EventFate::Invalid { .. }, .. })));
+    }
+
+    #[test]
+    fn what_comes_back_too_often_is_set_apart_then_poison() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let catalog = catalog(1, 1);
+        for crashes in [0, 4] {
+            let arrival = Arrival { delivery_count: 3, crashes, ..arrival(r#"{"event_type":"T","id":"e"}"#) };
+            batch.take(&arrival, &catalog, &mut seen, &names, Timestamp::from_millis(1), 1);
+        }
+        assert_eq!(batch.aside[0].routing_key, "5.events");
+        assert_eq!(batch.aside[1].exchange, "p.poison");
+        assert!(batch.facts.is_empty());
+    }
+}

@@ -1,0 +1,293 @@
+//! The router's life: one session after another.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use postrider_broker::seen_stream::{self, SeenRecord};
+use postrider_broker::{
+    BrokerError, CatalogFeed, Consumer, Incoming, Journal, Lane, Names, Readiness, Session, Settings, now,
+    supervise,
+};
+use postrider_core::intake::Envelope;
+use postrider_core::wire::MAX_BATCH;
+use postrider_core::{Epoch, Timestamp};
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Arrival, Batch};
+use crate::metrics::Metrics;
+use crate::seen::{Seen, WINDOW_MS};
+
+/// Events that the broker hands out before they are acked: also the most that a crash repeats (DESIGN §1).
+const PREFETCH: u16 = 100;
+/// Fresh messages that may wait for workers; above, routing waits (DESIGN §5.1).
+const MAX_FRESH_READY: u32 = 200_000;
+/// How long an event waits for the configuration that its publisher knew (DESIGN §5.2).
+const REVISION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the router needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The broker.
+    pub broker: Settings,
+    /// Deliveries in one message of the fresh lane, at most; from 1 to 16.
+    pub batch: usize,
+}
+
+impl Config {
+    /// A router on this broker, with the usual batches.
+    pub fn new(broker: Settings) -> Self {
+        Self { broker, batch: MAX_BATCH }
+    }
+}
+
+/// Why the router could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its metrics are registered already.
+    #[error("the router's metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Routes events until `shutdown`. What was begun is then settled.
+///
+/// # Errors
+/// [`Error`] when it cannot start; trouble with the broker is waited out.
+pub async fn run(
+    config: Config,
+    registry: &Registry,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let stop_journal = CancellationToken::new();
+    let router = Router {
+        broker_metrics: postrider_broker::Metrics::register(registry, "router")?,
+        metrics: Metrics::register(registry)?,
+        journal: Journal::start("router", config.broker.names(), stop_journal.clone()),
+        feed: CatalogFeed::new(),
+        config,
+        readiness: readiness.clone(),
+        shutdown: shutdown.clone(),
+    };
+    supervise(&readiness, &shutdown, || router.session()).await;
+    stop_journal.cancel();
+    Ok(())
+}
+
+struct Router {
+    config: Config,
+    broker_metrics: postrider_broker::Metrics,
+    metrics: Metrics,
+    journal: Journal,
+    feed: CatalogFeed,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+}
+
+impl Router {
+    /// One session: ends with `Ok` at the shutdown, with what was begun settled.
+    async fn session(&self) -> Result<(), BrokerError> {
+        let session = Session::open(&self.config.broker, &self.broker_metrics).await?;
+        self.readiness.set("broker", Ok(()));
+        self.journal.over(session.publisher());
+        let ended = tokio::select! {
+            () = self.shutdown.cancelled() => Ok(()),
+            caught_up = self.feed.catch_up(&session, &self.readiness) => match caught_up {
+                Ok(()) => self.route(&session).await,
+                Err(error) => Err(error),
+            },
+        };
+        self.metrics.active.set(0);
+        // Closing, not cancelling: a cancel while messages are held would make two routers active at once.
+        session.close().await;
+        ended
+    }
+
+    async fn route(&self, session: &Session) -> Result<(), BrokerError> {
+        let mut events = session.consume(&session.names().events(), PREFETCH).await?;
+        let room = self.watch_room(session);
+        // Known only once this router is handed events: until then another one is active and adds to it.
+        let mut seen: Option<Seen> = None;
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return Ok(()),
+                first = events.next() => first.ok_or(BrokerError::Lost)?,
+            };
+            self.metrics.active.set(1);
+            if !self.may_begin(session, &room).await? {
+                return Ok(());
+            }
+            if seen.is_none() {
+                seen = Some(self.read_seen(session).await?);
+            }
+            let Some(seen) = &mut seen else { continue };
+            self.settle(session, first, &mut events, seen).await?;
+        }
+    }
+
+    /// Waits until new work may begin; `false` at the shutdown.
+    async fn may_begin(&self, session: &Session, room: &watch::Receiver<bool>) -> Result<bool, BrokerError> {
+        let publisher = session.publisher();
+        let mut room = room.clone();
+        while !publisher.is_flowing() || !*room.borrow_and_update() {
+            let why = if publisher.is_flowing() {
+                format!("more than {MAX_FRESH_READY} fresh deliveries wait for workers; start more workers")
+            } else {
+                "RabbitMQ takes no messages at the moment (blocked, or confirms are late)".to_owned()
+            };
+            self.readiness.set("events", Err(why));
+            self.metrics.paused.set(1);
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(false),
+                () = session.lost() => return Err(BrokerError::Lost),
+                () = publisher.flowing(), if !publisher.is_flowing() => {}
+                changed = room.changed() => changed.map_err(|_| BrokerError::Lost)?,
+            }
+        }
+        self.metrics.paused.set(0);
+        self.readiness.set("events", Ok(()));
+        Ok(true)
+    }
+
+    async fn read_seen(&self, session: &Session) -> Result<Seen, BrokerError> {
+        let at = now();
+        let since = Timestamp::from_millis(at.as_millis() - i64::try_from(WINDOW_MS).unwrap_or(i64::MAX));
+        let mut seen = Seen::default();
+        for record in seen_stream::read_since(session, since).await? {
+            for (tenant, event) in &record.ids {
+                seen.note(tenant, event, record.at);
+            }
+        }
+        seen.forget(at);
+        Ok(seen)
+    }
+
+    /// Takes what is already waiting, and settles it together: publish, confirm, note as seen, ack.
+    async fn settle(
+        &self,
+        session: &Session,
+        first: Incoming,
+        events: &mut Consumer,
+        seen: &mut Seen,
+    ) -> Result<(), BrokerError> {
+        let begun = tokio::time::Instant::now();
+        let mut messages = vec![first];
+        while messages.len() < usize::from(PREFETCH) {
+            let Some(next) = events.try_next() else { break };
+            messages.push(next);
+        }
+        for message in &messages {
+            self.wait_for_revision(message).await;
+        }
+        let names = session.names();
+        let mut batch = self.decide(&messages, seen, names);
+        let publisher = session.publisher();
+        let mut publishes: Vec<_> = batch.delivery_messages(names, self.config.batch);
+        publishes.append(&mut batch.aside);
+        let facts = std::mem::take(&mut batch.facts);
+        let published = try_join_all(publishes.into_iter().map(|message| publisher.publish(message)));
+        let journal = async {
+            tokio::select! {
+                recorded = self.journal.record(facts) => recorded,
+                () = session.lost() => Err(BrokerError::Lost),
+            }
+        };
+        tokio::try_join!(published, journal)?;
+        if !batch.accepted.is_empty() {
+            let record = SeenRecord::new(now(), std::mem::take(&mut batch.accepted));
+            seen_stream::write(&publisher, names, &record).await?;
+        }
+        let events_in_batch = messages.len();
+        if let Some(last) = messages.pop() {
+            last.ack_all_before().await?;
+        }
+        self.count(&batch, events_in_batch, begun.elapsed());
+        if batch.duplicates > 0 {
+            let journal = self.journal.clone();
+            let duplicates = batch.duplicates;
+            tokio::spawn(async move { journal.count_duplicates(duplicates).await });
+        }
+        seen.forget(now());
+        Ok(())
+    }
+
+    fn decide(&self, messages: &[Incoming], seen: &mut Seen, names: &Names) -> Batch {
+        let catalog = self.feed.read();
+        let mut batch = Batch::default();
+        for message in messages {
+            // A message that was parked comes back under another key; its tenant travels in a header meanwhile.
+            let parked = message.exchange() == names.delay_out();
+            let routing_key =
+                if parked { message.header_str("tenant").unwrap_or("") } else { message.routing_key() };
+            let crashes = if parked { message.header_i64("crashes").unwrap_or(0) } else { 0 };
+            let envelope = Envelope {
+                routing_key,
+                content_type: message.content_type(),
+                content_encoding: message.content_encoding(),
+                message_id: message.message_id(),
+                traceparent: message.header_str("traceparent"),
+            };
+            let arrival = Arrival {
+                envelope,
+                body: message.body(),
+                delivery_count: message.delivery_count(),
+                crashes: u32::try_from(crashes).unwrap_or(0),
+            };
+            batch.take(&arrival, &catalog, seen, names, now(), rand::random_range(0..1000));
+        }
+        batch
+    }
+
+    /// An event published through control names the configuration that its publisher knew.
+    async fn wait_for_revision(&self, message: &Incoming) {
+        let (Some(epoch), Some(revision)) =
+            (message.header_str("postrider-epoch"), message.header_i64("postrider-revision"))
+        else {
+            return;
+        };
+        let revision = u64::try_from(revision).unwrap_or(0);
+        if !self.feed.at_least(&Epoch::from_trusted(epoch), revision, REVISION_PATIENCE).await {
+            tracing::warn!(epoch, revision, "routing with an older configuration than the publisher knew");
+        }
+    }
+
+    fn count(&self, batch: &Batch, events: usize, took: Duration) {
+        let metrics = &self.metrics;
+        metrics.events.with_label_values(&["routed"]).inc_by(batch.routed);
+        metrics.events.with_label_values(&["unmatched"]).inc_by(batch.unmatched);
+        metrics.events.with_label_values(&["invalid"]).inc_by(batch.refused.len() as u64);
+        metrics.events.with_label_values(&["duplicate"]).inc_by(batch.duplicates);
+        for reason in &batch.refused {
+            metrics.refused.with_label_values(&[reason.as_str()]).inc();
+        }
+        metrics.deliveries.inc_by(batch.deliveries);
+        metrics.set_apart.inc_by(batch.set_apart);
+        metrics.batch_events.observe(events as f64);
+        metrics.batch_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Looks every second whether workers keep up.
+    fn watch_room(&self, session: &Session) -> watch::Receiver<bool> {
+        let (room, watched) = watch::channel(true);
+        let prober = session.prober();
+        let feed = self.feed.clone();
+        let names = session.names().clone();
+        tokio::spawn(async move {
+            while !room.is_closed() {
+                let shards = feed.read().topology().map_or(1, |topology| topology.most_shards);
+                let mut ready = 0u32;
+                for shard in 0..shards {
+                    let Ok(depth) = prober.depth(&names.delivery_queue(Lane::Fresh, shard)).await else {
+                        return;
+                    };
+                    ready = ready.saturating_add(depth.ready);
+                }
+                room.send_replace(ready <= MAX_FRESH_READY);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        watched
+    }
+}
