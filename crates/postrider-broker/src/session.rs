@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// Closes both connections. Unsettled messages go back to their queues.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         self.lost.cancel();
         self.metrics.connected.set(0);
         for connection in [&*self.consuming, &self.publishing] {

@@ -1,0 +1,281 @@
+//! The pipeline of one delivery: begin → sign → send → classify → decide. What it decides is settled in
+//! [`crate::settle`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postrider_broker::{CatalogFeed, Lane, now};
+use postrider_core::catalog::Lookup;
+use postrider_core::ladder::Wait;
+use postrider_core::lifecycle::{self, DeadReason, Next, Progress};
+use postrider_core::outcome::{Success, Unreachable};
+use postrider_core::seal::MasterKey;
+use postrider_core::webhook::{Credentials, WebhookState};
+use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
+use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId, request};
+
+use crate::http::{Http, Sent};
+use crate::metrics::{Metrics, seconds};
+
+/// How long a delivery waits for the configuration that routed it, before it is parked (DESIGN §5.2).
+const REVISION_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a delivery may be parked for a webhook that nobody knows, milliseconds.
+const UNKNOWN_PATIENCE_MS: u64 = 5 * 60 * 1000;
+/// The rung of the parking for it, seconds.
+const UNKNOWN_RUNG_SECS: u32 = 5;
+
+/// One delivery in the hands of this worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// The event.
+    pub(crate) event: Arc<EventRecord>,
+    /// The delivery.
+    pub(crate) delivery: DeliveryRecord,
+    /// The lane it came on.
+    pub(crate) lane: Lane,
+    /// Its shard.
+    pub(crate) shard: u16,
+}
+
+/// What is to become of a delivery.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    /// The receiver has it.
+    Delivered(AttemptFact),
+    /// Another attempt.
+    Retry {
+        /// The attempt that was made.
+        attempt: AttemptFact,
+        /// When the next is due.
+        at: Timestamp,
+        /// The wait on the ladder.
+        wait: Wait,
+    },
+    /// Given up.
+    Dead {
+        /// The last attempt.
+        attempt: AttemptFact,
+        /// Why.
+        reason: DeadReason,
+    },
+    /// The webhook is paused.
+    Held,
+    /// The webhook is disabled.
+    Skipped,
+    /// There is no such webhook any more; why, in one word.
+    Cancelled(&'static str),
+    /// Not now; no attempt is spent.
+    Park {
+        /// Since when the configuration is unknown.
+        unknown_since: Timestamp,
+        /// Which rung of the parking, seconds.
+        rung_secs: u32,
+    },
+}
+
+/// What delivering needs, shared by all deliveries of a worker.
+pub(crate) struct Deliverer {
+    pub(crate) feed: CatalogFeed,
+    pub(crate) http: Http,
+    pub(crate) master_key: MasterKey,
+    pub(crate) metrics: Metrics,
+    pub(crate) unit_ms: u64,
+    pub(crate) worker: String,
+    pub(crate) opened: Opened,
+}
+
+impl Deliverer {
+    /// Makes one attempt, or finds out why there is none to make.
+    pub(crate) async fn deliver(&self, job: &Job) -> Verdict {
+        let webhook = match self.webhook_of(job).await {
+            Ok(webhook) => webhook,
+            Err(verdict) => return verdict,
+        };
+        match webhook.state {
+            WebhookState::Active => self.attempt(job, &webhook).await,
+            WebhookState::Paused => Verdict::Held,
+            WebhookState::Disabled => Verdict::Skipped,
+        }
+    }
+
+    async fn attempt(&self, job: &Job, webhook: &Webhook) -> Verdict {
+        let delivery = &job.delivery;
+        let begun = now();
+        self.observe_start(job, begun);
+        let sent = match self.opened.credentials(webhook, &self.master_key) {
+            Ok(credentials) => {
+                let event = Event::from((*job.event).clone());
+                let request =
+                    request::build(webhook, &credentials, &event, &delivery.id, delivery.attempt, begun);
+                self.http.send(request, Duration::from_millis(webhook.timeout_ms)).await
+            }
+            Err(error) => {
+                tracing::error!(webhook.id = webhook.id.as_str(), %error, "the webhook's secrets cannot be opened");
+                Sent::Unreachable(Unreachable::Internal, "the webhook's secrets cannot be opened".into())
+            }
+        };
+        let ended = now();
+        let outcome = match &sent {
+            Sent::Answered(answer) => {
+                let retry_after = answer.retry_after.iter().map(Vec::as_slice);
+                Outcome::classify(Success::Any2xx, answer.status, retry_after, ended)
+            }
+            Sent::Unreachable(why, _) => Outcome::Unreachable(*why),
+            Sent::Blocked => Outcome::Blocked,
+        };
+        let progress = Progress { attempt: delivery.attempt, born: delivery.born };
+        let chance = Chance::new(rand::random());
+        let next = lifecycle::next(&webhook.retry, self.unit_ms, progress, &outcome, ended, chance);
+        let attempt = self.record(job, webhook, sent, &outcome, next, begun, ended);
+        match next {
+            Next::Delivered => Verdict::Delivered(attempt),
+            Next::Retry { at, wait } => Verdict::Retry { attempt, at, wait },
+            Next::Dead(reason) => Verdict::Dead { attempt, reason },
+        }
+    }
+
+    /// The webhook as this worker knows it, or what becomes of the delivery without one.
+    async fn webhook_of(&self, job: &Job) -> Result<Arc<Webhook>, Verdict> {
+        let delivery = &job.delivery;
+        let known = |feed: &CatalogFeed| {
+            let catalog = feed.read();
+            let fresh = catalog.epoch() == Some(&delivery.epoch) && catalog.revision() >= delivery.revision;
+            (catalog.webhook(&delivery.webhook), fresh)
+        };
+        let (mut found, fresh) = known(&self.feed);
+        if !fresh {
+            self.feed.at_least(&delivery.epoch, delivery.revision, REVISION_PATIENCE).await;
+            found = known(&self.feed).0;
+        }
+        match found {
+            Lookup::Known(webhook) => Ok(webhook),
+            Lookup::Deleted => Err(Verdict::Cancelled("webhook_deleted")),
+            Lookup::Unknown if known(&self.feed).1 => Err(Verdict::Cancelled("webhook_unknown")),
+            Lookup::Unknown => {
+                let unknown_since = delivery.unknown_since.unwrap_or_else(now);
+                if now().since_ms(unknown_since) > UNKNOWN_PATIENCE_MS {
+                    Err(Verdict::Cancelled("webhook_unknown"))
+                } else {
+                    Err(Verdict::Park { unknown_since, rung_secs: UNKNOWN_RUNG_SECS })
+                }
+            }
+        }
+    }
+
+    fn observe_start(&self, job: &Job, begun: Timestamp) {
+        match job.delivery.due {
+            Some(due) => self.metrics.retry_lag_seconds.observe(seconds(begun.since_ms(due))),
+            None if job.delivery.attempt == 1 && job.delivery.series == 1 => {
+                let waited_ms = begun.since_ms(job.event.accepted_at);
+                self.metrics.first_attempt_seconds.observe(seconds(waited_ms));
+            }
+            None => {}
+        }
+    }
+
+    /// The attempt as a fact, its metrics, and one line in the log.
+    #[expect(clippy::too_many_arguments, reason = "everything that is known of one attempt, once")]
+    fn record(
+        &self,
+        job: &Job,
+        webhook: &Webhook,
+        sent: Sent,
+        outcome: &Outcome,
+        next: Next,
+        begun: Timestamp,
+        ended: Timestamp,
+    ) -> AttemptFact {
+        let delivery = &job.delivery;
+        let duration_ms = ended.since_ms(begun);
+        self.metrics.attempted(outcome, duration_ms);
+        let (response_headers, response_body, error) = match sent {
+            Sent::Answered(answer) => {
+                let body = (!answer.body.is_empty()).then_some(answer.body);
+                let error =
+                    (next != Next::Delivered).then(|| format!("the receiver answered {}", answer.status));
+                (answer.headers, body, error)
+            }
+            Sent::Unreachable(_, error) => (Vec::new(), None, Some(error)),
+            Sent::Blocked => (Vec::new(), None, Some(outcome.hint().to_owned())),
+        };
+        let next_at = match next {
+            Next::Retry { at, .. } => Some(at),
+            Next::Delivered | Next::Dead(_) => None,
+        };
+        match next {
+            Next::Delivered => tracing::debug!(
+                delivery.id = delivery.id.as_str(),
+                webhook.id = webhook.id.as_str(),
+                event.r#type = job.event.event_type.as_str(),
+                attempt = delivery.attempt,
+                status = outcome.status(),
+                duration_ms,
+                "delivered"
+            ),
+            Next::Retry { at, .. } => tracing::info!(
+                delivery.id = delivery.id.as_str(), webhook.id = webhook.id.as_str(),
+                event.r#type = job.event.event_type.as_str(), attempt = delivery.attempt,
+                class = outcome.class(), status = outcome.status(), duration_ms, next_at = %at,
+                "attempt failed, will retry"
+            ),
+            Next::Dead(reason) => tracing::warn!(
+                delivery.id = delivery.id.as_str(),
+                webhook.id = webhook.id.as_str(),
+                event.r#type = job.event.event_type.as_str(),
+                attempt = delivery.attempt,
+                class = outcome.class(),
+                status = outcome.status(),
+                duration_ms,
+                reason = reason.as_str(),
+                "delivery given up"
+            ),
+        }
+        let mut url = webhook.url.clone();
+        url.set_query(None);
+        AttemptFact {
+            delivery: delivery.id.clone(),
+            series: delivery.series,
+            n: delivery.attempt,
+            webhook: webhook.id.clone(),
+            at: begun,
+            duration_ms,
+            url: url.into(),
+            class: outcome.class().to_owned(),
+            status: outcome.status(),
+            error,
+            response_body,
+            response_headers,
+            next_at,
+            worker: self.worker.clone(),
+        }
+    }
+}
+
+/// Opened credentials, kept until their webhook changes.
+#[derive(Debug, Default)]
+pub(crate) struct Opened(Mutex<HashMap<WebhookId, (u64, Arc<Credentials>)>>);
+
+/// Credentials that are kept, at most.
+const MAX_OPENED: usize = 50_000;
+
+impl Opened {
+    fn credentials(
+        &self,
+        webhook: &Webhook,
+        key: &MasterKey,
+    ) -> Result<Arc<Credentials>, postrider_core::seal::BadSeal> {
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((revision, credentials)) = opened.get(&webhook.id)
+            && *revision == webhook.revision
+        {
+            return Ok(credentials.clone());
+        }
+        let credentials = Arc::new(webhook.open(key)?);
+        if opened.len() >= MAX_OPENED {
+            opened.clear();
+        }
+        opened.insert(webhook.id.clone(), (webhook.revision, credentials.clone()));
+        Ok(credentials)
+    }
+}

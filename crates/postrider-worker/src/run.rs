@@ -1,0 +1,332 @@
+//! The worker's life: one session after another, and an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use postrider_broker::{
+    BrokerError, CatalogFeed, Consumer, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
+    supervise,
+};
+use postrider_core::address::EgressPolicy;
+use postrider_core::lifecycle::{Guard, guard};
+use postrider_core::seal::MasterKey;
+use postrider_core::wire::{self, DeliveryMessage, MAX_BATCH, WireError};
+use prometheus::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::deliver::{Deliverer, Job};
+use crate::http::Http;
+use crate::metrics::Metrics;
+use crate::settle::Settler;
+
+/// Messages that the broker sends ahead on each queue.
+const PREFETCH: u16 = 100;
+
+/// What the worker needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The broker.
+    pub broker: Settings,
+    /// Opens the webhooks' secrets.
+    pub master_key: MasterKey,
+    /// Which addresses deliveries may reach.
+    pub egress: EgressPolicy,
+    /// How long what is in flight may take after the shutdown.
+    pub drain: Duration,
+    /// Deliveries that may be begun and not settled, the members of their batches included: also the most that a crash
+    /// sends twice (DESIGN §1).
+    pub concurrency: u32,
+}
+
+impl Config {
+    /// The usual concurrency.
+    pub const CONCURRENCY: u32 = 256;
+    /// The usual drain.
+    pub const DRAIN: Duration = Duration::from_secs(20);
+
+    /// A worker on this broker with the usual bounds, which may reach global addresses only.
+    pub fn new(broker: Settings, master_key: MasterKey) -> Self {
+        let egress = EgressPolicy::default();
+        Self { broker, master_key, egress, drain: Self::DRAIN, concurrency: Self::CONCURRENCY }
+    }
+}
+
+/// Why the worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its metrics are registered already.
+    #[error("the worker's metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// No HTTP client.
+    #[error("the HTTP client cannot be made: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+/// Delivers until `shutdown`, then finishes what is in flight within the drain and gives back what was not begun.
+///
+/// # Errors
+/// [`Error`] when it cannot start; trouble with the broker is waited out.
+pub async fn run(
+    config: Config,
+    registry: &Registry,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let stop_journal = CancellationToken::new();
+    let metrics = Metrics::register(registry)?;
+    let concurrency = config.concurrency.max(MAX_BATCH as u32);
+    metrics.capacity.set(i64::from(concurrency));
+    if !config.egress.opened().is_empty() {
+        tracing::warn!(ranges = ?config.egress.opened(), "deliveries may reach these private ranges");
+    }
+    let journal = Journal::start("worker", config.broker.names(), stop_journal.clone());
+    let feed = CatalogFeed::new();
+    let deliverer = Deliverer {
+        feed: feed.clone(),
+        http: Http::new(config.egress.clone())?,
+        master_key: config.master_key.clone(),
+        metrics: metrics.clone(),
+        unit_ms: config.broker.unit_ms,
+        worker: journal.writer().to_owned(),
+        opened: Default::default(),
+    };
+    let worker = Worker {
+        broker_metrics: postrider_broker::Metrics::register(registry, "worker")?,
+        slots: Arc::new(Semaphore::new(concurrency as usize)),
+        deliverer: Arc::new(deliverer),
+        in_flight: TaskTracker::new(),
+        config,
+        journal,
+        feed,
+        metrics,
+        readiness: readiness.clone(),
+        shutdown: shutdown.clone(),
+    };
+    supervise(&readiness, &shutdown, || worker.session()).await;
+    stop_journal.cancel();
+    Ok(())
+}
+
+struct Worker {
+    config: Config,
+    broker_metrics: postrider_broker::Metrics,
+    metrics: Metrics,
+    journal: Journal,
+    feed: CatalogFeed,
+    deliverer: Arc<Deliverer>,
+    slots: Arc<Semaphore>,
+    in_flight: TaskTracker,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+}
+
+impl Worker {
+    /// One session: ends with `Ok` at the shutdown, drained.
+    async fn session(&self) -> Result<(), BrokerError> {
+        let session = Arc::new(Session::open(&self.config.broker, &self.broker_metrics).await?);
+        self.readiness.set("broker", Ok(()));
+        self.journal.over(session.publisher());
+        let ended = tokio::select! {
+            () = self.shutdown.cancelled() => Ok(()),
+            caught_up = self.feed.catch_up(&session, &self.readiness) => match caught_up {
+                Ok(()) => self.work(&session).await,
+                Err(error) => Err(error),
+            },
+        };
+        session.close().await;
+        ended
+    }
+
+    /// Consumes every lane of every shard, follows the topology as it grows, and drains at the shutdown.
+    async fn work(&self, session: &Arc<Session>) -> Result<(), BrokerError> {
+        let settler = Arc::new(Settler {
+            session: session.clone(),
+            journal: self.journal.clone(),
+            metrics: self.metrics.clone(),
+        });
+        let mut changes = self.feed.changes();
+        let mut consumers = JoinSet::new();
+        let mut shards = 0;
+        loop {
+            let most = self.feed.read().topology().map_or(1, |topology| topology.most_shards);
+            for shard in shards..most {
+                for lane in Lane::ALL {
+                    let queue = session.names().delivery_queue(lane, shard);
+                    let consumer = session.consume(&queue, PREFETCH).await?;
+                    let intake = Intake {
+                        settler: settler.clone(),
+                        deliverer: self.deliverer.clone(),
+                        slots: self.slots.clone(),
+                        in_flight: self.in_flight.clone(),
+                        shutdown: self.shutdown.clone(),
+                        lane,
+                        shard,
+                    };
+                    consumers.spawn(intake.run(consumer));
+                }
+            }
+            shards = shards.max(most);
+            self.readiness.set("deliveries", Ok(()));
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                ended = consumers.join_next() => match ended {
+                    Some(Ok(ended)) => ended?,
+                    Some(Err(error)) => return Err(BrokerError::Config(format!("a consumer's task failed: {error}"))),
+                    None => return Err(BrokerError::Lost),
+                },
+                changed = changes.changed() => changed.map_err(|_| BrokerError::Lost)?,
+            }
+        }
+        self.drain(consumers).await
+    }
+
+    /// Takes nothing more, gives back what was not begun, and finishes what was.
+    async fn drain(&self, mut consumers: JoinSet<Result<(), BrokerError>>) -> Result<(), BrokerError> {
+        self.readiness.set("deliveries", Err("draining: the worker was asked to stop".into()));
+        self.in_flight.close();
+        let drained = async {
+            while let Some(ended) = consumers.join_next().await {
+                if let Ok(Err(error)) = ended {
+                    tracing::warn!(%error, "giving back what was not begun");
+                }
+            }
+            self.in_flight.wait().await;
+        };
+        if tokio::time::timeout(self.config.drain, drained).await.is_err() {
+            let left = self.in_flight.len();
+            tracing::warn!(left, "not everything in flight ended within the drain; it will be sent again");
+        }
+        Ok(())
+    }
+}
+
+/// Takes messages of one lane and shard.
+struct Intake {
+    settler: Arc<Settler>,
+    deliverer: Arc<Deliverer>,
+    slots: Arc<Semaphore>,
+    in_flight: TaskTracker,
+    shutdown: CancellationToken,
+    lane: Lane,
+    shard: u16,
+}
+
+impl Intake {
+    async fn run(self, mut consumer: Consumer) -> Result<(), BrokerError> {
+        let destination = Names::destination(self.lane, self.shard);
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                message = consumer.next() => message.ok_or(BrokerError::Lost)?,
+            };
+            let slots = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => {
+                    self.settler.give_back(message, &destination).await?;
+                    break;
+                }
+                slots = self.room_for(&message) => slots?,
+            };
+            let (settler, deliverer) = (self.settler.clone(), self.deliverer.clone());
+            let (lane, shard) = (self.lane, self.shard);
+            self.in_flight.spawn(async move {
+                // An error means that the session is over: the message was not acked and comes again.
+                if let Err(error) = handle(&settler, &deliverer, message, lane, shard).await {
+                    tracing::debug!(%error, "not settled");
+                }
+                drop(slots);
+            });
+        }
+        consumer.cancel().await?;
+        while let Some(message) = consumer.next().await {
+            self.settler.give_back(message, &destination).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything in the message may begin: publishing flows, and there is a slot for each delivery.
+    async fn room_for(&self, message: &Incoming) -> Result<OwnedSemaphorePermit, BrokerError> {
+        self.settler.session.publisher().flowing().await;
+        let deliveries = message.header_i64("deliveries").unwrap_or(1).clamp(1, MAX_BATCH as i64);
+        let deliveries = u32::try_from(deliveries).unwrap_or(1);
+        self.slots.clone().acquire_many_owned(deliveries).await.map_err(|_| BrokerError::Lost)
+    }
+}
+
+/// One message: every delivery in it is settled, then it is acked.
+async fn handle(
+    settler: &Arc<Settler>,
+    deliverer: &Arc<Deliverer>,
+    message: Incoming,
+    lane: Lane,
+    shard: u16,
+) -> Result<(), BrokerError> {
+    let destination = Names::destination(lane, shard);
+    let deliveries: DeliveryMessage = match wire::decode(message.body()) {
+        Ok(deliveries) => deliveries,
+        Err(WireError::UnknownSchema(schema)) => {
+            tracing::warn!(schema, "a delivery of a newer release is parked; upgrade this worker");
+            deliverer.metrics.unusable.with_label_values(&["unknown_schema"]).inc();
+            settler.park_unread(message.body().to_vec(), &destination).await?;
+            return message.ack().await;
+        }
+        Err(WireError::Malformed(error)) => {
+            tracing::error!(%error, "a message that is no delivery is set aside as poison");
+            deliverer.metrics.unusable.with_label_values(&["malformed"]).inc();
+            settler.poison(message.body().to_vec(), "malformed", &destination).await?;
+            return message.ack().await;
+        }
+    };
+    let jobs = deliveries.work.into_iter().flat_map(|work| {
+        let event = work.event;
+        work.to.into_iter().map(move |delivery| Job { event: event.clone(), delivery, lane, shard })
+    });
+    let count = message.delivery_count();
+    let settled = jobs.map(|job| settle_one(settler.clone(), deliverer.clone(), job, count));
+    try_join_all(settled).await?;
+    message.ack().await
+}
+
+async fn settle_one(
+    settler: Arc<Settler>,
+    deliverer: Arc<Deliverer>,
+    job: Job,
+    delivery_count: i64,
+) -> Result<(), BrokerError> {
+    if guard(delivery_count, job.delivery.crashes) != Guard::Begin {
+        return settler.set_apart(&job).await;
+    }
+    let _begun = InFlight::begin(&deliverer.metrics);
+    // A task of its own, so that a panic is caught and hurts this delivery only.
+    let attempt = tokio::spawn({
+        let (deliverer, job) = (deliverer.clone(), job.clone());
+        async move { deliverer.deliver(&job).await }
+    });
+    match attempt.await {
+        Ok(verdict) => settler.settle(&job, verdict).await,
+        Err(panic) => {
+            tracing::error!(delivery.id = job.delivery.id.as_str(), %panic, "delivering panicked");
+            settler.set_apart(&job).await
+        }
+    }
+}
+
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
+}

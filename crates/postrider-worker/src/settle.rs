@@ -1,0 +1,183 @@
+//! Carrying out what was decided: publish what follows, confirm it, and only then ack.
+//!
+//! The one place in the worker that publishes and acks.
+
+use std::sync::Arc;
+
+use postrider_broker::{BrokerError, Incoming, Journal, Names, Outgoing, PARK_RUNGS_SECS, Session, now};
+use postrider_core::books::End;
+use postrider_core::lifecycle::POISON_AT;
+use postrider_core::wire::{
+    self, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, Fact, HeldFact, SCHEMA,
+};
+
+use crate::deliver::{Job, Verdict};
+use crate::metrics::{Metrics, seconds};
+
+/// Carries out verdicts over one session.
+pub(crate) struct Settler {
+    pub(crate) session: Arc<Session>,
+    pub(crate) journal: Journal,
+    pub(crate) metrics: Metrics,
+}
+
+impl Settler {
+    /// Publishes what follows from a verdict and its facts, and waits for all confirms. The message that held the
+    /// delivery may be acked once this is done for all its deliveries.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: nothing may be acked; the session is over and the message comes again.
+    pub(crate) async fn settle(&self, job: &Job, verdict: Verdict) -> Result<(), BrokerError> {
+        let (successor, facts) = follow(job, verdict, self.session.names(), &self.metrics);
+        self.write(successor, facts).await
+    }
+
+    async fn write(&self, successor: Option<Outgoing>, facts: Vec<Fact>) -> Result<(), BrokerError> {
+        let publish = async {
+            match successor {
+                Some(message) => self.session.publisher().publish(message).await,
+                None => Ok(()),
+            }
+        };
+        let record = async {
+            tokio::select! {
+                recorded = self.journal.record(facts) => recorded,
+                () = self.session.lost() => Err(BrokerError::Lost),
+            }
+        };
+        tokio::try_join!(publish, record).map(drop)
+    }
+
+    /// A delivery whose handling panicked, or whose message came back too often: alone, through a short parking, or to
+    /// the poison when that has happened too often.
+    pub(crate) async fn set_apart(&self, job: &Job) -> Result<(), BrokerError> {
+        let crashes = job.delivery.crashes + 1;
+        if crashes >= POISON_AT {
+            self.metrics.unusable.with_label_values(&["crashes"]).inc();
+            tracing::error!(
+                delivery.id = job.delivery.id.as_str(),
+                crashes,
+                "a delivery kills its workers and is set aside as poison"
+            );
+            let body = wire::encode(&DeliveryMessage::single(job.event.clone(), job.delivery.clone()));
+            return self.poison(body, "crashes", &Names::destination(job.lane, job.shard)).await;
+        }
+        self.metrics.parked.with_label_values(&["crashes"]).inc();
+        let delivery = DeliveryRecord { crashes, ..job.delivery.clone() };
+        let rung_secs = PARK_RUNGS_SECS[rand::random_range(0..2)];
+        self.write(Some(park(job, delivery, rung_secs, self.session.names())), Vec::new()).await
+    }
+
+    /// Bytes that are no message of ours.
+    pub(crate) async fn poison(&self, body: Vec<u8>, reason: &str, key: &str) -> Result<(), BrokerError> {
+        let message =
+            Outgoing::json(self.session.names().poison(), "", body, uuid::Uuid::new_v4().to_string())
+                .header("reason", reason)
+                .header("queue", key);
+        self.session.publisher().publish(message).await
+    }
+
+    /// A message as it is, later: for a worker of a newer release.
+    pub(crate) async fn park_unread(&self, body: Vec<u8>, destination: &str) -> Result<(), BrokerError> {
+        self.metrics.parked.with_label_values(&["unknown_schema"]).inc();
+        let key = Names::park_key(600, destination);
+        let id = uuid::Uuid::new_v4().to_string();
+        self.session.publisher().publish(Outgoing::json(self.session.names().park(), key, body, id)).await
+    }
+
+    /// Gives back a message that was not begun, so that another worker gets it with a fresh count of deliveries.
+    pub(crate) async fn give_back(&self, message: Incoming, destination: &str) -> Result<(), BrokerError> {
+        let deliveries = message.header_i64("deliveries").unwrap_or(1);
+        let id = message.message_id().unwrap_or_default().to_owned();
+        let back =
+            Outgoing::json(self.session.names().deliveries(), destination, message.body().to_vec(), id)
+                .header("deliveries", deliveries.to_string());
+        self.session.publisher().publish(back).await?;
+        message.ack().await
+    }
+}
+
+/// What follows from a verdict: at most one message, and the facts.
+fn follow(job: &Job, verdict: Verdict, names: &Names, metrics: &Metrics) -> (Option<Outgoing>, Vec<Fact>) {
+    let delivery = &job.delivery;
+    let done = |end: End, reason: &str, attempts: u32| {
+        metrics.finished.with_label_values(&[end.as_str()]).inc();
+        Fact::Done(DoneFact {
+            delivery: delivery.id.clone(),
+            series: delivery.series,
+            webhook: delivery.webhook.clone(),
+            end,
+            reason: reason.to_owned(),
+            attempts,
+            at: now(),
+        })
+    };
+    let made = delivery.attempt.saturating_sub(1);
+    match verdict {
+        Verdict::Delivered(attempt) => {
+            let latency_ms = now().since_ms(job.event.accepted_at);
+            let first_try = if delivery.attempt == 1 { "true" } else { "false" };
+            metrics.latency_seconds.with_label_values(&[first_try]).observe(seconds(latency_ms));
+            (None, vec![Fact::Attempt(attempt), done(End::Delivered, "", delivery.attempt)])
+        }
+        Verdict::Retry { attempt, at, wait } => {
+            metrics.retries.with_label_values(&[&wait.entry_level().to_string()]).inc();
+            let next = DeliveryRecord {
+                attempt: delivery.attempt + 1,
+                due: Some(at),
+                crashes: 0,
+                unknown_since: None,
+                ..delivery.clone()
+            };
+            let key = wait.routing_key(&Names::destination(postrider_broker::Lane::Retry, job.shard));
+            let message = single(job, next, names.ladder(wait.entry_level()), key);
+            (Some(message), vec![Fact::Attempt(attempt)])
+        }
+        Verdict::Dead { attempt, reason } => {
+            let dead = DeadMessage {
+                schema: SCHEMA,
+                event: job.event.clone(),
+                delivery: delivery.clone(),
+                reason: reason.as_str().to_owned(),
+                class: attempt.class.clone(),
+                at: now(),
+            };
+            let message = Outgoing::json(names.dead(), "", wire::encode(&dead), message_id(delivery));
+            (Some(message), vec![Fact::Attempt(attempt), done(End::Dead, reason.as_str(), delivery.attempt)])
+        }
+        Verdict::Held => {
+            metrics.held.inc();
+            let held = HeldFact {
+                delivery: delivery.id.clone(),
+                series: delivery.series,
+                webhook: delivery.webhook.clone(),
+                attempt: delivery.attempt,
+                at: now(),
+            };
+            (None, vec![Fact::Held(held)])
+        }
+        Verdict::Skipped => (None, vec![done(End::Skipped, "webhook_disabled", made)]),
+        Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, made)]),
+        Verdict::Park { unknown_since, rung_secs } => {
+            metrics.parked.with_label_values(&["unknown_revision"]).inc();
+            let later = DeliveryRecord { unknown_since: Some(unknown_since), ..delivery.clone() };
+            (Some(park(job, later, rung_secs, names)), Vec::new())
+        }
+    }
+}
+
+fn park(job: &Job, delivery: DeliveryRecord, rung_secs: u32, names: &Names) -> Outgoing {
+    let key = Names::park_key(rung_secs, &Names::destination(job.lane, job.shard));
+    single(job, delivery, names.park(), key)
+}
+
+fn single(job: &Job, delivery: DeliveryRecord, exchange: String, key: String) -> Outgoing {
+    let id = message_id(&delivery);
+    let body = wire::encode(&DeliveryMessage::single(job.event.clone(), delivery));
+    Outgoing::json(exchange, key, body, id).header("deliveries", "1")
+}
+
+/// Names a message after the attempt that it asks for.
+fn message_id(delivery: &DeliveryRecord) -> String {
+    format!("{}/{}/{}", delivery.id, delivery.series, delivery.attempt)
+}
