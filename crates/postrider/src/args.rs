@@ -1,0 +1,556 @@
+//! The command line.
+
+#![allow(clippy::doc_markdown, reason = "clap shows these comments as they are, in a terminal")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
+
+use crate::output::Format;
+
+/// The webhook engine behind your product's Webhooks page.
+#[derive(Debug, Parser)]
+#[command(
+    name = "postrider",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 ok, 1 other, 2 usage or not allowed, 3 not found, 4 refused as invalid, \
+                  5 network or server, 6 conflict, 7 partly failed, 8 timed out waiting, 130 interrupted.\n\
+                  Settings: postrider config lists them all."
+)]
+pub struct Cli {
+    /// Read settings from this TOML file; the environment (POSTRIDER_*) goes before it
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// How to print data [default: table in a terminal, json elsewhere]
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// Print ids only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// The API to talk to [default: POSTRIDER_API_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub api: Option<Url>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a role, or all of them in one process
+    Serve {
+        /// Which
+        role: Role,
+    },
+    /// Show what Postrider does, with events of four products
+    Demo(Demo),
+    /// Tenants: the owners of webhooks and events
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Webhooks: who receives which events
+    #[command(subcommand)]
+    Webhook(Webhook),
+    /// Events: send them, see what became of them
+    #[command(subcommand)]
+    Event(Event),
+    /// Deliveries: one event for one webhook
+    #[command(subcommand)]
+    Delivery(Delivery),
+    /// Dead letters: deliveries given up, messages that could not be read
+    #[command(subcommand)]
+    Dead(Dead),
+    /// Show the books: what was accepted, what became of it, and whether it adds up
+    Status,
+    /// The broker's queues and exchanges
+    #[command(subcommand)]
+    Topology(Topology),
+    /// A receiver for trying things out: it shows what it gets and answers as told
+    Inbox(Inbox),
+    /// Show every setting, its value and where it came from
+    Config,
+    /// Ask the process on POSTRIDER_METRICS_LISTEN whether it is ready
+    Healthcheck,
+    /// Show the version
+    Version,
+}
+
+/// What can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Matches events to webhooks
+    Router,
+    /// Makes deliveries
+    Worker,
+    /// Serves the API, keeps the store and the books
+    Control,
+    /// All three, with topology and secrets made where they are missing
+    All,
+}
+
+/// The demo.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Keep store, token, key and log here; what an earlier demo left there is removed
+    #[arg(long, value_name = "DIR", default_value = "target/demo")]
+    pub state: PathBuf,
+    /// Serve the API here, for as long as the demo runs
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// Tenants.
+#[derive(Debug, Subcommand)]
+pub enum Tenant {
+    /// Make a tenant
+    Create {
+        /// Its name: a-z, A-Z, 0-9, - and _
+        id: String,
+    },
+    /// List tenants
+    List(Page),
+    /// Delete a tenant
+    Delete {
+        /// Its name
+        id: String,
+    },
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Args)]
+pub struct Page {
+    /// At most this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: Option<u32>,
+    /// Go on where an earlier list ended
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+    /// Every page, one after the other
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Webhooks.
+#[derive(Debug, Subcommand)]
+pub enum Webhook {
+    /// Make a webhook; the answer shows its signing secret, this once
+    Create(WebhookCreate),
+    /// List webhooks
+    List {
+        /// Of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        page: Page,
+    },
+    /// Show a webhook
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Change a webhook: only what is given
+    Update(WebhookUpdate),
+    /// Delete webhooks
+    Delete(Ids),
+    /// Hold deliveries until the webhook is resumed
+    Pause(Ids),
+    /// Send what is held, and everything from now on
+    Resume(Ids),
+    /// Receive again after disable
+    Enable(Ids),
+    /// Skip deliveries; they can be replayed
+    Disable(Ids),
+}
+
+/// One or more ids.
+#[derive(Debug, Args)]
+pub struct Ids {
+    /// The ids
+    #[arg(required = true, num_args = 1..=1000, value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
+/// A new webhook.
+#[derive(Debug, Args)]
+pub struct WebhookCreate {
+    /// What people call it
+    #[arg(long, required_unless_present = "from_file")]
+    pub name: Option<String>,
+    /// Where deliveries go
+    #[arg(long, required_unless_present = "from_file")]
+    pub url: Option<Url>,
+    /// Whose it is
+    #[arg(long, default_value = "default", conflicts_with = "from_file")]
+    pub tenant: String,
+    /// The whole webhook as JSON, as the API takes it (- reads standard input)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "url"])]
+    pub from_file: Option<PathBuf>,
+    /// Write the signing secret to this new file (mode 0600) and do not show it
+    #[arg(long, value_name = "FILE")]
+    pub secret_to: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+    pub fields: WebhookFields,
+}
+
+/// Changes of a webhook.
+#[derive(Debug, Args)]
+pub struct WebhookUpdate {
+    /// Its id
+    pub id: String,
+    /// What people call it
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where deliveries go
+    #[arg(long)]
+    pub url: Option<Url>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+    pub fields: WebhookFields,
+}
+
+/// What a webhook has beside name and URL.
+#[derive(Debug, Default, Args)]
+pub struct WebhookFields {
+    /// Take events of these types; may be repeated
+    #[arg(long = "event-type", value_name = "TYPE", conflicts_with = "every_event")]
+    pub event_types: Vec<String>,
+    /// Take events of every type
+    #[arg(long)]
+    pub every_event: bool,
+    /// Envelope, signature and success rules
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// The whole deadline of a request, such as 15s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Most requests in flight
+    #[arg(long, value_name = "N")]
+    pub max_in_flight: Option<u32>,
+    /// Most requests a second
+    #[arg(long, value_name = "N")]
+    pub rate_per_second: Option<u32>,
+    /// Most attempts
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<u32>,
+    /// The intervals between attempts, such as 1m,5m,10m
+    #[arg(long, value_name = "DURATIONS", value_delimiter = ',', value_parser = duration)]
+    pub schedule: Vec<Duration>,
+    /// Send an API key in this header
+    #[arg(long, value_name = "HEADER", requires = "api_key_file", conflicts_with = "api_key_query")]
+    pub api_key_header: Option<String>,
+    /// Send an API key in this query parameter
+    #[arg(long, value_name = "PARAMETER", requires = "api_key_file")]
+    pub api_key_query: Option<String>,
+    /// Read the API key from this file (- reads standard input)
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Sign with the secret in this file, whsec_… or whsk_… (- reads standard input)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Static headers as a JSON object of texts
+    #[arg(long, value_name = "FILE")]
+    pub headers_file: Option<PathBuf>,
+}
+
+/// Events.
+#[derive(Debug, Subcommand)]
+pub enum Event {
+    /// Send one event, many of the same, or a file of them
+    Send(Send),
+    /// List events
+    List {
+        /// Of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Of this event type
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<String>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        page: Page,
+    },
+    /// Show an event and what became of it
+    Get {
+        /// Its id
+        id: String,
+        /// Whose it is
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+/// What to send.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The event type
+    #[arg(required_unless_present = "from_file", conflicts_with = "from_file")]
+    pub event_type: Option<String>,
+    /// The event's data: JSON, @file, or - for standard input
+    #[arg(short, long, value_name = "JSON", conflicts_with = "from_file")]
+    pub data: Option<String>,
+    /// The event's current_context: JSON, @file, or - for standard input
+    #[arg(long, value_name = "JSON", conflicts_with = "from_file")]
+    pub context: Option<String>,
+    /// The event's id, by which it is recognised when it is sent again [default: a random one]
+    #[arg(long, conflicts_with_all = ["from_file", "count"])]
+    pub id: Option<String>,
+    /// The subject of the event
+    #[arg(long, conflicts_with = "from_file")]
+    pub key: Option<String>,
+    /// Whose event it is
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Send it this many times, each with an id of its own
+    #[arg(long, value_name = "N", conflicts_with = "from_file", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub count: Option<u64>,
+    /// At most this many a second, such as 200/s
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Send the events in this file, one JSON object a line (- reads standard input)
+    #[arg(long, value_name = "FILE")]
+    pub from_file: Option<PathBuf>,
+    /// Wait until every delivery of these events has ended
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub wait_timeout: Duration,
+}
+
+/// Deliveries.
+#[derive(Debug, Subcommand)]
+pub enum Delivery {
+    /// List deliveries
+    List {
+        /// In this state
+        #[arg(long)]
+        state: Option<String>,
+        /// To this webhook
+        #[arg(long)]
+        webhook: Option<String>,
+        /// Of this event
+        #[arg(long)]
+        event: Option<String>,
+        /// Of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        page: Page,
+    },
+    /// Show a delivery and its attempts
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Deliver again what has ended
+    Redeliver {
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        ids: Ids,
+        /// Wait until they have ended again
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+        wait_timeout: Duration,
+    },
+}
+
+/// Dead letters.
+#[derive(Debug, Subcommand)]
+pub enum Dead {
+    /// List dead letters
+    List {
+        /// Of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        /// To this webhook
+        #[arg(long)]
+        webhook: Option<String>,
+        /// Only those that nobody has resolved and no later delivery has made good
+        #[arg(long)]
+        unresolved: bool,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        page: Page,
+    },
+    /// Show a dead letter
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Mark dead letters as dealt with
+    Resolve(Ids),
+    /// Deliver dead letters again
+    Redeliver(Ids),
+}
+
+/// The broker's queues and exchanges.
+#[derive(Debug, Subcommand)]
+pub enum Topology {
+    /// Show what belongs there
+    Show(Shards),
+    /// Compare it with what the broker has; exits with 6 if they differ
+    Diff(Shards),
+    /// Declare what is missing
+    Apply(Shards),
+}
+
+/// How deliveries are spread.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Shards {
+    /// Over how many shards deliveries are spread [default: as published, or 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: Option<u16>,
+}
+
+/// The built-in receiver.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Inbox {
+    /// Listen here; requests go to /in/NAME
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    pub listen: std::net::SocketAddr,
+    /// Verify every request with the secret in this file (- reads standard input)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// What to do with an inbox that runs.
+    #[command(subcommand)]
+    pub command: Option<InboxCommand>,
+}
+
+/// What to do with an inbox that runs.
+#[derive(Debug, Subcommand)]
+pub enum InboxCommand {
+    /// Say how it answers from now on
+    Answer {
+        /// The last part of the URL that it receives on
+        name: String,
+        /// A status, or hang
+        answer: String,
+        /// For this many requests
+        #[arg(long, value_name = "N")]
+        times: Option<u32>,
+        /// For this long
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        duration: Option<Duration>,
+        /// Send Retry-After with it
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        retry_after: Option<Duration>,
+        /// Where the inbox is [default: POSTRIDER_INBOX_URL]
+        #[arg(long, value_name = "URL")]
+        inbox: Option<Url>,
+    },
+    /// Give it the secret of one name, to verify what it gets
+    Secret {
+        /// The last part of the URL that it receives on
+        name: String,
+        /// The file with the secret (- reads standard input)
+        #[arg(long, value_name = "FILE")]
+        secret_file: PathBuf,
+        /// Where the inbox is [default: POSTRIDER_INBOX_URL]
+        #[arg(long, value_name = "URL")]
+        inbox: Option<Url>,
+    },
+    /// List what it got
+    List {
+        /// The last part of the URL that it receives on
+        name: String,
+        /// Where the inbox is [default: POSTRIDER_INBOX_URL]
+        #[arg(long, value_name = "URL")]
+        inbox: Option<Url>,
+    },
+}
+
+/// Reads `500ms`, `30s`, `5m`, `2h` or `3d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| "write a number and a unit, such as 500ms, 30s or 5m".to_owned())?;
+    let factor_ms = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("the unit must be ms, s, m, h or d".to_owned()),
+    };
+    number.checked_mul(factor_ms).map(Duration::from_millis).ok_or_else(|| "it is too long".to_owned())
+}
+
+/// Reads `200/s`, `200` or `0.5/s`.
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && (0.01..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("write events a second, such as 200/s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn help_tree(command: &mut clap::Command, path: &str, text: &mut String) {
+        use std::fmt::Write as _;
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        writeln!(text, "$ {path} --help\n{}", command.render_help()).unwrap();
+        for subcommand in command.get_subcommands_mut() {
+            help_tree(subcommand, &path, text);
+        }
+    }
+
+    #[test]
+    fn the_help_is_as_documented() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut text = String::new();
+        help_tree(&mut command, "", &mut text);
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("3d"), Ok(Duration::from_secs(3 * 86_400)));
+        for bad in ["", "5", "s", "5x", "-5s", "99999999999999999999s", "9999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_per_second() {
+        assert_eq!(rate("200/s"), Ok(200.0));
+        assert_eq!(rate("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "NaN", "fast", "1/m"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let refused = |line: &str| Cli::try_parse_from(line.split(' ')).is_err();
+        assert!(refused("postrider event send"));
+        assert!(refused("postrider event send A --from-file f"));
+        assert!(refused("postrider event send A --count 2 --id x"));
+        assert!(refused("postrider webhook create --name a"));
+        assert!(refused("postrider webhook create --name a --url http://a --event-type A --every-event"));
+        assert!(refused("postrider webhook create --name a --url http://a --api-key-header X"));
+        assert!(refused("postrider serve everything"));
+        assert!(!refused("postrider event send --from-file f --rate 5/s -o jsonl"));
+    }
+}

@@ -1,0 +1,91 @@
+//! `postrider topology`: straight to the broker, since it must work before there is anything else.
+
+use postrider_broker::topology::{self, Topology};
+use postrider_broker::{BrokerError, Metrics, Session, Settings};
+use prometheus::Registry;
+use serde_json::json;
+
+use super::Context;
+use crate::args;
+use crate::exit::{Exit, Failure};
+
+/// Does what it says.
+///
+/// # Errors
+/// [`Failure`] with what the broker said.
+pub async fn run(context: &Context, command: args::Topology) -> Result<Exit, Failure> {
+    match command {
+        args::Topology::Show(shards) => {
+            let broker = &context.settings.broker;
+            let names = postrider_broker::Names::new(&broker.prefix, broker.delay_unit_ms);
+            let topology = Topology::new(&names, shards.shards.unwrap_or(topology::DEFAULT_SHARDS));
+            let text = topology.to_string();
+            if context.out.is_table() || context.out.quiet {
+                context.out.text(text.trim_end())?;
+            } else {
+                let lines: Vec<&str> = text.lines().collect();
+                context.out.text(&json!({"items": lines, "next": null}).to_string())?;
+            }
+            Ok(Exit::Ok)
+        }
+        args::Topology::Diff(shards) => {
+            let settings = context.settings.broker_as("operator")?;
+            let session = open(&settings).await?;
+            let wanted = Topology::new(session.names(), shards.shards.unwrap_or(topology::DEFAULT_SHARDS));
+            let found = wanted.diff(&session).await;
+            session.close().await;
+            let differences = found.map_err(|error| broker("cannot compare the topology", &error))?;
+            if !context.out.is_table() {
+                let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                context.out.text(&json!({"items": lines, "next": null}).to_string())?;
+            } else {
+                for difference in &differences {
+                    context.out.text(&difference.to_string())?;
+                }
+            }
+            if differences.is_empty() {
+                context.out.note("the broker has everything");
+                return Ok(Exit::Ok);
+            }
+            Err(Failure::new(Exit::Conflict, format!("{} things differ", differences.len()), "")
+                .next("postrider topology apply declares what is missing"))
+        }
+        args::Topology::Apply(shards) => {
+            let settings = context.settings.broker_as("operator")?;
+            let session = open(&settings).await?;
+            let applied = topology::apply(&session, shards.shards).await;
+            session.close().await;
+            let record = applied.map_err(|error| broker("cannot apply the topology", &error))?;
+            if context.out.is_table() {
+                let text = format!("applied to {} with {} shards", settings.address(), record.shards);
+                context.out.text(&text)?;
+            } else {
+                context.out.text(&serde_json::to_string(&record).unwrap_or_default())?;
+            }
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// A session of an operator: its metrics are shown to nobody.
+pub(crate) async fn open(settings: &Settings) -> Result<Session, Failure> {
+    let metrics = Metrics::register(&Registry::new(), settings.role)
+        .map_err(|error| Failure::new(Exit::Other, "cannot make metrics", error))?;
+    Session::open(settings, &metrics).await.map_err(|error| broker("cannot talk to the broker", &error))
+}
+
+/// Trouble with the broker as a failure with the exit code that fits.
+pub(crate) fn broker(what: &str, error: &BrokerError) -> Failure {
+    let exit = match error {
+        BrokerError::BadAddress(_) | BrokerError::Denied { .. } | BrokerError::Config(_) => Exit::Usage,
+        BrokerError::Missing { .. } => Exit::NotFound,
+        BrokerError::Inequivalent { .. } => Exit::Conflict,
+        BrokerError::Connect { .. }
+        | BrokerError::Lost
+        | BrokerError::Timeout { .. }
+        | BrokerError::Full { .. }
+        | BrokerError::Unroutable { .. }
+        | BrokerError::Protocol { .. } => Exit::Unavailable,
+    };
+    Failure::new(exit, what, error)
+}
