@@ -257,6 +257,7 @@ impl Drop for Session {
 /// Ends the session when the connection is gone, and tells the publisher when the broker blocks it.
 fn watch(connection: &Connection, publisher: Option<Publisher>, lost: CancellationToken) {
     let mut events = Box::pin(connection.events_listener());
+    let status = connection.status().clone();
     tokio::spawn(async move {
         loop {
             let event = tokio::select! {
@@ -272,6 +273,8 @@ fn watch(connection: &Connection, publisher: Option<Publisher>, lost: Cancellati
                     tracing::info!("the broker takes messages again");
                     publisher.set_blocked(false);
                 }
+                // Errors of a single channel come here too; whoever uses that channel deals with them.
+                (Some(Event::Error(_)), _) if status.connected() => {}
                 (Some(Event::Error(error)), _) => {
                     tracing::warn!(%error, "the connection to the broker failed");
                     lost.cancel();

@@ -19,6 +19,7 @@
 //! ```
 
 pub mod chaos;
+pub mod config;
 pub mod http;
 mod logging;
 mod patience;

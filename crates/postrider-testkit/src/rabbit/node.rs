@@ -10,6 +10,8 @@ use crate::{eventually, must, not_run, patience, patience::within, target_dir};
 
 const KILL: &str = "POSTRIDER_TEST_BROKER_KILL";
 const START: &str = "POSTRIDER_TEST_BROKER_START";
+/// The `rabbitmqctl` of the tester's own broker.
+const CTL: &str = "POSTRIDER_TEST_BROKER_CTL";
 
 /// A RabbitMQ node that a test may kill and start again, removed with the value.
 ///
@@ -92,6 +94,27 @@ impl Node {
             Place::Outside { kill, .. } => script::shell(kill.clone()).await,
         };
         must("kill the RabbitMQ node", killed);
+    }
+
+    /// Raises its memory alarm, so that it blocks every connection that publishes, or ends that. `false` when the
+    /// tester's own broker has no `POSTRIDER_TEST_BROKER_CTL`: then the test is counted as not run.
+    pub async fn block(&self, blocked: bool) -> bool {
+        let done = match &self.place {
+            Place::Private(directory) => {
+                let action = if blocked { "block" } else { "unblock" };
+                script::broker_async(action, Vec::new(), directory.path()).await
+            }
+            Place::Outside { .. } => {
+                let Ok(ctl) = env::var(CTL) else {
+                    not_run(&format!("POSTRIDER_TEST_AMQP_URL is set, but not {CTL}"));
+                    return false;
+                };
+                let watermark = if blocked { "0" } else { "0.6" };
+                script::shell(format!("{ctl} set_vm_memory_high_watermark {watermark}")).await
+            }
+        };
+        must("set the node's memory alarm", done);
+        true
     }
 
     /// Stops it in good order.

@@ -1,0 +1,181 @@
+//! Configuration as control would publish it, for tests of the data plane without control.
+
+use std::collections::BTreeSet;
+
+use postrider_broker::{Metrics, Session, Settings, config_stream, topology};
+use postrider_core::seal::MasterKey;
+use postrider_core::webhook::{SecretKind, purpose};
+use postrider_core::wire::{ConfigKind, ConfigRecord, RetryRecord, TenantRecord, WebhookRecord};
+use postrider_core::{Epoch, EventType, TenantId, WebhookId, signature};
+
+use crate::must;
+
+/// Publishes the topology, a snapshot, and then changes.
+#[derive(Debug)]
+pub struct Configuration {
+    session: Session,
+    epoch: Epoch,
+    revision: u64,
+}
+
+/// A webhook to publish.
+#[derive(Clone, Debug)]
+pub struct NewWebhook {
+    /// Its id.
+    pub id: String,
+    /// Whose.
+    pub tenant: String,
+    /// Where to.
+    pub url: String,
+    /// Which types; none means all.
+    pub event_types: Vec<String>,
+    /// Its retry policy.
+    pub retry: RetryRecord,
+    /// Its total deadline, milliseconds.
+    pub timeout_ms: u64,
+    /// `active`, `paused` or `disabled`.
+    pub state: String,
+}
+
+impl NewWebhook {
+    /// An active webhook of the default tenant that takes everything and retries quickly.
+    pub fn new(id: impl Into<String>, url: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            tenant: "default".into(),
+            url: url.into(),
+            event_types: Vec::new(),
+            retry: RetryRecord {
+                initial_ms: Some(100),
+                factor: Some(2.0),
+                jitter: Some(0.0),
+                ..RetryRecord::default()
+            },
+            timeout_ms: 2_000,
+            state: "active".into(),
+        }
+    }
+
+    /// Takes these types only.
+    pub fn takes(mut self, event_types: &[&str]) -> Self {
+        self.event_types = event_types.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// Makes at most this many attempts.
+    pub fn attempts(mut self, most: u32) -> Self {
+        self.retry.max_attempts = Some(most);
+        self
+    }
+}
+
+impl Configuration {
+    /// The key that seals the secrets of these configurations.
+    pub fn master_key() -> MasterKey {
+        must("the test's master key", MasterKey::parse("cG9zdHJpZGVyIHRlc3Qga2V5IG9mIDMyIGJ5dGVzISE="))
+    }
+
+    /// The secret of every webhook of these configurations.
+    pub fn secret() -> String {
+        signature::secret_text(b"postrider test secret, 32 bytes!").to_string()
+    }
+
+    /// Applies the topology with one shard and publishes a snapshot with the default tenant.
+    pub async fn publish(settings: &Settings) -> Self {
+        let configuration = Self::without_snapshot(settings).await;
+        configuration.snapshot(&[]).await;
+        configuration
+    }
+
+    /// Applies the topology and publishes nothing yet.
+    pub async fn without_snapshot(settings: &Settings) -> Self {
+        let registry = prometheus::Registry::new();
+        let metrics = must("metrics", Metrics::register(&registry, "testkit"));
+        let session = must("connecting", Session::open(settings, &metrics).await);
+        must("applying the topology", topology::apply(&session, Some(1)).await);
+        let epoch = Epoch::from_trusted(format!("epoch-{}", rand::random::<u32>()));
+        Self { session, epoch, revision: 1 }
+    }
+
+    /// The session over which it publishes.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The store that it pretends to be.
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Publishes a whole snapshot with the default tenant and these webhooks.
+    pub async fn snapshot(&self, webhooks: &[NewWebhook]) {
+        let mark = |kind| ConfigRecord::bare(&self.epoch, self.revision, kind, "");
+        self.write(&mark(ConfigKind::SnapshotBegin)).await;
+        self.write(&self.tenant_record("default")).await;
+        for webhook in webhooks {
+            self.write(&self.webhook_record(webhook)).await;
+        }
+        self.write(&mark(ConfigKind::SnapshotEnd)).await;
+    }
+
+    /// Publishes another tenant.
+    pub async fn tenant(&mut self, id: &str) {
+        self.revision += 1;
+        self.write(&self.tenant_record(id)).await;
+    }
+
+    /// Publishes a webhook, new or changed.
+    pub async fn webhook(&mut self, webhook: &NewWebhook) {
+        self.revision += 1;
+        self.write(&self.webhook_record(webhook)).await;
+    }
+
+    /// Deletes a webhook.
+    pub async fn delete(&mut self, id: &str) {
+        self.revision += 1;
+        self.write(&ConfigRecord::bare(&self.epoch, self.revision, ConfigKind::Webhook, id)).await;
+    }
+
+    /// Publishes any record.
+    pub async fn write(&self, record: &ConfigRecord) {
+        let written = config_stream::write(&self.session.publisher(), self.session.names(), record).await;
+        must("writing a configuration record", written);
+    }
+
+    fn tenant_record(&self, id: &str) -> ConfigRecord {
+        let tenant = TenantRecord { id: TenantId::from_trusted(id) };
+        ConfigRecord::of(&self.epoch, self.revision, ConfigKind::Tenant, id, &tenant)
+    }
+
+    fn webhook_record(&self, webhook: &NewWebhook) -> ConfigRecord {
+        let (id, tenant) =
+            (WebhookId::from_trusted(webhook.id.as_str()), TenantId::from_trusted(webhook.tenant.as_str()));
+        let purpose = purpose(&tenant, &id, SecretKind::Signing);
+        let sealed = Self::master_key().seal(&purpose, Self::secret().as_bytes(), rand::random());
+        let event_types: BTreeSet<EventType> =
+            webhook.event_types.iter().map(|name| must("an event type", EventType::parse(name))).collect();
+        let record = WebhookRecord {
+            id,
+            tenant,
+            name: webhook.id.clone(),
+            url: webhook.url.clone(),
+            profile: "postrider".into(),
+            all: event_types.is_empty(),
+            event_types,
+            secrets: vec![must("sealing", sealed)],
+            api_key: None,
+            headers: None,
+            retry: webhook.retry.clone(),
+            timeout_ms: webhook.timeout_ms,
+            max_in_flight: 10,
+            rate_per_second: None,
+            state: webhook.state.clone(),
+        };
+        ConfigRecord::of(&self.epoch, self.revision, ConfigKind::Webhook, &webhook.id, &record)
+    }
+}
