@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure, cause, chain};
 use crate::settings::{Secret, Settings};
 
 /// How long one request may take.
@@ -188,7 +188,7 @@ impl Api {
         let why = if error.is_timeout() {
             format!("{} did not answer in time", self.base)
         } else {
-            format!("{} cannot be reached ({})", self.base, chain(error))
+            format!("{} cannot be reached: {}", self.base, cause(error))
         };
         Failure::new(Exit::Unavailable, what, why)
             .next("check that control runs, and that --api or POSTRIDER_API_URL names it")
@@ -203,7 +203,7 @@ pub async fn read_body(response: reqwest::Response) -> Result<String, String> {
     let mut bytes = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| chain(&error))?;
+        let chunk = chunk.map_err(|error| cause(&error))?;
         if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
             return Err("the answer is too large".to_owned());
         }

@@ -96,8 +96,9 @@ pub enum Role {
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Keep store, token, key and log here; what an earlier demo left there is removed
-    #[arg(long, value_name = "DIR", default_value = "target/demo")]
-    pub state: PathBuf,
+    /// [default: POSTRIDER_STATE_DIR, or target/demo]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
     /// Serve the API here, for as long as the demo runs
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: std::net::SocketAddr,

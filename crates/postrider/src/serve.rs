@@ -1,18 +1,462 @@
-//! `postrider serve`.
+//! `postrider serve`: roles in this process, until a signal.
+
+use std::time::Duration;
+
+use postrider_broker::topology::{self, Mode};
+use postrider_broker::{Metrics, Readiness};
+use postrider_core::seal::MasterKey;
+use prometheus::Registry;
+use tokio::signal::unix::{Signal, SignalKind};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use crate::args::Role;
 use crate::commands::Context;
-use crate::exit::{Exit, Failure};
-/// stub
-pub async fn run(_context: &Context, _role: Role) -> Result<Exit, Failure> {
-    Ok(Exit::Ok)
+use crate::exit::{Exit, Failure, chain};
+use crate::health::{self, Health};
+use crate::output;
+use crate::settings::{Secret, Settings, new_master_key, new_token};
+use crate::telemetry;
+
+/// How much longer than its drain a role may take to stop.
+const STOPPING: Duration = Duration::from_secs(10);
+/// How long control waits for the topology before it serves what it has: its API must not depend on the broker.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Serves until a signal, or until a role fails.
+///
+/// # Errors
+/// [`Failure`] when a role cannot start, fails, or does not stop in time.
+pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
+    let settings = &context.settings;
+    let plan = Plan::of(settings, role)?;
+    telemetry::start(&settings.observe, telemetry::Destination::Stderr)?;
+    let mut signals = Signals::listen()?;
+    let listener = health::bind(settings.observe.metrics_listen, "POSTRIDER_METRICS_LISTEN").await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        roles = plan.names().join(","),
+        broker = ?plan.broker,
+        metrics = %settings.observe.metrics_listen,
+        "starting"
+    );
+    let registry = health::registry()?;
+    let mut fleet = Fleet::start(plan, registry.clone());
+    let stop_health = CancellationToken::new();
+    let health = Health { roles: fleet.readiness.clone(), registry, stopping: fleet.stopping.clone() };
+    let health = tokio::spawn(health::serve(listener, health, stop_health.clone()));
+    let result = tokio::select! {
+        () = signals.next() => {
+            tracing::info!("stopping: what has begun is finished; a second signal ends at once");
+            Ok(Exit::Ok)
+        }
+        failure = fleet.failed() => Err(failure),
+    };
+    let stopped = tokio::select! {
+        stopped = fleet.stop() => stopped,
+        () = signals.next() => {
+            output::note("postrider: second signal: ending at once; what was under way is done again by others");
+            std::process::exit(Exit::Interrupted as i32);
+        }
+    };
+    stop_health.cancel();
+    health.await.ok();
+    if stopped.is_ok() && result.is_ok() {
+        tracing::info!("stopped");
+    }
+    result.and_then(|exit| stopped.map(|()| exit))
 }
-/// Waits for SIGINT or SIGTERM.
+
+/// Waits for SIGINT or SIGTERM, once.
+///
+/// # Errors
+/// [`Failure`] when signals cannot be waited for.
 pub async fn signal() -> Result<(), Failure> {
-    let failed = |error| Failure::new(Exit::Other, "cannot wait for signals", error);
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+    Signals::listen()?.next().await;
+    Ok(())
+}
+
+/// SIGINT and SIGTERM. From `listen` on they no longer end the process by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// [`Failure`] when the system refuses.
+    pub fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            tokio::signal::unix::signal(kind)
+                .map_err(|error| Failure::new(Exit::Other, "cannot wait for signals", error))
+        };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// What runs in this process, with everything that it needs.
+#[derive(Debug)]
+pub struct Plan {
+    broker: postrider_broker::Settings,
+    mode: Mode,
+    drain: Duration,
+    router: Option<postrider_router::Config>,
+    worker: Option<postrider_worker::Config>,
+    control: Option<Control>,
+}
+
+/// What control needs.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// The broker.
+    pub broker: postrider_broker::Settings,
+    /// The store.
+    pub store_url: String,
+    /// Where it listens.
+    pub listen: std::net::SocketAddr,
+    /// The API's token.
+    pub admin_token: Secret,
+    /// Seals the webhooks' secrets.
+    pub master_key: MasterKey,
+    /// Which addresses webhooks may name.
+    pub egress: postrider_core::address::EgressPolicy,
+    /// Whether `http:` webhooks are refused.
+    pub https_only: bool,
+}
+
+impl Plan {
+    /// What `role` needs. Only `serve all` makes secrets that are not set: roles that run apart must share them.
+    ///
+    /// # Errors
+    /// [`Failure`] that names what is not set.
+    pub fn of(settings: &Settings, role: Role) -> Result<Self, Failure> {
+        let all = role == Role::All;
+        let is = |one| all || role == one;
+        let broker = |name| settings.broker_as(name);
+        let (token, key) = if all {
+            let (token, key) = kept_secrets(settings)?;
+            (Some(token), Some(key))
+        } else {
+            (settings.admin_token()?.filter(|_| role == Role::Control), None)
+        };
+        let key = match key {
+            None if role != Role::Router => settings.master_key()?,
+            key => key,
+        };
+        let key = |role: &str| {
+            let missing = || {
+                Failure::usage(
+                    "POSTRIDER_MASTER_KEY is not set",
+                    format!("{role} needs the key that seals the webhooks' secrets"),
+                )
+                .next("make one with: openssl rand -base64 32; control and every worker must have the same")
+            };
+            key.clone().ok_or_else(missing)
+        };
+        let router =
+            is(Role::Router).then(|| broker("router").map(postrider_router::Config::new)).transpose()?;
+        let worker = match is(Role::Worker) {
+            false => None,
+            true => {
+                let mut config = postrider_worker::Config::new(broker("worker")?, key("a worker")?);
+                config.egress = settings.worker.egress.clone();
+                config.drain = settings.worker.drain;
+                config.concurrency = settings.worker.concurrency;
+                Some(config)
+            }
+        };
+        let control = match is(Role::Control) {
+            false => None,
+            true => {
+                let missing = || {
+                    Failure::usage(
+                        "POSTRIDER_ADMIN_TOKEN is not set",
+                        "control needs the token that its API asks for",
+                    )
+                    .next(
+                        "make one with: openssl rand -hex 32, and set POSTRIDER_ADMIN_TOKEN_FILE to its file",
+                    )
+                };
+                Some(Control {
+                    broker: broker("control")?,
+                    store_url: settings.store_url(),
+                    listen: settings.control.listen,
+                    admin_token: token.ok_or_else(missing)?,
+                    master_key: key("control")?,
+                    egress: settings.worker.egress.clone(),
+                    https_only: settings.control.https_only,
+                })
+            }
+        };
+        let mode = settings.broker.topology.unwrap_or(if all { Mode::Apply } else { Mode::Check });
+        Ok(Self { broker: broker("topology")?, mode, drain: settings.worker.drain, router, worker, control })
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        let all = [
+            ("router", self.router.is_some()),
+            ("worker", self.worker.is_some()),
+            ("control", self.control.is_some()),
+        ];
+        all.into_iter().filter(|(_, runs)| *runs).map(|(name, _)| name).collect()
+    }
+}
+
+/// Token and key: those that are set, otherwise those in the state directory, made where they are missing.
+fn kept_secrets(settings: &Settings) -> Result<(Secret, MasterKey), Failure> {
+    let state = &settings.state_dir;
+    let token = match settings.admin_token()? {
+        Some(token) => token,
+        None => kept(state, &state.admin_token_file(), new_token, "the admin token")?,
+    };
+    let key = match settings.master_key()? {
+        Some(key) => key,
+        None => {
+            let file = state.master_key_file();
+            let text = kept(state, &file, new_master_key, "the master key")?;
+            MasterKey::parse(text.reveal())
+                .map_err(|error| Failure::usage(format!("cannot use {}", file.display()), error))?
+        }
+    };
+    Ok((token, key))
+}
+
+fn kept(
+    state: &crate::settings::StateDir,
+    file: &std::path::Path,
+    make: fn() -> Secret,
+    what: &str,
+) -> Result<Secret, Failure> {
+    let (secret, made) = state.read_or_make(file, make)?;
+    let verb = if made { "made" } else { "is" };
+    output::note(&format!("postrider: {what} {verb} in {}", file.display()));
+    Ok(secret)
+}
+
+/// The roles that run in this process.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Each role, and the topology before them, with how it does.
+    pub readiness: Vec<(&'static str, Readiness)>,
+    /// Cancelled when the process begins to stop.
+    pub stopping: CancellationToken,
+    data_plane: JoinSet<(&'static str, Result<(), String>)>,
+    control: JoinSet<(&'static str, Result<(), String>)>,
+    stop_control: CancellationToken,
+    drain: Duration,
+}
+
+impl Fleet {
+    /// Starts everything in the plan. The data plane waits until the topology is there.
+    pub fn start(plan: Plan, registry: Registry) -> Self {
+        let Plan { broker, mode, drain, router, worker, control } = plan;
+        let (stopping, stop_control) = (CancellationToken::new(), CancellationToken::new());
+        let there = CancellationToken::new();
+        let mut readiness = Vec::new();
+        let mut part = |name| {
+            let part = Readiness::new();
+            readiness.push((name, part.clone()));
+            part
+        };
+        let (mut data_plane, mut control_plane) = (JoinSet::new(), JoinSet::new());
+        data_plane.spawn({
+            let (readiness, there, stopping) = (part("topology"), there.clone(), stopping.clone());
+            async move {
+                // Shown to nobody: after a few seconds there is nothing more to count.
+                let metrics = match Metrics::register(&Registry::new(), broker.role) {
+                    Ok(metrics) => metrics,
+                    Err(error) => return ("topology", Err(error.to_string())),
+                };
+                topology::ensure(&broker, &metrics, mode, &readiness, &stopping).await;
+                there.cancel();
+                stopping.cancelled().await;
+                ("topology", Ok(()))
+            }
+        });
+        if let Some(config) = router {
+            let (readiness, registry) = (part("router"), registry.clone());
+            let (there, stopping) = (there.clone(), stopping.clone());
+            data_plane.spawn(async move {
+                if !ready_before(&there, &stopping).await {
+                    return ("router", Ok(()));
+                }
+                let ended = postrider_router::run(config, &registry, readiness, stopping).await;
+                ("router", ended.map_err(|error| chain(&error)))
+            });
+        }
+        if let Some(config) = worker {
+            let (readiness, registry) = (part("worker"), registry.clone());
+            let (there, stopping) = (there.clone(), stopping.clone());
+            data_plane.spawn(async move {
+                if !ready_before(&there, &stopping).await {
+                    return ("worker", Ok(()));
+                }
+                let ended = postrider_worker::run(config, &registry, readiness, stopping).await;
+                ("worker", ended.map_err(|error| chain(&error)))
+            });
+        }
+        if let Some(config) = control {
+            let (readiness, stop) = (part("control"), stop_control.clone());
+            control_plane.spawn(async move {
+                tokio::time::timeout(CONTROL_PATIENCE, there.cancelled()).await.ok();
+                ("control", serve_control(config, &registry, readiness, stop).await)
+            });
+        }
+        Self { readiness, stopping, data_plane, control: control_plane, stop_control, drain }
+    }
+
+    /// Whether everything is ready.
+    pub fn is_ready(&self) -> bool {
+        self.readiness.iter().all(|(_, readiness)| readiness.is_ready())
+    }
+
+    /// What is not ready, and why.
+    pub fn waits_for(&self) -> String {
+        let waits = self.readiness.iter().flat_map(|(role, readiness)| {
+            let parts = readiness.parts();
+            let unknown = parts.is_empty().then(|| format!("{role} has not started yet"));
+            let waiting = parts
+                .into_iter()
+                .filter_map(move |(part, state)| Some(format!("{role}/{part}: {}", state.err()?)));
+            unknown.into_iter().chain(waiting)
+        });
+        waits.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Waits until a role ends although nobody asked it to.
+    pub async fn failed(&mut self) -> Failure {
+        let ended = tokio::select! {
+            Some(ended) = self.data_plane.join_next() => ended,
+            Some(ended) = self.control.join_next() => ended,
+        };
+        unasked(ended)
+    }
+
+    /// Stops the data plane, then control, which writes down what the data plane did.
+    ///
+    /// # Errors
+    /// [`Failure`] when a role does not stop in time, or fails while it stops.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
+        self.stopping.cancel();
+        let data_plane = finish(&mut self.data_plane, self.drain + STOPPING).await;
+        self.stop_control.cancel();
+        let control = finish(&mut self.control, STOPPING).await;
+        data_plane.and(control)
+    }
+}
+
+/// Waits until the topology is there; false when the process stops before.
+async fn ready_before(there: &CancellationToken, stopping: &CancellationToken) -> bool {
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(failed),
-        _ = terminate.recv() => Ok(()),
+        () = there.cancelled() => !stopping.is_cancelled(),
+        () = stopping.cancelled() => false,
+    }
+}
+
+type Ended = Result<(&'static str, Result<(), String>), tokio::task::JoinError>;
+
+fn unasked(ended: Ended) -> Failure {
+    match ended {
+        Ok((role, Ok(()))) => Failure::new(Exit::Other, format!("{role} ended"), "nobody asked it to"),
+        Ok((role, Err(why))) => Failure::new(Exit::Other, format!("{role} cannot go on"), why),
+        Err(error) => {
+            Failure::new(Exit::Other, "a role broke down", error).next("please report this with the log")
+        }
+    }
+}
+
+async fn finish(
+    roles: &mut JoinSet<(&'static str, Result<(), String>)>,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let mut result = Ok(());
+    let all = async {
+        while let Some(ended) = roles.join_next().await {
+            if !matches!(ended, Ok((_, Ok(())))) {
+                result = Err(unasked(ended));
+            }
+        }
+    };
+    if tokio::time::timeout(limit, all).await.is_err() {
+        roles.abort_all();
+        let why = format!("it had {} s", limit.as_secs());
+        return Err(Failure::new(Exit::Other, "a role did not stop in time", why).next(
+            "what it had begun is done again by others; raise POSTRIDER_DRAIN_SECONDS if this happens often",
+        ));
+    }
+    result
+}
+
+/// Runs control.
+async fn serve_control(
+    _config: Control,
+    _registry: &Registry,
+    _readiness: Readiness,
+    _stop: CancellationToken,
+) -> Result<(), String> {
+    Err("control is not part of this build".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let env = pairs.iter().map(|(name, value)| (format!("POSTRIDER_{name}"), (*value).to_owned()));
+        Settings::from_parts(env, None).unwrap().settings
+    }
+
+    const KEY: (&str, &str) = ("MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    const TOKEN: (&str, &str) = ("ADMIN_TOKEN", "0123456789abcdef");
+    const URL: (&str, &str) = ("AMQP_URL", "amqp://127.0.0.1");
+
+    #[test]
+    fn single_roles_refuse_to_start_without_what_they_share() {
+        let refused =
+            |role, pairs: &[(&str, &str)]| Plan::of(&settings(pairs), role).unwrap_err().to_string();
+        assert!(refused(Role::Router, &[]).contains("POSTRIDER_AMQP_URL is not set"));
+        assert!(refused(Role::Worker, &[URL]).contains("POSTRIDER_MASTER_KEY is not set"));
+        assert!(refused(Role::Control, &[URL, KEY]).contains("POSTRIDER_ADMIN_TOKEN is not set"));
+        assert!(refused(Role::Control, &[URL, TOKEN]).contains("POSTRIDER_MASTER_KEY is not set"));
+    }
+
+    #[test]
+    fn roles_need_no_more_than_they_use() {
+        let names = |role, pairs: &[(&str, &str)]| Plan::of(&settings(pairs), role).unwrap().names();
+        assert_eq!(names(Role::Router, &[URL]), ["router"]);
+        assert_eq!(names(Role::Worker, &[URL, KEY]), ["worker"]);
+        assert_eq!(names(Role::Control, &[URL, KEY, TOKEN]), ["control"]);
+        let unused = ("MASTER_KEY_FILE", "/does/not/exist");
+        assert_eq!(names(Role::Router, &[URL, unused]), ["router"]);
+    }
+
+    #[test]
+    fn all_of_them_make_what_is_missing_and_keep_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let settings = settings(&[URL, ("STATE_DIR", state.to_str().unwrap())]);
+        let plan = Plan::of(&settings, Role::All).unwrap();
+        assert_eq!(plan.names(), ["router", "worker", "control"]);
+        assert_eq!(plan.mode, Mode::Apply);
+        let again = Plan::of(&settings, Role::All).unwrap();
+        assert_eq!(plan.control.unwrap().admin_token, again.control.unwrap().admin_token);
+    }
+
+    #[test]
+    fn only_all_of_them_apply_the_topology_unasked() {
+        let mode = |pairs: &[(&str, &str)]| Plan::of(&settings(pairs), Role::Router).unwrap().mode;
+        assert_eq!(mode(&[URL]), Mode::Check);
+        assert_eq!(mode(&[URL, ("TOPOLOGY", "apply")]), Mode::Apply);
     }
 }

@@ -18,13 +18,18 @@ pub enum Destination {
     File(std::fs::File),
 }
 
+/// The AMQP library logs as errors what we handle, such as asking whether a queue exists: it is quiet unless the filter
+/// names it.
+const QUIET: &str = "lapin=off";
+
 /// Starts the log; once for each process.
 ///
 /// # Errors
 /// [`Failure`] when it was started before.
 pub fn start(observe: &Observe, destination: Destination) -> Result<(), Failure> {
-    let filter =
-        EnvFilter::builder().parse(&observe.log).map_err(|error| Failure::usage("POSTRIDER_LOG", error))?;
+    let filter = EnvFilter::builder()
+        .parse(format!("{QUIET},{}", observe.log))
+        .map_err(|error| Failure::usage("POSTRIDER_LOG", error))?;
     let log: SubscriberBuilder<DefaultFields, Format, EnvFilter> =
         tracing_subscriber::fmt().with_env_filter(filter);
     let started = match (destination, observe.log_format) {

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::Context;
 use crate::api::{http_client, read_body};
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure, cause};
 use crate::output::plain;
 
 /// How long the process may take to answer.
@@ -27,7 +27,7 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         .map_err(|error: url::ParseError| failed(error.to_string()))?;
     let response =
         http_client(&url)?.get(url).timeout(TIMEOUT).send().await.map_err(|error| {
-            failed(chain(&error)).next("check that it runs, and POSTRIDER_METRICS_LISTEN")
+            failed(cause(&error)).next("check that it runs, and POSTRIDER_METRICS_LISTEN")
         })?;
     let ready = response.status().is_success();
     let raw = read_body(response).await.map_err(failed)?;

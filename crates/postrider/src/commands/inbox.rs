@@ -11,7 +11,7 @@ use url::Url;
 use super::Context;
 use crate::api::{http_client, read_body};
 use crate::args::{Inbox, InboxCommand};
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure, cause};
 use crate::health;
 use crate::inbox::{self, Answer, Order, Received};
 use crate::output::{self, Column};
@@ -137,7 +137,7 @@ async fn call(base: &Url, method: Method, name: &str, body: Option<String>) -> R
         request = request.header("content-type", "application/json").body(body);
     }
     let response = request.send().await.map_err(|error| {
-        Failure::new(Exit::Unavailable, &what, format!("{base} cannot be reached ({})", chain(&error)))
+        Failure::new(Exit::Unavailable, &what, format!("{base} cannot be reached: {}", cause(&error)))
             .next("start one with: postrider inbox; or name it with --inbox URL")
     })?;
     let status = response.status();

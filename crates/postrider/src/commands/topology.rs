@@ -2,12 +2,16 @@
 
 use postrider_broker::topology::{self, Topology};
 use postrider_broker::{BrokerError, Metrics, Session, Settings};
+use postrider_core::wire::TopologyRecord;
 use prometheus::Registry;
 use serde_json::json;
 
 use super::Context;
 use crate::args;
 use crate::exit::{Exit, Failure};
+
+/// How often the topology is applied before a lost session is a failure.
+const TRIES: u32 = 3;
 
 /// Does what it says.
 ///
@@ -52,10 +56,7 @@ pub async fn run(context: &Context, command: args::Topology) -> Result<Exit, Fai
         }
         args::Topology::Apply(shards) => {
             let settings = context.settings.broker_as("operator")?;
-            let session = open(&settings).await?;
-            let applied = topology::apply(&session, shards.shards).await;
-            session.close().await;
-            let record = applied.map_err(|error| broker("cannot apply the topology", &error))?;
+            let record = apply(&settings, shards.shards).await?;
             if context.out.is_table() {
                 let text = format!("applied to {} with {} shards", settings.address(), record.shards);
                 context.out.text(&text)?;
@@ -63,6 +64,21 @@ pub async fn run(context: &Context, command: args::Topology) -> Result<Exit, Fai
                 context.out.text(&serde_json::to_string(&record).unwrap_or_default())?;
             }
             Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Applies the topology; again where the session was lost, since doing it twice changes nothing.
+pub(crate) async fn apply(settings: &Settings, shards: Option<u16>) -> Result<TopologyRecord, Failure> {
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let session = open(settings).await?;
+        let applied = topology::apply(&session, shards).await;
+        session.close().await;
+        match applied {
+            Err(BrokerError::Lost) if left > 0 => {}
+            other => return other.map_err(|error| broker("cannot apply the topology", &error)),
         }
     }
 }

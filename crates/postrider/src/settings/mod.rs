@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
         Some(""),
         "private ranges that deliveries may reach, such as 10.1.0.0/16,::1/128",
     ),
-    key("concurrency", Kind::Plain, Some("256"), "how many requests one worker has in flight at most"),
+    key("concurrency", Kind::Plain, Some("256"), "how many deliveries one worker works on at once"),
     key(
         "drain_seconds",
         Kind::Plain,
@@ -249,7 +249,7 @@ impl Settings {
                 "ranges such as 10.1.0.0/16, separated by commas",
                 ranges,
             )?,
-            concurrency: within(&layers, "concurrency", 1..=10_000)?,
+            concurrency: within(&layers, "concurrency", 16..=10_000)?,
             drain: Duration::from_secs(within(&layers, "drain_seconds", 1..=3_600)?),
         };
         let observe = Observe {
