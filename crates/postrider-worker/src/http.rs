@@ -136,7 +136,7 @@ fn explain(error: &reqwest::Error) -> Sent {
             return Sent::Unreachable(Unreachable::Tls, tls.to_string());
         }
         if let Some(io) = current.downcast_ref::<std::io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_cause(io) {
                 return Sent::Unreachable(Unreachable::Tls, tls.to_string());
             }
             reset |= matches!(
@@ -166,6 +166,14 @@ fn explain(error: &reqwest::Error) -> Sent {
     } else {
         Sent::Unreachable(Unreachable::BadResponse, "the answer could not be read".into())
     }
+}
+
+/// The TLS error inside an I/O error, which may itself be wrapped in one.
+fn tls_cause(error: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner
+        .downcast_ref::<rustls::Error>()
+        .or_else(|| inner.downcast_ref::<std::io::Error>().and_then(tls_cause))
 }
 
 /// The resolver: system DNS, every answer judged; one bad answer refuses the name.

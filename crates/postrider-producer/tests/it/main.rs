@@ -1,1 +1,96 @@
-//! Tests of the producer against a real broker.
+//! The producer against a real broker.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use postrider_broker::{Incoming, Metrics, Session, topology};
+use postrider_producer::{Error, NewEvent, Producer, Settings};
+use postrider_testkit::chaos::Proxy;
+use postrider_testkit::rabbit::{Broker, Vhost};
+use serde_json::{Value, json};
+
+/// A vhost with the topology, and a session that can read the events. Their queue has a single active consumer, so
+/// they cannot be fetched one by one.
+async fn vhost(name: &str) -> (Vhost, Session) {
+    postrider_testkit::logging();
+    let vhost = Vhost::create(&Broker::shared().await, name).await;
+    let metrics = Metrics::register(&prometheus::Registry::new(), "test").unwrap();
+    let session =
+        Session::open(&postrider_broker::Settings::new(vhost.url(), "test"), &metrics).await.unwrap();
+    topology::apply(&session, Some(1)).await.unwrap();
+    (vhost, session)
+}
+
+/// Events, until there are this many different ones.
+async fn events(session: &Session, count: usize) -> BTreeMap<String, Incoming> {
+    let mut consumer = session.consume("postrider.events", 1000).await.unwrap();
+    let mut events = BTreeMap::new();
+    while events.len() < count {
+        let next = tokio::time::timeout(postrider_testkit::patience(), consumer.next());
+        let event = next.await.expect("another event").unwrap();
+        let body: Value = serde_json::from_slice(event.body()).unwrap();
+        events.insert(body["id"].as_str().unwrap().to_owned(), event);
+    }
+    events
+}
+
+#[tokio::test]
+async fn what_is_confirmed_is_in_the_queue() {
+    let (vhost, session) = vhost("producer").await;
+    let producer = Producer::connect(Settings::new(vhost.url())).await.unwrap();
+    let id = producer.publish(NewEvent::new("USER_CREATED", &json!({ "a": 1 })).key("u-1")).await.unwrap();
+    let events = events(&session, 1).await;
+    let event = &events[id.as_str()];
+    let body: Value = serde_json::from_slice(event.body()).unwrap();
+    assert_eq!((&body["event_type"], &body["key"]), (&json!("USER_CREATED"), &json!("u-1")));
+    assert_eq!((event.routing_key(), event.message_id()), ("default", Some(id.as_str())));
+}
+
+#[tokio::test]
+async fn many_are_published_at_once() {
+    let (vhost, session) = vhost("producer-many").await;
+    let producer = Producer::connect(Settings::new(vhost.url()).connections(2)).await.unwrap();
+    let events = (0..500).map(|n| NewEvent::new("A", &n).id(format!("e{n}"))).collect();
+    let confirmed = producer.publish_all(events).await.unwrap();
+    assert_eq!(confirmed.len(), 500);
+    assert_eq!(self::events(&session, 500).await.len(), 500);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_tried_again_with_the_same_id() {
+    let (vhost, session) = vhost("producer-lossy").await;
+    let proxy = Proxy::start(&vhost.broker().amqp_address()).await;
+    let settings = Settings::new(vhost.url_through(proxy.addr()));
+    let producer = Producer::connect(settings).await.unwrap();
+    let publishing = async {
+        for n in 0..200 {
+            producer.publish(NewEvent::new("A", &n).id(format!("e{n}"))).await.unwrap();
+        }
+    };
+    let breaking = async {
+        for _ in 0..3 {
+            postrider_testkit::eventually("a connection", async || proxy.connections() > 0).await;
+            proxy.cut().await;
+            proxy.restore().await;
+        }
+    };
+    tokio::join!(publishing, breaking);
+    assert_eq!(events(&session, 200).await.len(), 200);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_shows_at_once() {
+    let error = Producer::connect(Settings::new("amqp://user:canary@127.0.0.1:1/%2f")).await.unwrap_err();
+    assert!(!error.to_string().contains("canary"), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_topology_the_error_names_the_event() {
+    let vhost = Vhost::create(&Broker::shared().await, "producer-bare").await;
+    let settings = Settings::new(vhost.url()).patience(Duration::from_millis(300));
+    let producer = Producer::connect(settings).await.unwrap();
+    let error = producer.publish(NewEvent::new("A", &()).id("e1")).await.unwrap_err();
+    assert!(matches!(&error, Error::NotConfirmed { id, .. } if id.as_str() == "e1"), "{error}");
+}

@@ -1,0 +1,97 @@
+//! Batches, messages that cannot be read, receivers without end.
+
+use std::time::Duration;
+
+use postrider_broker::Outgoing;
+use postrider_core::wire::{self, DeliveryMessage, SCHEMA, Work};
+use postrider_testkit::{Answer, eventually};
+
+use crate::{Bench, Worker};
+
+#[tokio::test]
+async fn a_batch_is_acked_when_all_its_deliveries_are_settled() {
+    let mut bench = Bench::new("batch").await;
+    for id in ["good", "bad"] {
+        let webhook = bench.webhook(id);
+        bench.configuration.webhook(&webhook).await;
+    }
+    bench.receiver.answer("/bad", [Answer::Status(500), Answer::Status(200)]);
+    let worker = Worker::start(&bench.settings);
+    let work = (0..8).map(|n| {
+        let event = bench.event(&format!("e{n}"));
+        let to = vec![bench.delivery(&event, "good"), bench.delivery(&event, "bad")];
+        Work { event, to }
+    });
+    bench.send(DeliveryMessage { schema: SCHEMA, work: work.collect() }).await;
+    let done = bench.done(16).await;
+    assert_eq!(
+        done.iter().map(|done| done.attempts).sum::<u32>(),
+        8 + 8 + 1,
+        "one of them took two attempts"
+    );
+    assert_eq!(bench.receiver.count(), 17);
+    bench.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_of_a_newer_schema_is_parked_and_one_that_is_none_is_poison() {
+    let mut bench = Bench::new("unreadable").await;
+    let webhook = bench.webhook("wh");
+    bench.configuration.webhook(&webhook).await;
+    let worker = Worker::start(&bench.settings);
+    worker.ready().await;
+    let newer = br#"{"schema":2,"work":"unknown"}"#;
+    bench.send_raw(newer.to_vec(), "1").await;
+    bench.send_raw(b"not ours".to_vec(), "1").await;
+    bench.deliver(&["e1"], "wh").await;
+    bench.receiver.wait_for(1).await;
+    let parked = bench.vhost.take(&bench.names().park_queue(600), 1).await;
+    assert_eq!((parked[0].body.as_slice(), parked[0].routing_key.as_str()), (&newer[..], "600.fresh.0"));
+    assert_eq!(bench.vhost.take(&bench.names().poison(), 1).await[0].body, b"not ours");
+    assert_eq!(worker.metric("postrider_deliveries_unusable_total", "unknown_schema"), 1);
+    assert_eq!(worker.metric("postrider_deliveries_unusable_total", "malformed"), 1);
+    bench.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_without_end_costs_no_more_than_the_deadline() {
+    let mut bench = Bench::new("endless").await;
+    let mut webhook = bench.webhook("wh");
+    webhook.timeout_ms = 500;
+    bench.configuration.webhook(&webhook).await;
+    bench.receiver.answer(
+        "/wh",
+        [Answer::Endless { chunk: "x".repeat(1000).into(), pause: Duration::from_millis(10) }],
+    );
+    let worker = Worker::start(&bench.settings);
+    bench.deliver(&["e1"], "wh").await;
+    bench.done(1).await;
+    let attempts = bench.attempts();
+    assert!(attempts[0].duration_ms < 1_500, "{} ms", attempts[0].duration_ms);
+    assert!(attempts[0].response_body.as_ref().unwrap().len() <= 4096);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn headers_of_the_broker_do_not_travel_with_a_republished_message() {
+    let mut bench = Bench::new("fresh-headers").await;
+    let webhook = bench.webhook("wh").attempts(3);
+    bench.configuration.webhook(&webhook).await;
+    bench.receiver.answer("/wh", [Answer::Status(500)]);
+    // Forged headers, as a broken tool might send them.
+    let event = bench.event("e1");
+    let body = wire::encode(&DeliveryMessage::single(event.clone(), bench.delivery(&event, "wh")));
+    let forged = Outgoing::json(bench.names().deliveries(), "fresh.0", body, "m")
+        .header("deliveries", "1")
+        .header("x-death", "forged");
+    bench.configuration.session().publisher().publish(forged).await.unwrap();
+    let worker = Worker::start(&bench.settings);
+    bench.done(1).await;
+    let dead = bench.vhost.take(&bench.names().dead(), 1).await;
+    let headers = dead[0].properties.headers();
+    assert!(headers.as_ref().is_none_or(|headers| !headers.inner().contains_key("x-death")), "{headers:?}");
+    eventually("nothing is left", async || bench.vhost.queue_depth(&bench.names().poison()).await == 0).await;
+    worker.stop().await;
+}
