@@ -19,12 +19,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of one answer.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
+/// Resources that belong to no tenant.
+const NOBODYS: [&str; 2] = ["tenants", "status"];
+
 /// The API of one Postrider.
 #[derive(Clone, Debug)]
 pub struct Api {
     http: reqwest::Client,
     base: Url,
     token: Secret,
+    tenant: Option<String>,
 }
 
 /// An answer that says yes.
@@ -96,7 +100,13 @@ impl Api {
     /// # Errors
     /// [`Failure`] when TLS cannot be set up.
     pub fn new(base: Url, token: Secret) -> Result<Self, Failure> {
-        Ok(Self { http: http_client(&base)?, base, token })
+        Ok(Self { http: http_client(&base)?, base, token, tenant: None })
+    }
+
+    /// The same API, about what this tenant owns; without one, about the default tenant.
+    #[must_use]
+    pub fn of(self, tenant: Option<String>) -> Self {
+        Self { tenant, ..self }
     }
 
     /// The API that the settings name, with their token, or the one in the state directory.
@@ -157,8 +167,10 @@ impl Api {
             Ok(mut segments) => drop(segments.pop_if_empty().push("v1").extend(path)),
             Err(()) => return Err(Failure::usage(what, format!("{} cannot hold a path", self.base))),
         }
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query.iter().map(|(name, value)| (name, value.as_str())));
+        let owned = !path.first().is_some_and(|resource| NOBODYS.contains(resource));
+        let tenant = self.tenant.as_deref().filter(|_| owned).map(|tenant| ("tenant", tenant));
+        for (name, value) in query.iter().map(|(name, value)| (*name, value.as_str())).chain(tenant) {
+            url.query_pairs_mut().append_pair(name, value);
         }
         let mut request = self.http.request(method.clone(), url).bearer_auth(self.token.reveal());
         if method == Method::POST {
@@ -218,13 +230,17 @@ fn refusal(what: &str, status: u16, raw: &str) -> Failure {
     let reason = problem
         .detail
         .or(problem.title)
-        .or(problem.code)
+        .or(problem.code.clone())
         .unwrap_or_else(|| format!("the answer was {status}"));
     let why = match problem.field {
         Some(field) if !reason.contains(&field) => format!("{field}: {reason}"),
         Some(_) | None => reason,
     };
-    let mut failure = Failure::new(Exit::of_status(status), what, why);
+    let exit = match problem.code.as_deref() {
+        Some("quota") => Exit::Conflict,
+        Some(_) | None => Exit::of_status(status),
+    };
+    let mut failure = Failure::new(exit, what, why);
     failure.next = problem.hint.or_else(|| match status {
         401 | 403 => Some("give control's admin token in POSTRIDER_ADMIN_TOKEN_FILE".to_owned()),
         429 | 503 => Some("try again in a moment; the same ids are safe to send again".to_owned()),

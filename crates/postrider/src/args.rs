@@ -34,6 +34,9 @@ pub struct Cli {
     /// The API to talk to [default: POSTRIDER_API_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub api: Option<Url>,
+    /// Whose webhooks, events and deliveries [default: default]
+    #[arg(long, global = true, value_name = "TENANT")]
+    pub tenant: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -141,14 +144,7 @@ pub enum Webhook {
     /// Make a webhook; the answer shows its signing secret, this once
     Create(WebhookCreate),
     /// List webhooks
-    List {
-        /// Of this tenant
-        #[arg(long)]
-        tenant: Option<String>,
-        #[command(flatten)]
-        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
-        page: Page,
-    },
+    List(Page),
     /// Show a webhook
     Get {
         /// Its id
@@ -185,9 +181,6 @@ pub struct WebhookCreate {
     /// Where deliveries go
     #[arg(long, required_unless_present = "from_file")]
     pub url: Option<Url>,
-    /// Whose it is
-    #[arg(long, default_value = "default", conflicts_with = "from_file")]
-    pub tenant: String,
     /// The whole webhook as JSON, as the API takes it (- reads standard input)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "url"])]
     pub from_file: Option<PathBuf>,
@@ -266,12 +259,12 @@ pub enum Event {
     Send(Send),
     /// List events
     List {
-        /// Of this tenant
-        #[arg(long)]
-        tenant: Option<String>,
         /// Of this event type
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,
+        /// With this fate: routed, unmatched or invalid
+        #[arg(long)]
+        fate: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
         page: Page,
@@ -280,9 +273,6 @@ pub enum Event {
     Get {
         /// Its id
         id: String,
-        /// Whose it is
-        #[arg(long)]
-        tenant: Option<String>,
     },
 }
 
@@ -304,9 +294,6 @@ pub struct Send {
     /// The subject of the event
     #[arg(long, conflicts_with = "from_file")]
     pub key: Option<String>,
-    /// Whose event it is
-    #[arg(long)]
-    pub tenant: Option<String>,
     /// Send it this many times, each with an id of its own
     #[arg(long, value_name = "N", conflicts_with = "from_file", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub count: Option<u64>,
@@ -338,9 +325,6 @@ pub enum Delivery {
         /// Of this event
         #[arg(long)]
         event: Option<String>,
-        /// Of this tenant
-        #[arg(long)]
-        tenant: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
         page: Page,
@@ -369,12 +353,12 @@ pub enum Delivery {
 pub enum Dead {
     /// List dead letters
     List {
-        /// Of this tenant
+        /// Of this kind: dead, invalid or poison
         #[arg(long)]
-        tenant: Option<String>,
-        /// To this webhook
+        kind: Option<String>,
+        /// Given up or refused for this reason
         #[arg(long)]
-        webhook: Option<String>,
+        reason: Option<String>,
         /// Only those that nobody has resolved and no later delivery has made good
         #[arg(long)]
         unresolved: bool,

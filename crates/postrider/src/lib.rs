@@ -46,7 +46,7 @@ fn attempt(cli: Cli) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "cannot start", error))?;
-    let context = commands::Context { settings, api: cli.api, out };
+    let context = commands::Context { settings, api: cli.api, tenant: cli.tenant, out };
     let result = runtime.block_on(execute(&context, cli.command));
     // A role that did not stop in time must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -59,6 +59,12 @@ impl Output {
         Self { format, quiet, colour: terminal && !plain }
     }
 
+    /// The same, for a person.
+    #[must_use]
+    pub fn as_table(self) -> Self {
+        Self { format: Format::Table, quiet: false, ..self }
+    }
+
     /// The text in the colour of `tone`, where colours are shown.
     pub fn paint(&self, tone: Tone, text: &str) -> String {
         let code = match tone {

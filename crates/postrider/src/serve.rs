@@ -29,7 +29,8 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(3);
 /// [`Failure`] when a role cannot start, fails, or does not stop in time.
 pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
     let settings = &context.settings;
-    let plan = Plan::of(settings, role)?;
+    let (plan, notes) = Plan::of(settings, role)?;
+    notes.iter().for_each(|note| output::note(note));
     telemetry::start(&settings.observe, telemetry::Destination::Stderr)?;
     let mut signals = Signals::listen()?;
     let listener = health::bind(settings.observe.metrics_listen, "POSTRIDER_METRICS_LISTEN").await?;
@@ -116,15 +117,24 @@ pub struct Plan {
     control: Option<Control>,
 }
 
+/// Where control listens.
+#[derive(Debug)]
+pub enum Listen {
+    /// There.
+    Address(std::net::SocketAddr),
+    /// On a socket that is bound already.
+    Bound(tokio::net::TcpListener),
+}
+
 /// What control needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Control {
     /// The broker.
     pub broker: postrider_broker::Settings,
     /// The store.
     pub store_url: String,
     /// Where it listens.
-    pub listen: std::net::SocketAddr,
+    pub listen: Listen,
     /// The API's token.
     pub admin_token: Secret,
     /// Seals the webhooks' secrets.
@@ -136,16 +146,18 @@ pub struct Control {
 }
 
 impl Plan {
-    /// What `role` needs. Only `serve all` makes secrets that are not set: roles that run apart must share them.
+    /// What `role` needs, and what the user should know about it. Only `serve all` makes secrets that are not set: roles
+    /// that run apart must share them.
     ///
     /// # Errors
     /// [`Failure`] that names what is not set.
-    pub fn of(settings: &Settings, role: Role) -> Result<Self, Failure> {
+    pub fn of(settings: &Settings, role: Role) -> Result<(Self, Vec<String>), Failure> {
+        let mut notes = Vec::new();
         let all = role == Role::All;
         let is = |one| all || role == one;
         let broker = |name| settings.broker_as(name);
         let (token, key) = if all {
-            let (token, key) = kept_secrets(settings)?;
+            let (token, key) = kept_secrets(settings, &mut notes)?;
             (Some(token), Some(key))
         } else {
             (settings.admin_token()?.filter(|_| role == Role::Control), None)
@@ -191,7 +203,7 @@ impl Plan {
                 Some(Control {
                     broker: broker("control")?,
                     store_url: settings.store_url(),
-                    listen: settings.control.listen,
+                    listen: Listen::Address(settings.control.listen),
                     admin_token: token.ok_or_else(missing)?,
                     master_key: key("control")?,
                     egress: settings.worker.egress.clone(),
@@ -200,7 +212,16 @@ impl Plan {
             }
         };
         let mode = settings.broker.topology.unwrap_or(if all { Mode::Apply } else { Mode::Check });
-        Ok(Self { broker: broker("topology")?, mode, drain: settings.worker.drain, router, worker, control })
+        let plan =
+            Self { broker: broker("topology")?, mode, drain: settings.worker.drain, router, worker, control };
+        Ok((plan, notes))
+    }
+
+    /// Has control serve its API on a socket that is bound already.
+    pub fn listen_on(&mut self, listener: tokio::net::TcpListener) {
+        if let Some(control) = &mut self.control {
+            control.listen = Listen::Bound(listener);
+        }
     }
 
     fn names(&self) -> Vec<&'static str> {
@@ -214,17 +235,17 @@ impl Plan {
 }
 
 /// Token and key: those that are set, otherwise those in the state directory, made where they are missing.
-fn kept_secrets(settings: &Settings) -> Result<(Secret, MasterKey), Failure> {
+fn kept_secrets(settings: &Settings, notes: &mut Vec<String>) -> Result<(Secret, MasterKey), Failure> {
     let state = &settings.state_dir;
     let token = match settings.admin_token()? {
         Some(token) => token,
-        None => kept(state, &state.admin_token_file(), new_token, "the admin token")?,
+        None => kept(state, &state.admin_token_file(), new_token, "the admin token", notes)?,
     };
     let key = match settings.master_key()? {
         Some(key) => key,
         None => {
             let file = state.master_key_file();
-            let text = kept(state, &file, new_master_key, "the master key")?;
+            let text = kept(state, &file, new_master_key, "the master key", notes)?;
             MasterKey::parse(text.reveal())
                 .map_err(|error| Failure::usage(format!("cannot use {}", file.display()), error))?
         }
@@ -237,10 +258,11 @@ fn kept(
     file: &std::path::Path,
     make: fn() -> Secret,
     what: &str,
+    notes: &mut Vec<String>,
 ) -> Result<Secret, Failure> {
     let (secret, made) = state.read_or_make(file, make)?;
-    let verb = if made { "made" } else { "is" };
-    output::note(&format!("postrider: {what} {verb} in {}", file.display()));
+    let verb = if made { "was made and is" } else { "is" };
+    notes.push(format!("postrider: {what} {verb} in {}", file.display()));
     Ok(secret)
 }
 
@@ -314,24 +336,6 @@ impl Fleet {
             });
         }
         Self { readiness, stopping, data_plane, control: control_plane, stop_control, drain }
-    }
-
-    /// Whether everything is ready.
-    pub fn is_ready(&self) -> bool {
-        self.readiness.iter().all(|(_, readiness)| readiness.is_ready())
-    }
-
-    /// What is not ready, and why.
-    pub fn waits_for(&self) -> String {
-        let waits = self.readiness.iter().flat_map(|(role, readiness)| {
-            let parts = readiness.parts();
-            let unknown = parts.is_empty().then(|| format!("{role} has not started yet"));
-            let waiting = parts
-                .into_iter()
-                .filter_map(move |(part, state)| Some(format!("{role}/{part}: {}", state.err()?)));
-            unknown.into_iter().chain(waiting)
-        });
-        waits.collect::<Vec<_>>().join("; ")
     }
 
     /// Waits until a role ends although nobody asked it to.
@@ -433,7 +437,7 @@ mod tests {
 
     #[test]
     fn roles_need_no_more_than_they_use() {
-        let names = |role, pairs: &[(&str, &str)]| Plan::of(&settings(pairs), role).unwrap().names();
+        let names = |role, pairs: &[(&str, &str)]| Plan::of(&settings(pairs), role).unwrap().0.names();
         assert_eq!(names(Role::Router, &[URL]), ["router"]);
         assert_eq!(names(Role::Worker, &[URL, KEY]), ["worker"]);
         assert_eq!(names(Role::Control, &[URL, KEY, TOKEN]), ["control"]);
@@ -446,16 +450,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let settings = settings(&[URL, ("STATE_DIR", state.to_str().unwrap())]);
-        let plan = Plan::of(&settings, Role::All).unwrap();
+        let (plan, notes) = Plan::of(&settings, Role::All).unwrap();
+        assert!(notes.iter().all(|note| note.contains("was made")), "{notes:?}");
         assert_eq!(plan.names(), ["router", "worker", "control"]);
         assert_eq!(plan.mode, Mode::Apply);
-        let again = Plan::of(&settings, Role::All).unwrap();
+        let (again, notes) = Plan::of(&settings, Role::All).unwrap();
+        assert!(notes.iter().all(|note| !note.contains("was made")), "{notes:?}");
         assert_eq!(plan.control.unwrap().admin_token, again.control.unwrap().admin_token);
     }
 
     #[test]
     fn only_all_of_them_apply_the_topology_unasked() {
-        let mode = |pairs: &[(&str, &str)]| Plan::of(&settings(pairs), Role::Router).unwrap().mode;
+        let mode = |pairs: &[(&str, &str)]| Plan::of(&settings(pairs), Role::Router).unwrap().0.mode;
         assert_eq!(mode(&[URL]), Mode::Check);
         assert_eq!(mode(&[URL, ("TOPOLOGY", "apply")]), Mode::Apply);
     }

@@ -25,10 +25,10 @@ const COLUMNS: &[Column] = &[
 pub async fn run(context: &Context, command: Dead) -> Result<Exit, Failure> {
     const PATH: &str = "dead-letters";
     match command {
-        Dead::List { tenant, webhook, unresolved, page } => {
+        Dead::List { kind, reason, unresolved, page } => {
             let resolved = unresolved.then(|| "false".to_owned());
             let filter =
-                [("tenant", tenant.as_ref()), ("webhook", webhook.as_ref()), ("resolved", resolved.as_ref())];
+                [("kind", kind.as_ref()), ("reason", reason.as_ref()), ("resolved", resolved.as_ref())];
             return list(context, &[PATH], &filter, &page, COLUMNS).await;
         }
         Dead::Get { id } => {

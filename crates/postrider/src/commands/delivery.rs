@@ -42,13 +42,9 @@ pub(crate) const ATTEMPT_COLUMNS: &[Column] = &[
 /// [`Failure`] with what the API said.
 pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> {
     match command {
-        Delivery::List { state, webhook, event, tenant, page } => {
-            let filter = [
-                ("state", state.as_ref()),
-                ("webhook", webhook.as_ref()),
-                ("event", event.as_ref()),
-                ("tenant", tenant.as_ref()),
-            ];
+        Delivery::List { state, webhook, event, page } => {
+            let filter =
+                [("state", state.as_ref()), ("webhook", webhook.as_ref()), ("event", event.as_ref())];
             list(context, &["deliveries"], &filter, &page, COLUMNS).await
         }
         Delivery::Get { id } => {
@@ -61,13 +57,12 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
                 return Ok(Exit::Ok);
             }
             let mut summary = answer.value.clone();
-            let attempts = summary.as_object_mut().and_then(|object| object.remove("attempts"));
-            // A delivery that is listed has a count there, one that is shown has the attempts themselves.
-            context.out.one("", &summary)?;
-            if let Some(Value::Array(attempts)) = attempts {
-                context.out.text("")?;
-                context.out.list("", &attempts, ATTEMPT_COLUMNS)?;
+            if let Some(summary) = summary.as_object_mut() {
+                summary.remove("series");
             }
+            context.out.one("", &summary)?;
+            context.out.text("")?;
+            context.out.list("", &attempts_of(&answer.value), ATTEMPT_COLUMNS)?;
             Ok(Exit::Ok)
         }
         Delivery::Redeliver { ids, wait, wait_timeout } => {
@@ -83,6 +78,20 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
             judge(context, &states)
         }
     }
+}
+
+/// Every attempt of a delivery, in order, each with its series.
+pub(crate) fn attempts_of(delivery: &Value) -> Vec<Value> {
+    let mut attempts = Vec::new();
+    for series in delivery["series"].as_array().into_iter().flatten() {
+        for attempt in series["attempts"].as_array().into_iter().flatten() {
+            let mut attempt = attempt.clone();
+            attempt["series"] = series["series"].clone();
+            attempts.push(attempt);
+        }
+    }
+    attempts.sort_by_key(|attempt| (attempt["series"].as_u64(), attempt["n"].as_u64()));
+    attempts
 }
 
 /// Waits until each of these deliveries has ended, and returns their states in the same order.

@@ -17,13 +17,8 @@ use crate::args::{Event, Send};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Column, Format, plain};
 
-const COLUMNS: &[Column] = &[
-    ("EVENT", "/id"),
-    ("TYPE", "/event_type"),
-    ("FATE", "/fate"),
-    ("TENANT", "/tenant"),
-    ("ACCEPTED", "/accepted_at"),
-];
+const COLUMNS: &[Column] =
+    &[("EVENT", "/id"), ("TYPE", "/event_type"), ("FATE", "/fate"), ("ACCEPTED", "/accepted_at")];
 const SENT_COLUMNS: &[Column] = &[("EVENT", "/id"), ("DUPLICATE", "/duplicate")];
 
 /// The most events in one request.
@@ -45,13 +40,12 @@ const MAX_LINE_BYTES: usize = 1024 * 1024;
 pub async fn run(context: &Context, command: Event) -> Result<Exit, Failure> {
     match command {
         Event::Send(command) => send(context, command).await,
-        Event::List { tenant, event_type, page } => {
-            let filter = [("tenant", tenant.as_ref()), ("event_type", event_type.as_ref())];
+        Event::List { event_type, fate, page } => {
+            let filter = [("event_type", event_type.as_ref()), ("fate", fate.as_ref())];
             list(context, &["events"], &filter, &page, COLUMNS).await
         }
-        Event::Get { id, tenant } => {
-            let query: Vec<(&str, String)> = tenant.map(|tenant| ("tenant", tenant)).into_iter().collect();
-            show(context, &format!("cannot show the event {id}"), &["events", &id], &query).await
+        Event::Get { id } => {
+            show(context, &format!("cannot show the event {id}"), &["events", &id], &[]).await
         }
     }
 }
@@ -153,7 +147,7 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
     let mut states = Vec::new();
     for id in &waited {
         let left = deadline.saturating_duration_since(Instant::now());
-        states.extend(fate(&api, id, command.tenant.as_deref(), left).await?);
+        states.extend(fate(&api, id, left).await?);
     }
     if states.is_empty() {
         context.out.note("no webhook takes these events");
@@ -162,17 +156,10 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
 }
 
 /// Waits until every delivery of an event has ended, and returns their ids and states.
-pub(crate) async fn fate(
-    api: &Api,
-    id: &str,
-    tenant: Option<&str>,
-    timeout: Duration,
-) -> Result<Vec<(String, String)>, Failure> {
+pub(crate) async fn fate(api: &Api, id: &str, timeout: Duration) -> Result<Vec<(String, String)>, Failure> {
     let what = format!("not every delivery of the event {id} has ended");
-    let tenant: Vec<(&str, String)> =
-        tenant.map(|tenant| ("tenant", tenant.to_owned())).into_iter().collect();
     wait_for(&what, timeout, || async {
-        let event = match api.get(&what, &["events", id], &tenant).await {
+        let event = match api.get(&what, &["events", id], &[]).await {
             Ok(event) => event,
             Err(failure) if failure.exit == Exit::NotFound => {
                 return Ok(Err("it is not in the books".to_owned()));
@@ -204,7 +191,6 @@ pub(crate) async fn fate(
 struct Sender<'a> {
     api: &'a Api,
     context: &'a Context,
-    tenant: Option<&'a str>,
     rate: Option<f64>,
     batch: usize,
     single: bool,
@@ -223,7 +209,6 @@ impl<'a> Sender<'a> {
         Self {
             api,
             context,
-            tenant: command.tenant.as_deref(),
             rate: command.rate,
             batch: command.rate.map_or(BATCH, batch_at),
             single,
@@ -299,13 +284,11 @@ impl<'a> Sender<'a> {
                 format!("[{}]", all.join(","))
             }
         };
-        let query: Vec<(&str, String)> =
-            self.tenant.map(|tenant| ("tenant", tenant.to_owned())).into_iter().collect();
         let mut pause = FIRST_PAUSE;
         let mut repeats = 0;
         let answer = loop {
             let what = "cannot send the event";
-            let call = self.api.call(reqwest::Method::POST, what, &["events"], &query, Some(body.clone()));
+            let call = self.api.call(reqwest::Method::POST, what, &["events"], &[], Some(body.clone()));
             match call.await {
                 Err(failure) if failure.exit == Exit::Unavailable && repeats < REPEATS => {
                     repeats += 1;

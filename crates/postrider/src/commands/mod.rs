@@ -26,7 +26,7 @@ use crate::output::{Column, Format, Output};
 use crate::settings::Settings;
 
 /// How often something is asked again while a command waits for it.
-pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The largest file that a command reads at once, bytes.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -38,6 +38,8 @@ pub struct Context {
     pub settings: Settings,
     /// `--api`.
     pub api: Option<Url>,
+    /// `--tenant`.
+    pub tenant: Option<String>,
     /// Where it prints.
     pub out: Output,
 }
@@ -48,7 +50,7 @@ impl Context {
     /// # Errors
     /// As [`Api::from_settings`].
     pub fn api(&self) -> Result<Api, Failure> {
-        Api::from_settings(&self.settings, self.api.clone())
+        Ok(Api::from_settings(&self.settings, self.api.clone())?.of(self.tenant.clone()))
     }
 }
 

@@ -13,7 +13,6 @@ const COLUMNS: &[Column] = &[
     ("WEBHOOK", "/id"),
     ("NAME", "/name"),
     ("STATE", "/state"),
-    ("TENANT", "/tenant"),
     ("EVENT TYPES", "/subscription/event_types"),
     ("ALL", "/subscription/all"),
     ("URL", "/url"),
@@ -26,9 +25,7 @@ const COLUMNS: &[Column] = &[
 pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
     match command {
         Webhook::Create(create_command) => return create(context, create_command).await,
-        Webhook::List { tenant, page } => {
-            return list(context, &["webhooks"], &[("tenant", tenant.as_ref())], &page, COLUMNS).await;
-        }
+        Webhook::List(page) => return list(context, &["webhooks"], &[], &page, COLUMNS).await,
         Webhook::Get { id } => {
             return show(context, &format!("cannot show the webhook {id}"), &["webhooks", &id], &[]).await;
         }
@@ -52,7 +49,7 @@ async fn post_each(context: &Context, verb: &'static str, ids: &[String]) -> Res
 }
 
 async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failure> {
-    let WebhookCreate { name, url, tenant, from_file, secret_to, fields } = command;
+    let WebhookCreate { name, url, from_file, secret_to, fields } = command;
     if let Some(path) = secret_to.as_deref().filter(|path| path.exists()) {
         return Err(Failure::usage(
             format!("{} exists", path.display()),
@@ -71,7 +68,6 @@ async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failu
             let mut body = Map::new();
             body.insert("name".into(), name.into());
             body.insert("url".into(), url.map(String::from).into());
-            body.insert("tenant".into(), tenant.into());
             body
         }
     };
