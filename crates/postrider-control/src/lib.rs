@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Control: the API, the store, and the recorder that keeps the books.
+//!
+//! The only role with a database. It is not on the way of a delivery: router and worker go on while it is down, and
+//! what they report waits in the journal. [`run`] starts everything.
+//!
+//! - `store` holds all SQL; `recorder` writes what the other roles report into it, a batch in one transaction.
+//! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
+//! - `books` says whether everything adds up; `api` is `/v1`.
+
+#[allow(unused_qualifications, reason = "utoipa's macros write them")]
+mod api;
+mod books;
+mod config;
+mod link;
+mod metrics;
+mod publisher;
+mod recorder;
+mod release;
+mod run;
+mod store;
+
+pub use api::openapi;
+pub use config::{AdminToken, BadToken, Config, Listen};
+pub use run::{Error, run};
+pub use store::StoreError;

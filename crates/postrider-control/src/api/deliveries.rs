@@ -1,0 +1,347 @@
+//! `/v1/deliveries`: one event for one webhook, what was tried, and trying again.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use http::StatusCode;
+use postrider_core::outcome::Unreachable;
+use postrider_core::{DeliveryId, Outcome, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::answer::{Answer, Page, shown};
+use super::body::Params;
+use super::cursor::{List, limit};
+use super::idempotency::Once;
+use super::problem::{Code, Problem, ProblemBody};
+use super::scope::Scope;
+use crate::store::{AttemptRow, Change, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow};
+
+const STATES: [&str; 6] = ["pending", "held", "delivered", "dead", "cancelled", "skipped"];
+
+/// A delivery with a summary of its latest series.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Delivery {
+    id: String,
+    /// The value of the `webhook-id` header.
+    message_id: String,
+    tenant: String,
+    webhook: String,
+    event: String,
+    event_type: String,
+    /// The latest series.
+    series: u32,
+    /// Of the latest series: `pending`, `delivered`, `dead`, `cancelled` or `skipped`.
+    state: String,
+    /// Pending, and waiting for its webhook to be resumed.
+    held: bool,
+    /// Why it ended, in one word; empty when it was delivered or has not ended.
+    reason: String,
+    /// Attempts of the latest series.
+    attempts: u32,
+    /// When the next attempt is due, if that is known.
+    next_at: Option<String>,
+    /// The newest attempt.
+    last: Option<LastAttempt>,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LastAttempt {
+    /// What became of it, in one word; `none` when it was delivered.
+    class: String,
+    /// The HTTP status, if there was an answer.
+    status: Option<i64>,
+    at: Option<String>,
+    /// What the owner of the receiver can do about it.
+    hint: &'static str,
+}
+
+impl From<DeliveryRow> for Delivery {
+    fn from(row: DeliveryRow) -> Self {
+        let last = (!row.last_class.is_empty()).then(|| LastAttempt {
+            hint: hint(&row.last_class, row.last_status),
+            class: row.last_class,
+            status: row.last_status,
+            at: row.last_at.map(shown),
+        });
+        Self {
+            message_id: DeliveryId::from_trusted(row.id.as_str()).message_id(),
+            id: row.id,
+            tenant: row.tenant,
+            webhook: row.webhook,
+            event: row.event_id,
+            event_type: row.event_type,
+            series: row.series,
+            state: row.state,
+            held: row.held,
+            reason: row.reason,
+            attempts: row.attempts,
+            next_at: row.next_at.map(shown),
+            last,
+            created_at: shown(row.created_at),
+            updated_at: shown(row.updated_at),
+        }
+    }
+}
+
+/// A delivery with its series and their attempts: the newest 100 series, the newest 1000 attempts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DeliveryWithAttempts {
+    #[serde(flatten)]
+    delivery: Delivery,
+    all_series: Vec<Series>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Series {
+    series: u32,
+    state: String,
+    held: bool,
+    reason: String,
+    next_at: Option<String>,
+    started_at: String,
+    ended_at: Option<String>,
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Attempt {
+    /// The first of a series is 1.
+    n: u32,
+    at: String,
+    duration_ms: u64,
+    /// Without its query.
+    url: String,
+    class: String,
+    status: Option<i64>,
+    error: Option<String>,
+    hint: &'static str,
+    /// The beginning of what the receiver answered, as text.
+    response_body: Option<String>,
+    response_headers: Vec<(String, String)>,
+    next_at: Option<String>,
+    worker: String,
+}
+
+impl From<DeliveryDetail> for DeliveryWithAttempts {
+    fn from(detail: DeliveryDetail) -> Self {
+        Self {
+            delivery: detail.row.into(),
+            all_series: detail.series.into_iter().map(Series::from).collect(),
+        }
+    }
+}
+
+impl From<SeriesRow> for Series {
+    fn from(row: SeriesRow) -> Self {
+        Self {
+            series: row.series,
+            state: row.state,
+            held: row.held,
+            reason: row.reason,
+            next_at: row.next_at.map(shown),
+            started_at: shown(row.born_at),
+            ended_at: row.ended_at.map(shown),
+            attempts: row.attempts.into_iter().map(Attempt::from).collect(),
+        }
+    }
+}
+
+impl From<AttemptRow> for Attempt {
+    fn from(row: AttemptRow) -> Self {
+        Self {
+            n: row.n,
+            at: shown(row.at),
+            duration_ms: row.duration_ms,
+            url: row.url,
+            hint: hint(&row.class, row.status),
+            class: row.class,
+            status: row.status,
+            error: row.error,
+            response_body: row.response_body,
+            response_headers: row.response_headers,
+            next_at: row.next_at.map(shown),
+            worker: row.worker,
+        }
+    }
+}
+
+/// What the owner of the receiver can do about an attempt that ended like this.
+fn hint(class: &str, status: Option<i64>) -> &'static str {
+    let status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
+    let outcome = match class {
+        "none" => Outcome::Delivered { status },
+        "dns" => Outcome::Unreachable(Unreachable::Dns),
+        "connect" => Outcome::Unreachable(Unreachable::Connect),
+        "tls" => Outcome::Unreachable(Unreachable::Tls),
+        "timeout" => Outcome::Unreachable(Unreachable::Timeout),
+        "reset" => Outcome::Unreachable(Unreachable::Reset),
+        "bad_response" => Outcome::Unreachable(Unreachable::BadResponse),
+        "unknown" => Outcome::Unreachable(Unreachable::Unknown),
+        "internal" => Outcome::Unreachable(Unreachable::Internal),
+        "egress_blocked" => Outcome::Blocked,
+        "http_3xx" => Outcome::Redirected { status },
+        "http_410" => Outcome::Gone,
+        "http_429" => Outcome::Busy { status, retry_after_ms: None },
+        "http_4xx" => Outcome::Refused { status },
+        "http_2xx" | "http_5xx" => Outcome::Failed { status },
+        _ => return "",
+    };
+    outcome.hint()
+}
+
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Asked {
+    /// Whose; `default` by default.
+    #[allow(dead_code, reason = "read by `Scope`")]
+    tenant: Option<String>,
+    /// `pending`, `held`, `delivered`, `dead`, `cancelled` or `skipped`.
+    state: Option<String>,
+    /// Of this webhook.
+    webhook: Option<String>,
+    /// Of this event.
+    event: Option<String>,
+    /// Of events of this type.
+    event_type: Option<String>,
+    /// Made at this time or later, RFC 3339.
+    since: Option<String>,
+    /// Made before this time, RFC 3339.
+    until: Option<String>,
+    /// How many, from 1 to 200; 50 by default.
+    limit: Option<i64>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// A time in a query.
+pub(super) fn time(name: &str, given: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    let Some(given) = given else { return Ok(None) };
+    let read = Timestamp::parse_rfc3339(given).map(Some);
+    read.ok_or_else(|| Problem::parameter(name, format!("{name} must be RFC 3339, such as 2026-11-21T20:00:00Z")))
+}
+
+/// A word in a query, from a closed list.
+pub(super) fn word(name: &str, given: Option<&str>, known: &[&str]) -> Result<Option<String>, Problem> {
+    match given {
+        None => Ok(None),
+        Some(given) if known.contains(&given) => Ok(Some(given.to_owned())),
+        Some(_) => Err(Problem::parameter(name, format!("{name} must be one of {}", known.join(", ")))),
+    }
+}
+
+/// Lists deliveries, newest first.
+#[utoipa::path(get, path = "/v1/deliveries", tag = "deliveries", operation_id = "list_deliveries", params(Asked),
+    responses((status = 200, body = inline(DeliveryPage)), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    Params(asked): Params<Asked>,
+) -> Result<Answer, Problem> {
+    let limit = limit(asked.limit)?;
+    let (since, until) = (time("since", asked.since.as_deref())?, time("until", asked.until.as_deref())?);
+    if since.zip(until).is_some_and(|(since, until)| since >= until) {
+        return Err(Problem::parameter("until", "until must be later than since"));
+    }
+    let filter = DeliveryFilter {
+        tenant: scope.tenant().to_string(),
+        state: word("state", asked.state.as_deref(), &STATES)?,
+        webhook: asked.webhook,
+        event: asked.event,
+        event_type: asked.event_type,
+        since,
+        until,
+    };
+    let list = List::new(api.store.epoch(), "deliveries", &filter);
+    let before = list.row(asked.cursor.as_deref())?;
+    let mut rows = api.store.deliveries(&filter, before, limit + 1).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more).map(|row| list.cursor(&row.seq.to_string()));
+    Answer::ok(&Page { items: rows.into_iter().map(Delivery::from).collect(), next })
+}
+
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes `Page<Delivery>`")]
+pub(super) struct DeliveryPage {
+    items: Vec<Delivery>,
+    next: Option<String>,
+}
+
+/// One delivery with its attempts.
+#[utoipa::path(get, path = "/v1/deliveries/{id}", tag = "deliveries", operation_id = "get_delivery",
+    params(("id" = String, Path, description = "The delivery"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
+    responses((status = 200, body = DeliveryWithAttempts), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn get(State(api): State<Arc<Api>>, scope: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+    match api.store.delivery(scope.tenant().as_str(), &id).await? {
+        Some(detail) => Answer::ok(&DeliveryWithAttempts::from(detail)),
+        None => Err(Problem::not_found("delivery")),
+    }
+}
+
+/// A delivery that is made again.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Redelivery {
+    /// The delivery.
+    id: String,
+    /// The series that begins.
+    series: u32,
+    state: &'static str,
+}
+
+/// Makes a delivery again: a new series of attempts, with the same `webhook-id` and body.
+///
+/// Only a delivery that has ended; otherwise 409, with the time of its next attempt in `next_at`.
+#[utoipa::path(post, path = "/v1/deliveries/{id}/redeliver", tag = "deliveries", operation_id = "redeliver",
+    params(("id" = String, Path, description = "The delivery"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
+    responses((status = 202, body = Redelivery), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn redeliver(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    once: Once,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
+    let mut change = api.store.change().await?;
+    let answer = again(&mut change, scope.tenant().as_str(), &id).await?;
+    once.keep(&api, &mut change, &answer).await?;
+    change.commit().await?;
+    Ok(answer)
+}
+
+/// Makes a delivery again, as part of a change.
+pub(super) async fn again(change: &mut Change<'_>, tenant: &str, id: &str) -> Result<Answer, Problem> {
+    match change.redeliver(tenant, id, postrider_broker::now()).await? {
+        Ok(made) => {
+            let redelivery = Redelivery { id: made.id, series: made.series, state: "pending" };
+            Answer::json(StatusCode::ACCEPTED, &redelivery)
+        }
+        Err(RedeliverRefused::Unknown) => Err(Problem::not_found("delivery")),
+        Err(RedeliverRefused::NotFinal { held: true, .. }) => Err(Problem::new(
+            Code::NotFinal,
+            "the delivery is held, since its webhook is paused",
+            "Resume the webhook: it is sent then.",
+        )),
+        Err(RedeliverRefused::NotFinal { next_at, .. }) => {
+            let detail = match next_at {
+                Some(at) => format!("the delivery is under way; its next attempt is due at {at}"),
+                None => "the delivery is under way".to_owned(),
+            };
+            let problem = Problem::new(Code::NotFinal, detail, "Wait until it has ended.");
+            Err(problem.with("next_at", next_at.map(shown)))
+        }
+        Err(RedeliverRefused::WebhookDeleted) => Err(Problem::new(
+            Code::WebhookDeleted,
+            "the webhook of this delivery was deleted",
+            "Create a webhook, and publish the event again with a new id.",
+        )),
+        Err(RedeliverRefused::BodyGone) => Err(Problem::new(
+            Code::BodyGone,
+            "the body of the event was removed, since it was kept for as long as it had to be",
+            "Publish the event again with a new id.",
+        )),
+    }
+}

@@ -1,0 +1,156 @@
+//! The API under `/v1`: one file for each resource.
+//!
+//! Around every handler, from the outside in: measuring, catching panics, the length of the URL, the token, the body
+//! (content type, size, time), the `Idempotency-Key`, and a deadline.
+
+mod answer;
+mod body;
+mod cursor;
+mod dead_letters;
+mod deliveries;
+mod events;
+mod idempotency;
+mod layers;
+mod listen;
+mod problem;
+mod scope;
+mod status;
+mod tenants;
+#[cfg(test)]
+mod tests;
+mod webhooks;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use postrider_core::address::EgressPolicy;
+use postrider_core::seal::MasterKey;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::books::Bookkeeper;
+use crate::config::AdminToken;
+use crate::link::Broker;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+pub(crate) use idempotency::InProgress;
+pub(crate) use layers::Bodies;
+pub(crate) use problem::PROBLEM_CODES;
+
+/// Where the description of the API is; the only thing that needs no token.
+pub(crate) const OPENAPI_PATH: &str = "/openapi.json";
+
+/// What handlers work with.
+pub(crate) struct Api {
+    pub store: Arc<Store>,
+    pub broker: Arc<dyn Broker>,
+    pub books: Arc<Bookkeeper>,
+    pub metrics: Metrics,
+    pub key: MasterKey,
+    pub token: AdminToken,
+    pub egress: EgressPolicy,
+    pub https_only: bool,
+    pub in_progress: InProgress,
+    pub bodies: Bodies,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Postrider",
+        description = "Events in, webhooks out. Every POST takes an `Idempotency-Key`; errors are RFC 9457 problems \
+                       with a `code` from a closed list and a `hint`."
+    ),
+    components(schemas(problem::ProblemBody)),
+    security(("token" = [])),
+    tags(
+        (name = "events", description = "Things that happened"),
+        (name = "webhooks", description = "Receivers' registrations"),
+        (name = "deliveries", description = "One event for one webhook"),
+        (name = "dead letters", description = "Deliveries given up, and messages that cannot be processed"),
+        (name = "tenants", description = "Owners of webhooks and events"),
+        (name = "status", description = "The books"),
+    )
+)]
+struct Description;
+
+fn described() -> OpenApiRouter<Arc<Api>> {
+    let mut description = Description::openapi();
+    let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    if let Some(components) = &mut description.components {
+        components.add_security_scheme("token", token);
+    }
+    OpenApiRouter::with_openapi(description)
+        .routes(routes!(events::publish, events::list))
+        .routes(routes!(events::get))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::get, webhooks::patch, webhooks::delete))
+        .routes(routes!(webhooks::pause))
+        .routes(routes!(webhooks::resume))
+        .routes(routes!(webhooks::enable))
+        .routes(routes!(webhooks::disable))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::get))
+        .routes(routes!(deliveries::redeliver))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::get))
+        .routes(routes!(dead_letters::resolve))
+        .routes(routes!(dead_letters::redeliver))
+        .routes(routes!(tenants::create, tenants::list))
+        .routes(routes!(tenants::get, tenants::delete))
+        .routes(routes!(status::status))
+}
+
+/// The description of the API, as it is served under `/openapi.json`.
+pub fn openapi() -> String {
+    described().into_openapi().to_pretty_json().unwrap_or_default()
+}
+
+/// Every route with its method, as labels of metrics.
+pub(crate) fn routes() -> Vec<(String, &'static str)> {
+    let mut routes = vec![(OPENAPI_PATH.to_owned(), "GET")];
+    for (path, item) in described().into_openapi().paths.paths {
+        for (method, operation) in
+            [("GET", &item.get), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)]
+        {
+            if operation.is_some() {
+                routes.push((path.clone(), method));
+            }
+        }
+    }
+    routes
+}
+
+/// The whole API as a service.
+fn router(api: Arc<Api>) -> Router {
+    let (router, description) = described().split_for_parts();
+    let description: Arc<str> = description.to_pretty_json().unwrap_or_default().into();
+    let describe = move || {
+        let description = description.clone();
+        async move { ([(http::header::CONTENT_TYPE, "application/json")], description.to_string()) }
+    };
+    router
+        .route(OPENAPI_PATH, get(describe))
+        .fallback(layers::not_found)
+        .method_not_allowed_fallback(layers::method_not_allowed)
+        .layer(from_fn(layers::deadline))
+        .layer(from_fn_with_state(api.clone(), idempotency::once))
+        .layer(from_fn_with_state(api.clone(), layers::take_body))
+        .layer(from_fn_with_state(api.clone(), scope::authorize))
+        .layer(from_fn(layers::short_uri))
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(from_fn_with_state(api.clone(), layers::measure))
+        .with_state(api)
+}
+
+/// Answers requests until `shutdown`, then finishes those under way.
+pub(crate) async fn serve(listener: tokio::net::TcpListener, api: Api, shutdown: CancellationToken) {
+    listen::serve(listener, router(Arc::new(api)), shutdown).await;
+}

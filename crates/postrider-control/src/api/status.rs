@@ -1,0 +1,125 @@
+//! `/v1/status`: the books.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::answer::Answer;
+use super::problem::{Problem, ProblemBody};
+use super::scope::Scope;
+
+/// The books: whether everything that was accepted is accounted for.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Status {
+    events: Events,
+    deliveries: Deliveries,
+    /// How far the books are from balancing: the sum of `drift_parts`. 0 is right.
+    drift: u64,
+    drift_parts: DriftParts,
+    /// Nothing is on its way: then the books are compared with what RabbitMQ holds, too.
+    at_rest: bool,
+    /// The newest change of the configuration.
+    revision: u64,
+    /// Workers that consume; null while RabbitMQ does not answer.
+    workers: Option<u64>,
+    /// Routers that consume; null while RabbitMQ does not answer.
+    routers: Option<Routers>,
+    /// `ok` or `unreachable`.
+    broker: &'static str,
+}
+
+/// accepted = routed + unmatched + invalid.
+#[derive(Serialize, ToSchema)]
+struct Events {
+    accepted: u64,
+    routed: u64,
+    unmatched: u64,
+    invalid: u64,
+    /// Reported again over HTTP, and not accepted again.
+    duplicate: u64,
+    /// Not yet seen by a router; null while RabbitMQ does not answer.
+    waiting: Option<u64>,
+}
+
+/// owed = delivered + dead + cancelled + skipped + pending; counted are series.
+#[derive(Serialize, ToSchema)]
+struct Deliveries {
+    owed: u64,
+    delivered: u64,
+    dead: u64,
+    cancelled: u64,
+    skipped: u64,
+    pending: u64,
+    /// Of the pending ones, those that wait for their webhook to be resumed.
+    held: u64,
+    /// Dead letters that no later series has delivered and nobody has resolved.
+    dead_unresolved: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Routers {
+    active: u64,
+    standby: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DriftParts {
+    /// |accepted − (routed + unmatched + invalid)|.
+    events: u64,
+    /// |owed − (delivered + dead + cancelled + skipped + pending)|.
+    deliveries: u64,
+    /// Facts that were numbered and did not arrive.
+    missing_facts: u64,
+    /// Deliveries that a worker reported and nobody said are owed.
+    unowed: u64,
+    /// Attempts missing from the log.
+    missing_attempts: u64,
+    /// At rest: |pending − held − deliveries that RabbitMQ holds|.
+    at_rest: u64,
+}
+
+/// The books.
+#[utoipa::path(get, path = "/v1/status", tag = "status", operation_id = "get_status",
+    responses((status = 200, body = Status), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn status(State(api): State<Arc<Api>>, _: Scope) -> Result<Answer, Problem> {
+    let balance = api.books.balance().await?;
+    let (books, counts, drift) = (balance.books, balance.books.counts, balance.drift);
+    Answer::ok(&Status {
+        events: Events {
+            accepted: counts.accepted,
+            routed: counts.routed,
+            unmatched: counts.unmatched,
+            invalid: counts.invalid,
+            duplicate: books.duplicates,
+            waiting: balance.broker.map(|(waiting, ..)| waiting),
+        },
+        deliveries: Deliveries {
+            owed: counts.owed,
+            delivered: counts.delivered,
+            dead: counts.dead,
+            cancelled: counts.cancelled,
+            skipped: counts.skipped,
+            pending: counts.pending,
+            held: counts.held,
+            dead_unresolved: books.dead_unresolved,
+        },
+        drift: drift.total(),
+        drift_parts: DriftParts {
+            events: drift.events,
+            deliveries: drift.deliveries,
+            missing_facts: drift.missing_facts,
+            unowed: drift.unowed,
+            missing_attempts: drift.missing_attempts,
+            at_rest: drift.at_rest,
+        },
+        at_rest: balance.at_rest,
+        revision: books.revision,
+        workers: balance.broker.map(|(_, workers, _)| workers),
+        // One is active, the others stand by: the queue has a single active consumer.
+        routers: balance.broker.map(|(.., routers)| Routers { active: routers.min(1), standby: routers.saturating_sub(1) }),
+        broker: if balance.broker.is_some() { "ok" } else { "unreachable" },
+    })
+}

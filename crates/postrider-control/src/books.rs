@@ -1,0 +1,202 @@
+//! The books, live: what the store counts beside what the broker holds (DESIGN §5.3).
+//!
+//! The two can be compared only at rest, when nothing is on its way between them. A request that is under way is in
+//! neither, so rest means more than empty queues: for longer than any request may take, nothing was recorded and what
+//! the broker holds did not change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_broker::{BrokerError, Lane};
+use postrider_core::Timestamp;
+use postrider_core::books::Drift;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::Broker;
+use crate::metrics::Metrics;
+use crate::recorder::Activity;
+use crate::store::{Books, Store, StoreError};
+
+/// How often the broker is asked.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// A sample older than this says nothing any more.
+const FRESH: Duration = Duration::from_secs(5);
+/// Beyond the longest timeout of a webhook, for what comes before and after a request.
+const MARGIN: Duration = Duration::from_secs(2);
+/// A series that a worker reported is owed within this time, or the books are wrong: its event's fact follows closely.
+const UNOWED: Duration = Duration::from_secs(30);
+/// Counting takes at most one part in this many of the time, however large the store is.
+const SHARE: u32 = 10;
+/// How often the gauges are set.
+const GAUGES: Duration = Duration::from_secs(5);
+
+/// What the broker said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sample {
+    /// Ready messages of the queue of events.
+    waiting: u64,
+    /// Consumers of the first fresh lane.
+    workers: u64,
+    /// Consumers of the queue of events.
+    routers: u64,
+    /// Deliveries that wait in ladder and parking; nothing while lanes or journal have messages.
+    holds: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    sample: Sample,
+    at: Instant,
+    /// Since when `holds` is the same.
+    since: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    books: Books,
+    at: Instant,
+    moment: Timestamp,
+    took: Duration,
+}
+
+/// The books and how far they are from balancing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Balance {
+    pub books: Books,
+    pub drift: Drift,
+    pub at_rest: bool,
+    /// Events that wait for a router, workers, and routers; nothing while the broker does not answer.
+    pub broker: Option<(u64, u64, u64)>,
+}
+
+/// Keeps the books' other side at hand.
+pub(crate) struct Bookkeeper {
+    store: Arc<Store>,
+    broker: Arc<dyn Broker>,
+    activity: Activity,
+    metrics: Metrics,
+    seen: std::sync::Mutex<Option<Seen>>,
+    counted: Mutex<Option<Counted>>,
+}
+
+impl Bookkeeper {
+    pub(crate) fn new(store: Arc<Store>, broker: Arc<dyn Broker>, activity: Activity, metrics: Metrics) -> Self {
+        Self { store, broker, activity, metrics, seen: std::sync::Mutex::new(None), counted: Mutex::new(None) }
+    }
+
+    /// Asks the broker again and again, until `stop`.
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
+        let mut gauges = Instant::now();
+        loop {
+            self.look().await;
+            if gauges.elapsed() >= GAUGES {
+                gauges = Instant::now();
+                if let Ok(balance) = self.balance().await {
+                    self.metrics.books(&balance.books, balance.drift.total());
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(SAMPLE) => {}
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let sample = timeout(ANSWER, self.sample()).await.ok().and_then(Result::ok);
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(sample) = sample else {
+            *seen = None;
+            return;
+        };
+        let now = postrider_broker::now();
+        let since = match *seen {
+            Some(before) if sample.holds.is_some() && before.sample.holds == sample.holds => before.since,
+            _ => now,
+        };
+        *seen = Some(Seen { sample, at: Instant::now(), since });
+    }
+
+    async fn sample(&self) -> Result<Sample, BrokerError> {
+        let names = self.broker.names();
+        let events = self.broker.depth(&names.events()).await?;
+        let first = self.broker.depth(&names.delivery_queue(Lane::Fresh, 0)).await?;
+        let mut moving = u64::from(self.broker.depth(&names.journal()).await?.ready) + u64::from(first.ready);
+        let shards = self.broker.topology().map_or(1, |topology| topology.most_shards);
+        'lanes: for shard in 0..shards {
+            for lane in Lane::ALL {
+                if moving > 0 {
+                    break 'lanes;
+                }
+                moving += u64::from(self.broker.depth(&names.delivery_queue(lane, shard)).await?.ready);
+            }
+        }
+        let mut holds = None;
+        if moving == 0 {
+            let mut sum = 0;
+            for queue in names.ladder_queues().iter().chain(&names.park_queues()) {
+                sum += u64::from(self.broker.depth(queue).await?.ready);
+            }
+            holds = Some(sum);
+        }
+        Ok(Sample {
+            waiting: events.ready.into(),
+            workers: first.consumers.into(),
+            routers: events.consumers.into(),
+            holds,
+        })
+    }
+
+    /// What the books say now.
+    pub(crate) async fn balance(&self) -> Result<Balance, StoreError> {
+        let now = postrider_broker::now();
+        let seen = *self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seen = seen.filter(|seen| seen.at.elapsed() < FRESH);
+        let counted = self.counted(now).await?;
+        let books = counted.books;
+        let quiet_ms = books.longest_timeout_ms + millis(MARGIN);
+        let holds = seen.and_then(|seen| seen.sample.holds.map(|holds| (holds, seen.since)));
+        // Read after the books: whatever they did not see yet has been noted here.
+        let active = self.activity.last();
+        let at_rest = holds.filter(|(_, since)| {
+            let quiet_since = active.max(*since);
+            books.unsent_deliveries == 0 && now.since_ms(quiet_since) > quiet_ms && counted.moment > quiet_since
+        });
+        let mut drift = books.counts.drift(at_rest.map(|(holds, _)| holds));
+        if at_rest.is_some() {
+            // No event's fact is on its way any more.
+            drift.unowed = books.unowed_now;
+        }
+        Ok(Balance {
+            books,
+            drift,
+            at_rest: at_rest.is_some(),
+            broker: seen.map(|Seen { sample, .. }| (sample.waiting, sample.workers, sample.routers)),
+        })
+    }
+
+    /// Counts, unless it was done a moment ago.
+    async fn counted(&self, now: Timestamp) -> Result<Counted, StoreError> {
+        let mut counted = self.counted.lock().await;
+        if let Some(known) = *counted
+            && known.at.elapsed() < (known.took * SHARE).max(Duration::from_millis(50))
+        {
+            return Ok(known);
+        }
+        let begun = Instant::now();
+        let before = now.as_millis().saturating_sub(i64::try_from(millis(UNOWED)).unwrap_or(i64::MAX));
+        let moment = postrider_broker::now();
+        let books = self.store.books(Timestamp::from_millis(before)).await?;
+        let fresh = Counted { books, at: Instant::now(), moment, took: begun.elapsed() };
+        *counted = Some(fresh);
+        Ok(fresh)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,258 @@
+//! The publisher: what control decides, on its way to the broker.
+//!
+//! One task sends the outbox in order, each row confirmed before it is marked. A snapshot of the whole configuration is
+//! written when a session begins, and whenever so much has followed the last one that readers would have to read long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use postrider_broker::config_stream::{self, ConfigStream, Read};
+use postrider_broker::{BrokerError, Lane, Names, Outgoing, Publisher, Readiness, Session};
+use postrider_core::Epoch;
+use postrider_core::WebhookId;
+use postrider_core::wire::{self, ConfigKind, ConfigRecord, TopologyRecord};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::{Broker as _, Link};
+use crate::metrics::Metrics;
+use crate::recorder::Activity;
+use crate::store::{OutboxKind, OutboxRow, Store, StoreError};
+
+/// A snapshot is due when this much followed the last one, or as much as it was large.
+const DUE_BYTES: u64 = 32 * 1024 * 1024;
+/// The largest snapshot: a third of what the stream keeps.
+const MAX_SNAPSHOT_BYTES: u64 = 512 * 1024 * 1024 / 3;
+/// Rows of the outbox that are read at once.
+const ROWS: u32 = 256;
+/// Publishes under way where order does not matter.
+const IN_FLIGHT: usize = 64;
+/// How often to look even if nobody said that there is something.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the config stream may take to give its next record while we catch up.
+const NEXT_RECORD: Duration = Duration::from_secs(30);
+
+/// Sends what control decides.
+#[derive(Debug)]
+pub(crate) struct OutboxPublisher {
+    pub store: Arc<Store>,
+    pub link: Arc<Link>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub activity: Activity,
+}
+
+/// What ended the work of the moment.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How far the stream has come since the last snapshot.
+#[derive(Debug, Default)]
+struct Written {
+    snapshot: Option<u64>,
+    since: u64,
+}
+
+impl Written {
+    fn is_due(&self) -> bool {
+        self.snapshot.is_none_or(|bytes| self.since > bytes.max(DUE_BYTES))
+    }
+}
+
+impl OutboxPublisher {
+    /// Publishes until `stop`, or until the session is over.
+    pub(crate) async fn run(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
+        let mut stream = ConfigStream::open(session).await?;
+        self.catch_up(&mut stream, stop).await?;
+        let follow = async {
+            while let Some(read) = stream.next().await {
+                self.learn(&read);
+            }
+            Err(BrokerError::Lost)
+        };
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = follow => ended,
+            ended = self.publish(session) => ended,
+        }
+    }
+
+    /// Reads what is on the stream: the topology is not ours, but our snapshots carry it on.
+    async fn catch_up(&self, stream: &mut ConfigStream, stop: &CancellationToken) -> Result<(), BrokerError> {
+        loop {
+            let read = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                read = tokio::time::timeout(NEXT_RECORD, stream.next()) => read,
+            };
+            match read {
+                Err(_) => {
+                    let seconds = NEXT_RECORD.as_secs();
+                    return Err(BrokerError::Timeout { what: "the next record of the config stream", seconds });
+                }
+                Ok(None) => return Err(BrokerError::Lost),
+                Ok(Some(Read::CaughtUp)) => return Ok(()),
+                Ok(Some(read)) => self.learn(&read),
+            }
+        }
+    }
+
+    fn learn(&self, read: &Read) {
+        match read {
+            Read::Record(record) if record.kind == ConfigKind::Topology => {
+                let body = record.body.as_ref().map(|body| serde_json::from_str::<TopologyRecord>(body.get()));
+                match body {
+                    Some(Ok(topology)) => self.link.learn(record.revision, topology),
+                    Some(Err(error)) => tracing::error!(%error, "a topology record cannot be read; upgrade control"),
+                    None => {}
+                }
+            }
+            Read::Record(_) | Read::CaughtUp => {}
+            Read::Unreadable(why) => tracing::error!(why, "a record of the config stream cannot be read"),
+        }
+    }
+
+    async fn publish(&self, session: &Session) -> Result<(), BrokerError> {
+        let wake = self.store.wake();
+        let mut written = Written::default();
+        loop {
+            match self.publish_all(session, &mut written).await {
+                Ok(()) => {}
+                Err(Trouble::Broker(error)) => return Err(error),
+                Err(Trouble::Store(error)) => {
+                    self.metrics.store_up(false);
+                    self.readiness.set("store", Err(error.to_string()));
+                }
+            }
+            // The notification of a commit, or time: a row is never forgotten.
+            drop(tokio::time::timeout(LOOK, wake.outbox.notified()).await);
+        }
+    }
+
+    async fn publish_all(&self, session: &Session, written: &mut Written) -> Result<(), Trouble> {
+        if written.is_due() {
+            self.write_snapshot(&session.publisher(), session.names(), written).await?;
+        }
+        loop {
+            let rows = self.store.unsent(ROWS).await?;
+            if rows.is_empty() {
+                self.metrics.outbox(0);
+                return Ok(());
+            }
+            self.metrics.outbox(self.store.count_unsent().await?);
+            for run in rows.chunk_by(|a, b| a.kind == b.kind) {
+                match run[0].kind {
+                    OutboxKind::Config => self.send_config(session, run, written).await?,
+                    OutboxKind::Delivery => self.send_deliveries(session, run).await?,
+                }
+            }
+        }
+    }
+
+    /// One after the other: readers take what they have read to be complete up to its revision.
+    async fn send_config(&self, session: &Session, rows: &[OutboxRow], written: &mut Written) -> Result<(), Trouble> {
+        let publisher = session.publisher();
+        for row in rows {
+            let record: ConfigRecord = serde_json::from_slice(&row.body)
+                .map_err(|e| StoreError::Damaged(format!("row {} of the outbox: {e}", row.seq)))?;
+            config_stream::write(&publisher, session.names(), &record).await?;
+            written.since += row.body.len() as u64;
+        }
+        self.mark(rows).await
+    }
+
+    async fn send_deliveries(&self, session: &Session, rows: &[OutboxRow]) -> Result<(), Trouble> {
+        let publisher = session.publisher();
+        let shards = self.link.topology().map_or(1, |topology| topology.shards);
+        stream::iter(rows)
+            .map(|row| {
+                let shard = WebhookId::from_trusted(row.webhook.as_str()).shard(shards);
+                let key = Names::destination(Lane::Replay, shard);
+                let exchange = session.names().deliveries();
+                let message = Outgoing::json(exchange, key, row.body.clone(), row.message_id.clone());
+                let publisher = &publisher;
+                async move { publisher.publish(message).await }
+            })
+            .buffered(IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
+        self.activity.note();
+        self.mark(rows).await
+    }
+
+    async fn mark(&self, rows: &[OutboxRow]) -> Result<(), Trouble> {
+        if let Some(last) = rows.last() {
+            self.store.mark_sent(last.seq, postrider_broker::now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_snapshot(
+        &self,
+        publisher: &Publisher,
+        names: &Names,
+        written: &mut Written,
+    ) -> Result<(), Trouble> {
+        let mut snapshot = self.store.snapshot(postrider_broker::now()).await?;
+        if snapshot.bytes > MAX_SNAPSHOT_BYTES {
+            let why = format!(
+                "the configuration is {} MiB, and the config stream carries at most {} MiB; delete webhooks that are not needed",
+                snapshot.bytes >> 20,
+                MAX_SNAPSHOT_BYTES >> 20
+            );
+            self.readiness.set("config", Err(why));
+            return Ok(());
+        }
+        let (epoch, revision) = (self.store.epoch().clone(), snapshot.revision);
+        let mark = |kind| ConfigRecord::bare(&epoch, revision, kind, "");
+        config_stream::write(publisher, names, &mark(ConfigKind::SnapshotBegin)).await?;
+        let (mut bytes, mut objects) = (0, 0u64);
+        loop {
+            let records = snapshot.next().await?;
+            if records.is_empty() {
+                break;
+            }
+            objects += records.len() as u64;
+            bytes += records.iter().map(|record| wire::encode(record).len() as u64).sum::<u64>();
+            // Between the marks the order does not matter.
+            stream::iter(&records)
+                .map(|record| config_stream::write(publisher, names, record))
+                .buffer_unordered(IN_FLIGHT)
+                .try_collect::<()>()
+                .await?;
+        }
+        drop(snapshot);
+        config_stream::write(publisher, names, &mark(ConfigKind::SnapshotEnd)).await?;
+        if let Some((revision, topology)) = self.link.known_topology() {
+            let record =
+                ConfigRecord::of(&Epoch::from_trusted(""), revision, ConfigKind::Topology, "topology", &topology);
+            config_stream::write(publisher, names, &record).await?;
+        }
+        *written = Written { snapshot: Some(bytes), since: 0 };
+        self.metrics.snapshot(bytes);
+        self.readiness.set("config", Ok(()));
+        tracing::info!(revision, objects, bytes, "wrote a snapshot of the configuration");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_due_at_the_start_and_when_much_has_followed() {
+        let mut written = Written::default();
+        assert!(written.is_due());
+        written = Written { snapshot: Some(10), since: DUE_BYTES };
+        assert!(!written.is_due());
+        written.since += 1;
+        assert!(written.is_due());
+        written.snapshot = Some(2 * DUE_BYTES);
+        assert!(!written.is_due());
+    }
+}

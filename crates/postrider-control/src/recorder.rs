@@ -1,0 +1,315 @@
+//! The recorder: from the journal, the dead, invalid and poison queues into the books.
+//!
+//! A batch is what came within a few milliseconds. It is written in one transaction and acked after the commit; when
+//! the store fails, nothing is acked, and the batch is tried again until the store works or the session is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use postrider_broker::{BrokerError, Incoming, Names, Outgoing, Readiness, Session};
+use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, WireError};
+use postrider_core::{TenantId, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::store::{Entry, Letter, LetterKind, Recorded, Store, letter_id};
+
+/// Messages in one transaction, at most; also what each queue may send ahead.
+const BATCH: usize = 100;
+/// Facts in one transaction, at most, give or take one message.
+const BATCH_FACTS: usize = 4096;
+/// How long a batch waits for more.
+const GATHER: Duration = Duration::from_millis(5);
+/// Pauses between tries when the store fails.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
+/// How long a message of a newer release is put away, seconds: one of the parking queues.
+const PARK_SECS: u32 = 600;
+
+/// When something last happened to deliveries, as far as control knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Activity(Arc<AtomicI64>);
+
+impl Activity {
+    /// Something happened now.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(postrider_broker::now().as_millis())))
+    }
+
+    /// Something happens now.
+    pub(crate) fn note(&self) {
+        self.0.store(postrider_broker::now().as_millis(), Ordering::SeqCst);
+    }
+
+    /// When something last happened.
+    pub(crate) fn last(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Writes what the other roles report into the books.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub store: Arc<Store>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub activity: Activity,
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Journal,
+    Dead,
+    Invalid,
+    Poison,
+}
+
+impl Source {
+    const ALL: [Self; 4] = [Self::Journal, Self::Dead, Self::Invalid, Self::Poison];
+
+    fn queue(self, names: &Names) -> String {
+        match self {
+            Self::Journal => names.journal(),
+            Self::Dead => names.dead(),
+            Self::Invalid => names.invalid(),
+            Self::Poison => names.poison(),
+        }
+    }
+}
+
+/// What one message means for the books.
+enum Meaning {
+    /// This is to be written.
+    Write(Entry),
+    /// A newer release wrote it: to be put away and read later.
+    Park,
+}
+
+impl Recorder {
+    /// Records until `stop`, or until the session is over. What was received before `stop` is recorded and acked.
+    pub(crate) async fn run(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
+        let (sender, mut messages) = mpsc::channel(BATCH);
+        let mut pumps = JoinSet::new();
+        for source in Source::ALL {
+            let prefetch = u16::try_from(BATCH).unwrap_or(u16::MAX);
+            let mut consumer = session.consume(&source.queue(session.names()), prefetch).await?;
+            let (sender, stop) = (sender.clone(), stop.clone());
+            pumps.spawn(async move {
+                loop {
+                    let next = tokio::select! {
+                        () = stop.cancelled() => return,
+                        next = consumer.next() => next,
+                    };
+                    let Some(message) = next else { return };
+                    if sender.send((source, message)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        while let Some(first) = messages.recv().await {
+            let batch = self.gather(first, &mut messages).await;
+            self.record(batch, session, stop).await?;
+        }
+        if stop.is_cancelled() { Ok(()) } else { Err(BrokerError::Lost) }
+    }
+
+    async fn gather(
+        &self,
+        first: (Source, Incoming),
+        messages: &mut mpsc::Receiver<(Source, Incoming)>,
+    ) -> Vec<(Meaning, Incoming)> {
+        let until = Instant::now() + GATHER;
+        let mut next = Some(first);
+        let (mut batch, mut facts) = (Vec::new(), 0);
+        while let Some((source, message)) = next {
+            let meaning = self.read(source, &message).await;
+            if let Meaning::Write(Entry::Journal(journal)) = &meaning {
+                facts += journal.facts.len();
+            }
+            batch.push((meaning, message));
+            if batch.len() >= BATCH || facts >= BATCH_FACTS {
+                break;
+            }
+            next = tokio::time::timeout_at(until, messages.recv()).await.ok().flatten();
+        }
+        batch
+    }
+
+    async fn record(
+        &self,
+        batch: Vec<(Meaning, Incoming)>,
+        session: &Session,
+        stop: &CancellationToken,
+    ) -> Result<(), BrokerError> {
+        let (mut entries, mut messages) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for (meaning, message) in batch {
+            match meaning {
+                Meaning::Write(entry) => entries.push(entry),
+                Meaning::Park => self.park(session, &message).await?,
+            }
+            messages.push(message);
+        }
+        self.write(&entries, stop).await?;
+        for message in messages {
+            message.ack().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, however long the store takes to work again.
+    async fn write(&self, entries: &[Entry], stop: &CancellationToken) -> Result<(), BrokerError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut pause = RETRY.start;
+        let (recorded, took) = loop {
+            let begun = Instant::now();
+            match self.store.record(entries, postrider_broker::now()).await {
+                Ok(recorded) => break (recorded, begun.elapsed()),
+                Err(error) => {
+                    self.metrics.store_up(false);
+                    self.readiness.set("store", Err(error.to_string()));
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        // Nothing is acked: it all comes again.
+                        () = stop.cancelled() => return Err(BrokerError::Lost),
+                    }
+                    pause = (pause * 2).min(RETRY.end);
+                }
+            }
+        };
+        self.activity.note();
+        self.metrics.store_up(true);
+        self.readiness.set("store", Ok(()));
+        self.account(entries, &recorded, took);
+        Ok(())
+    }
+
+    fn account(&self, entries: &[Entry], recorded: &Recorded, took: Duration) {
+        let (mut event, mut attempt, mut done, mut held) = (0, 0, 0, 0);
+        for entry in entries {
+            match entry {
+                Entry::Journal(message) => {
+                    for fact in &message.facts {
+                        *match fact {
+                            Fact::Event(_) => &mut event,
+                            Fact::Attempt(_) => &mut attempt,
+                            Fact::Done(_) => &mut done,
+                            Fact::Held(_) => &mut held,
+                        } += 1;
+                    }
+                }
+                Entry::Dead(_) => self.metrics.recorded("dead", 1),
+                Entry::Letter(letter) => self.metrics.recorded(letter.kind.as_str(), 1),
+                Entry::Poison { .. } => self.metrics.recorded("poison", 1),
+            }
+        }
+        for (kind, count) in [("event", event), ("attempt", attempt), ("done", done), ("held", held)] {
+            self.metrics.recorded(kind, count);
+        }
+        self.metrics.batch(entries.len(), took, recorded, postrider_broker::now());
+        if recorded.repeated_messages > 0 {
+            tracing::debug!(messages = recorded.repeated_messages, "the journal repeated itself");
+        }
+    }
+
+    /// Puts a message of a newer release away; it comes back after a while.
+    async fn park(&self, session: &Session, message: &Incoming) -> Result<(), BrokerError> {
+        let key = Names::park_key(PARK_SECS, "journal");
+        let id = message.message_id().unwrap_or_default();
+        session
+            .publisher()
+            .publish(Outgoing::json(session.names().park(), key, message.body().to_vec(), id))
+            .await
+    }
+
+    async fn read(&self, source: Source, message: &Incoming) -> Meaning {
+        let now = postrider_broker::now();
+        let body = message.body();
+        Meaning::Write(match source {
+            Source::Journal => match wire::decode::<JournalMessage>(body) {
+                Ok(journal) => Entry::Journal(journal),
+                Err(error @ WireError::UnknownSchema(_)) => {
+                    self.metrics.unknown_schema();
+                    tracing::error!(%error, "a journal message is put away for {PARK_SECS} s; upgrade control");
+                    return Meaning::Park;
+                }
+                Err(error) => unreadable(LetterKind::Poison, "unreadable_journal", &error, message, now),
+            },
+            Source::Dead => match wire::decode::<DeadMessage>(body) {
+                Ok(dead) => Entry::Dead(dead),
+                Err(error @ WireError::UnknownSchema(_)) => {
+                    self.metrics.unknown_schema();
+                    unreadable(LetterKind::Dead, "unknown_schema", &error, message, now)
+                }
+                Err(error) => unreadable(LetterKind::Poison, "unreadable_dead", &error, message, now),
+            },
+            Source::Poison => match wire::decode::<DeliveryMessage>(body) {
+                Ok(poison) => Entry::Poison { message: poison, detail: why_poison(message), at: now },
+                Err(error @ WireError::UnknownSchema(_)) => {
+                    self.metrics.unknown_schema();
+                    unreadable(LetterKind::Poison, "unknown_schema", &error, message, now)
+                }
+                Err(error) => unreadable(LetterKind::Poison, "unreadable", &error, message, now),
+            },
+            Source::Invalid => Entry::Letter(self.invalid(message, now).await),
+        })
+    }
+
+    /// A message that is no event, as the router found it.
+    async fn invalid(&self, message: &Incoming, now: Timestamp) -> Letter {
+        let header = |name: &str| message.header_str(name).unwrap_or_default().to_owned();
+        let (key, event_id) = (header("tenant"), header("event-id"));
+        // What no tenant owns is shown to the default tenant; the detail names the routing key.
+        let known = match TenantId::parse(&key) {
+            Ok(tenant) => self.store.tenant(tenant.as_str()).await.ok().flatten().map(|tenant| tenant.id),
+            Err(_) => None,
+        };
+        let mut letter = Letter::unreadable(LetterKind::Invalid, &header("reason"), header("detail"), &event_id, message.body(), now);
+        if !event_id.is_empty() {
+            letter.id = letter_id("invalid", &[&key, &event_id]);
+        }
+        if let Some(tenant) = known {
+            letter.tenant = tenant;
+        }
+        letter.event_id = event_id;
+        letter.content_type = header("original-content-type");
+        if let Some(ms) = message.header_i64("received-at") {
+            letter.at = Timestamp::from_millis(ms);
+        }
+        letter
+    }
+}
+
+fn unreadable(kind: LetterKind, reason: &str, error: &WireError, message: &Incoming, now: Timestamp) -> Entry {
+    let name = message.message_id().unwrap_or_default();
+    let detail = format!("{error}; {}", why_poison(message));
+    let mut letter = Letter::unreadable(kind, reason, detail, name, message.body(), now);
+    letter.content_type = message.content_type().unwrap_or_default().to_owned();
+    // Upstream's own message that killed routers.
+    if message.header_str("x-first-death-queue").is_some_and(|queue| queue.ends_with(".events")) {
+        letter.reason = "event".into();
+        letter.event_id = name.to_owned();
+        if let Ok(tenant) = TenantId::parse(message.routing_key()) {
+            letter.tenant = tenant.to_string();
+        }
+    }
+    Entry::Letter(letter)
+}
+
+/// What the message itself says of why it is here.
+fn why_poison(message: &Incoming) -> String {
+    if let Some(reason) = message.header_str("reason") {
+        return reason.chars().take(300).collect();
+    }
+    match (message.header_str("x-first-death-queue"), message.header_str("x-first-death-reason")) {
+        (Some(queue), Some(reason)) => format!("the broker gave it up in {queue}: {reason}"),
+        _ => format!("it came by way of the exchange {:?} with key {:?}", message.exchange(), message.routing_key()),
+    }
+}

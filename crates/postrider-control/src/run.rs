@@ -1,0 +1,172 @@
+//! Control as a whole: what it starts, and in which order it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use postrider_broker::{BrokerError, Readiness, Session, Settings, supervise};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::books::Bookkeeper;
+use crate::config::{Config, Listen};
+use crate::link::{Broker, Link};
+use crate::metrics::Metrics;
+use crate::publisher::OutboxPublisher;
+use crate::recorder::{Activity, Recorder};
+use crate::release;
+use crate::store::{Store, StoreError};
+
+/// Why control could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The socket of the API.
+    #[error("the API cannot listen on {address}: {cause}; set POSTRIDER_LISTEN to a free address")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// The metrics.
+    #[error("the metrics of control cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Runs control until `shutdown`.
+///
+/// The API answers from the start, also while the broker cannot be reached: then it reads, and refuses events. The
+/// parts of `readiness` are `store`, `api`, `broker` and `config` (a snapshot of the configuration was written).
+///
+/// # Errors
+/// [`Error`] when control cannot start.
+pub async fn run(
+    config: Config,
+    registry: &Registry,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let metrics = Metrics::register(registry)?;
+    let broker_metrics = postrider_broker::Metrics::register(registry, config.broker.role)?;
+    for part in ["store", "api", "broker", "config"] {
+        readiness.set(part, Err("starting".into()));
+    }
+    let store = Arc::new(Store::open(&config.store_url, &config.master_key).await?);
+    metrics.store_up(true);
+    readiness.set("store", Ok(()));
+    let listener = bind(config.listen).await?;
+
+    let link = Arc::new(Link::new(config.broker.names()));
+    let activity = Activity::new();
+    let broker: Arc<dyn Broker> = link.clone();
+    let books = Arc::new(Bookkeeper::new(store.clone(), broker.clone(), activity.clone(), metrics.clone()));
+    let api = Api {
+        store: store.clone(),
+        broker,
+        books: books.clone(),
+        metrics: metrics.clone(),
+        key: config.master_key,
+        token: config.admin_token,
+        egress: config.egress,
+        https_only: config.https_only,
+        in_progress: api::InProgress::default(),
+        bodies: api::Bodies::default(),
+    };
+    let recorder = Recorder {
+        store: store.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        activity: activity.clone(),
+    };
+    let publisher = OutboxPublisher {
+        store: store.clone(),
+        link: link.clone(),
+        metrics,
+        readiness: readiness.clone(),
+        activity,
+    };
+    let work = Work { settings: &config.broker, metrics: &broker_metrics, link: &link, recorder, publisher };
+    readiness.set("api", Ok(()));
+    tokio::join!(
+        api::serve(listener, api, shutdown.clone()),
+        supervise(&readiness, &shutdown, || work.session(&readiness, &shutdown)),
+        books.run(&shutdown),
+        release::release(&store, &shutdown),
+        release::upkeep(&store, &shutdown),
+    );
+    store.close().await;
+    Ok(())
+}
+
+async fn bind(listen: Listen) -> Result<tokio::net::TcpListener, Error> {
+    match listen {
+        Listen::Bound(listener) => Ok(listener),
+        Listen::Address(address) => {
+            let failed = |cause| Error::Listen { address: SocketAddr::to_string(&address), cause };
+            tokio::net::TcpListener::bind(address).await.map_err(failed)
+        }
+    }
+}
+
+/// What is done over a session.
+struct Work<'a> {
+    settings: &'a Settings,
+    metrics: &'a postrider_broker::Metrics,
+    link: &'a Link,
+    recorder: Recorder,
+    publisher: OutboxPublisher,
+}
+
+impl Work<'_> {
+    /// One session, from its opening to its end.
+    async fn session(&self, readiness: &Readiness, shutdown: &CancellationToken) -> Result<(), BrokerError> {
+        let session = tokio::select! {
+            session = Session::open(self.settings, self.metrics) => Arc::new(session?),
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        self.link.over(Some(session.clone()));
+        readiness.set("broker", Ok(()));
+        // Whoever ends first ends the others: they finish what they hold.
+        let stop = shutdown.child_token();
+        let recording = async {
+            let ended = self.recorder.run(&session, &stop).await;
+            stop.cancel();
+            ended
+        };
+        let publishing = async {
+            let ended = self.publisher.run(&session, &stop).await;
+            stop.cancel();
+            ended
+        };
+        let losing = async {
+            tokio::select! {
+                () = session.lost() => {
+                    stop.cancel();
+                    Err(BrokerError::Lost)
+                }
+                () = stop.cancelled() => Ok(()),
+            }
+        };
+        let (recorded, published, lost) = tokio::join!(recording, publishing, losing);
+        self.link.over(None);
+        if let Some(session) = Arc::into_inner(session) {
+            session.close().await;
+        }
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        // The more telling of the errors: `Lost` is often only what the other one caused.
+        let mut error = BrokerError::Lost;
+        for ended in [lost, recorded, published] {
+            if let Err(told) = ended
+                && !matches!(told, BrokerError::Lost)
+            {
+                error = told;
+            }
+        }
+        Err(error)
+    }
+}

@@ -1,0 +1,135 @@
+//! Dead letters.
+
+use postrider_core::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::{Change, Store, StoreError, small, time};
+
+/// A dead letter as it is stored; its body only where one was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadLetterRow {
+    pub seq: i64,
+    pub id: String,
+    pub kind: String,
+    pub tenant: String,
+    pub reason: String,
+    pub detail: String,
+    pub class: String,
+    /// Empty when it is no delivery.
+    pub delivery: String,
+    pub series: u32,
+    pub webhook: String,
+    pub event_id: String,
+    pub event_type: String,
+    pub content_type: String,
+    pub body: Option<Vec<u8>>,
+    pub at: Timestamp,
+    pub resolved_at: Option<Timestamp>,
+    pub resolution: String,
+}
+
+/// Which dead letters to list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeadLetterFilter {
+    pub tenant: String,
+    pub kind: Option<String>,
+    pub reason: Option<String>,
+    pub resolved: Option<bool>,
+}
+
+fn letter_of(row: &SqliteRow) -> Result<DeadLetterRow, sqlx::Error> {
+    Ok(DeadLetterRow {
+        seq: row.try_get("seq")?,
+        id: row.try_get("id")?,
+        kind: row.try_get("kind")?,
+        tenant: row.try_get("tenant")?,
+        reason: row.try_get("reason")?,
+        detail: row.try_get("detail")?,
+        class: row.try_get("class")?,
+        delivery: row.try_get("delivery")?,
+        series: small(row.try_get("series")?),
+        webhook: row.try_get("webhook")?,
+        event_id: row.try_get("event_id")?,
+        event_type: row.try_get("event_type")?,
+        content_type: row.try_get("content_type")?,
+        body: row.try_get("body")?,
+        at: Timestamp::from_millis(row.try_get("at")?),
+        resolved_at: time(row.try_get("resolved_at")?),
+        resolution: row.try_get("resolution")?,
+    })
+}
+
+const ONE: &str = "SELECT * FROM dead_letters WHERE tenant = $1 AND id = $2";
+
+impl Store {
+    /// One dead letter, with its body.
+    pub(crate) async fn dead_letter(&self, tenant: &str, id: &str) -> Result<Option<DeadLetterRow>, StoreError> {
+        let row = sqlx::query(ONE).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
+        Ok(row.as_ref().map(letter_of).transpose()?)
+    }
+
+    /// Dead letters, newest first, before `before`; without bodies.
+    pub(crate) async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterRow>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT seq, id, kind, tenant, reason, detail, class, delivery, series, webhook, event_id, event_type,
+             content_type, NULL AS body, at, resolved_at, resolution FROM dead_letters WHERE tenant = ",
+        );
+        query.push_bind(&filter.tenant);
+        if let Some(kind) = &filter.kind {
+            query.push(" AND kind = ").push_bind(kind);
+        }
+        if let Some(reason) = &filter.reason {
+            query.push(" AND reason = ").push_bind(reason);
+        }
+        match filter.resolved {
+            Some(true) => {
+                query.push(" AND resolved_at IS NOT NULL");
+            }
+            Some(false) => {
+                query.push(" AND resolved_at IS NULL");
+            }
+            None => {}
+        }
+        if let Some(before) = before {
+            query.push(" AND seq < ").push_bind(before);
+        }
+        query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(limit));
+        let rows = query.build().fetch_all(&self.readers).await?;
+        Ok(rows.iter().map(letter_of).collect::<Result<_, _>>()?)
+    }
+}
+
+impl Change<'_> {
+    /// One dead letter, as this change sees it.
+    pub(crate) async fn dead_letter(&mut self, tenant: &str, id: &str) -> Result<Option<DeadLetterRow>, StoreError> {
+        let row = sqlx::query(ONE).bind(tenant).bind(id).fetch_optional(&mut *self.tx).await?;
+        Ok(row.as_ref().map(letter_of).transpose()?)
+    }
+
+    /// Says that nobody needs to care any more. One that is resolved already stays as it is.
+    pub(crate) async fn resolve_dead_letter(
+        &mut self,
+        tenant: &str,
+        id: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Option<DeadLetterRow>, StoreError> {
+        sqlx::query(
+            "UPDATE dead_letters SET resolved_at = $3, resolution = $4
+             WHERE tenant = $1 AND id = $2 AND resolved_at IS NULL",
+        )
+        .bind(tenant)
+        .bind(id)
+        .bind(now.as_millis())
+        .bind(reason)
+        .execute(&mut *self.tx)
+        .await?;
+        self.dead_letter(tenant, id).await
+    }
+}

@@ -1,0 +1,379 @@
+//! Deliveries, their series and attempts; redelivering, and releasing what is held.
+
+use std::sync::Arc;
+
+use postrider_core::wire::DeliveryRecord;
+use postrider_core::{DeliveryId, Timestamp, WebhookId};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::events::read_body;
+use super::{Change, Store, StoreError, small, time, unsigned};
+
+/// Series and attempts that are shown with one delivery, the newest.
+const MOST_SERIES: i64 = 100;
+const MOST_ATTEMPTS: i64 = 1000;
+
+/// A delivery with a summary of its latest series.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryRow {
+    pub seq: i64,
+    pub id: String,
+    pub webhook: String,
+    pub tenant: String,
+    pub event_id: String,
+    pub event_type: String,
+    pub series: u32,
+    pub state: String,
+    pub held: bool,
+    pub reason: String,
+    pub attempts: u32,
+    pub next_at: Option<Timestamp>,
+    pub last_class: String,
+    pub last_status: Option<i64>,
+    pub last_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// One run of attempts.
+#[derive(Clone, Debug)]
+pub(crate) struct SeriesRow {
+    pub series: u32,
+    pub state: String,
+    pub held: bool,
+    pub reason: String,
+    pub next_at: Option<Timestamp>,
+    pub born_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptRow {
+    pub n: u32,
+    pub at: Timestamp,
+    pub duration_ms: u64,
+    pub url: String,
+    pub class: String,
+    pub status: Option<i64>,
+    pub error: Option<String>,
+    pub response_body: Option<String>,
+    pub response_headers: Vec<(String, String)>,
+    pub next_at: Option<Timestamp>,
+    pub worker: String,
+}
+
+/// A delivery with everything.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryDetail {
+    pub row: DeliveryRow,
+    pub series: Vec<SeriesRow>,
+}
+
+/// Which deliveries to list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeliveryFilter {
+    pub tenant: String,
+    /// A state; `held` means those pending ones that are held.
+    pub state: Option<String>,
+    pub webhook: Option<String>,
+    pub event: Option<String>,
+    pub event_type: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// A delivery that is made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Redelivered {
+    pub id: String,
+    pub series: u32,
+}
+
+/// Why a delivery cannot be made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RedeliverRefused {
+    /// There is no such delivery.
+    Unknown,
+    /// It is still under way.
+    NotFinal {
+        /// When its next attempt is due, if that is known.
+        next_at: Option<Timestamp>,
+        /// It waits for its webhook to be resumed.
+        held: bool,
+    },
+    /// Its webhook was deleted.
+    WebhookDeleted,
+    /// The body of its event was removed.
+    BodyGone,
+}
+
+pub(super) fn delivery_of(row: &SqliteRow) -> Result<DeliveryRow, sqlx::Error> {
+    Ok(DeliveryRow {
+        seq: row.try_get("seq")?,
+        id: row.try_get("id")?,
+        webhook: row.try_get("webhook")?,
+        tenant: row.try_get("tenant")?,
+        event_id: row.try_get("event_id")?,
+        event_type: row.try_get("event_type")?,
+        series: small(row.try_get("series")?),
+        state: row.try_get("state")?,
+        held: row.try_get("held")?,
+        reason: row.try_get("reason")?,
+        attempts: small(row.try_get("attempts")?),
+        next_at: time(row.try_get("next_at")?),
+        last_class: row.try_get("last_class")?,
+        last_status: row.try_get("last_status")?,
+        last_at: time(row.try_get("last_at")?),
+        created_at: Timestamp::from_millis(row.try_get("created_at")?),
+        updated_at: Timestamp::from_millis(row.try_get("updated_at")?),
+    })
+}
+
+impl Store {
+    /// Deliveries, newest first, before `before`.
+    pub(crate) async fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryRow>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT d.* FROM deliveries d WHERE d.tenant = ");
+        query.push_bind(&filter.tenant);
+        match filter.state.as_deref() {
+            Some("held") => {
+                query.push(" AND d.held = 1");
+            }
+            Some(state) => {
+                query.push(" AND d.state = ").push_bind(state);
+            }
+            None => {}
+        }
+        if let Some(webhook) = &filter.webhook {
+            query.push(" AND d.webhook = ").push_bind(webhook);
+        }
+        if let Some(event) = &filter.event {
+            query
+                .push(" AND d.event = (SELECT e.seq FROM events e WHERE e.tenant = ")
+                .push_bind(&filter.tenant)
+                .push(" AND e.id = ")
+                .push_bind(event)
+                .push(")");
+        }
+        if let Some(event_type) = &filter.event_type {
+            query.push(" AND d.event_type = ").push_bind(event_type);
+        }
+        if let Some(since) = filter.since {
+            query.push(" AND d.created_at >= ").push_bind(since.as_millis());
+        }
+        if let Some(until) = filter.until {
+            query.push(" AND d.created_at < ").push_bind(until.as_millis());
+        }
+        if let Some(before) = before {
+            query.push(" AND d.seq < ").push_bind(before);
+        }
+        query.push(" ORDER BY d.seq DESC LIMIT ").push_bind(i64::from(limit));
+        let rows = query.build().fetch_all(&self.readers).await?;
+        Ok(rows.iter().map(delivery_of).collect::<Result<_, _>>()?)
+    }
+
+    /// One delivery with its series and attempts.
+    pub(crate) async fn delivery(&self, tenant: &str, id: &str) -> Result<Option<DeliveryDetail>, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        let row = sqlx::query("SELECT * FROM deliveries WHERE tenant = $1 AND id = $2")
+            .bind(tenant)
+            .bind(id)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let series = sqlx::query("SELECT * FROM series WHERE delivery = $1 ORDER BY series DESC LIMIT $2")
+            .bind(id)
+            .bind(MOST_SERIES)
+            .fetch_all(&mut *tx)
+            .await?;
+        let attempts = sqlx::query("SELECT * FROM attempts WHERE delivery = $1 ORDER BY series DESC, n DESC LIMIT $2")
+            .bind(id)
+            .bind(MOST_ATTEMPTS)
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut detail = DeliveryDetail { row: delivery_of(&row)?, series: Vec::with_capacity(series.len()) };
+        for row in series.iter().rev() {
+            detail.series.push(SeriesRow {
+                series: small(row.try_get("series")?),
+                state: row.try_get("state")?,
+                held: row.try_get("held")?,
+                reason: row.try_get("reason")?,
+                next_at: time(row.try_get("next_at")?),
+                born_at: Timestamp::from_millis(row.try_get("born_at")?),
+                ended_at: time(row.try_get("ended_at")?),
+                attempts: Vec::new(),
+            });
+        }
+        for row in attempts.iter().rev() {
+            let series = small(row.try_get("series")?);
+            let Some(series) = detail.series.iter_mut().find(|known| known.series == series) else { continue };
+            series.attempts.push(attempt_of(row)?);
+        }
+        Ok(Some(detail))
+    }
+
+    /// Webhooks that have held deliveries and are not paused any more.
+    pub(crate) async fn webhooks_to_release(&self) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT w.id FROM webhooks w WHERE w.state <> 'paused'
+             AND EXISTS (SELECT 1 FROM deliveries d WHERE d.webhook = w.id AND d.held = 1) LIMIT 1000",
+        )
+        .fetch_all(&self.readers)
+        .await?)
+    }
+}
+
+fn attempt_of(row: &SqliteRow) -> Result<AttemptRow, StoreError> {
+    let headers: String = row.try_get("response_headers")?;
+    Ok(AttemptRow {
+        n: small(row.try_get("n")?),
+        at: Timestamp::from_millis(row.try_get("at")?),
+        duration_ms: unsigned(row.try_get("duration_ms")?),
+        url: row.try_get("url")?,
+        class: row.try_get("class")?,
+        status: row.try_get("status")?,
+        error: row.try_get("error")?,
+        response_body: row.try_get("response_body")?,
+        response_headers: serde_json::from_str(&headers).unwrap_or_default(),
+        next_at: time(row.try_get("next_at")?),
+        worker: row.try_get("worker")?,
+    })
+}
+
+impl Change<'_> {
+    /// Makes a delivery again: a new series, owed and pending, with the body from the store.
+    pub(crate) async fn redeliver(
+        &mut self,
+        tenant: &str,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Result<Redelivered, RedeliverRefused>, StoreError> {
+        let row = sqlx::query(
+            "SELECT d.webhook, d.event, d.series, d.state, d.held, d.next_at, w.revision, w.deleted_at, b.record
+             FROM deliveries d LEFT JOIN webhooks w ON w.id = d.webhook LEFT JOIN bodies b ON b.event = d.event
+             WHERE d.tenant = $1 AND d.id = $2",
+        )
+        .bind(tenant)
+        .bind(id)
+        .fetch_optional(&mut *self.tx)
+        .await?;
+        let Some(row) = row else { return Ok(Err(RedeliverRefused::Unknown)) };
+        if row.try_get::<String, _>("state")? == "pending" {
+            let next_at = time(row.try_get("next_at")?);
+            return Ok(Err(RedeliverRefused::NotFinal { next_at, held: row.try_get("held")? }));
+        }
+        let revision: Option<i64> = row.try_get("revision")?;
+        let Some(revision) = revision.filter(|_| row.try_get::<Option<i64>, _>("deleted_at").ok().flatten().is_none())
+        else {
+            return Ok(Err(RedeliverRefused::WebhookDeleted));
+        };
+        let Some(body) = row.try_get::<Option<Vec<u8>>, _>("record")? else {
+            return Ok(Err(RedeliverRefused::BodyGone));
+        };
+        let series = small(row.try_get("series")?) + 1;
+        sqlx::query(
+            "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged,
+             born_at, seen_at) VALUES ($1, $2, 1, 'pending', 0, 0, 0, '', 0, 0, $3, $3)",
+        )
+        .bind(id)
+        .bind(i64::from(series))
+        .bind(now.as_millis())
+        .execute(&mut *self.tx)
+        .await?;
+        sqlx::query(
+            "UPDATE deliveries SET series = $2, state = 'pending', held = 0, reason = '', attempts = 0, next_at = NULL,
+             updated_at = $3 WHERE id = $1",
+        )
+        .bind(id)
+        .bind(i64::from(series))
+        .bind(now.as_millis())
+        .execute(&mut *self.tx)
+        .await?;
+        // The other side of the books: one more series is owed.
+        sqlx::query("UPDATE events SET owed = owed + 1 WHERE seq = $1")
+            .bind(row.try_get::<Option<i64>, _>("event")?)
+            .execute(&mut *self.tx)
+            .await?;
+        let delivery = DeliveryRecord {
+            id: DeliveryId::from_trusted(id),
+            webhook: WebhookId::from_trusted(row.try_get::<String, _>("webhook")?),
+            revision: unsigned(revision),
+            epoch: self.store.epoch().clone(),
+            series,
+            attempt: 1,
+            born: now,
+            due: None,
+            crashes: 0,
+            unknown_since: None,
+        };
+        self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
+        Ok(Ok(Redelivered { id: id.to_owned(), series }))
+    }
+
+    /// Sends on what is held for a webhook that is not paused any more: the same series with its next attempt, oldest
+    /// first, at most `limit`. Returns how many were held.
+    pub(crate) async fn release(&mut self, webhook: &str, limit: u32, now: Timestamp) -> Result<u64, StoreError> {
+        let rows = sqlx::query(
+            "SELECT d.id, d.series, s.held_attempt, s.born_at, w.revision, b.record
+             FROM deliveries d
+             JOIN webhooks w ON w.id = d.webhook AND w.state <> 'paused'
+             JOIN series s ON s.delivery = d.id AND s.series = d.series
+             LEFT JOIN bodies b ON b.event = d.event
+             WHERE d.webhook = $1 AND d.held = 1 ORDER BY d.seq LIMIT $2",
+        )
+        .bind(webhook)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.tx)
+        .await?;
+        let mut released = 0;
+        for row in rows {
+            let id: String = row.try_get("id")?;
+            let series: i64 = row.try_get("series")?;
+            released += 1;
+            let Some(body) = row.try_get::<Option<Vec<u8>>, _>("record")? else {
+                self.give_up_held(&id, series, now).await?;
+                continue;
+            };
+            for sql in [
+                "UPDATE series SET held = 0 WHERE delivery = $1 AND series = $2",
+                "UPDATE deliveries SET held = 0 WHERE id = $1 AND series = $2",
+            ] {
+                sqlx::query(sql).bind(&id).bind(series).execute(&mut *self.tx).await?;
+            }
+            let delivery = DeliveryRecord {
+                id: DeliveryId::from_trusted(id),
+                webhook: WebhookId::from_trusted(webhook),
+                revision: unsigned(row.try_get("revision")?),
+                epoch: self.store.epoch().clone(),
+                series: small(series),
+                attempt: small(row.try_get("held_attempt")?).max(1),
+                born: Timestamp::from_millis(row.try_get("born_at")?),
+                due: None,
+                crashes: 0,
+                unknown_since: None,
+            };
+            self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
+        }
+        Ok(released)
+    }
+
+    /// Nothing can be sent without a body.
+    async fn give_up_held(&mut self, id: &str, series: i64, now: Timestamp) -> Result<(), StoreError> {
+        for sql in [
+            "UPDATE series SET held = 0, state = 'dead', reason = 'body_gone', ended_at = $3
+             WHERE delivery = $1 AND series = $2",
+            "UPDATE deliveries SET held = 0, state = 'dead', reason = 'body_gone', updated_at = $3
+             WHERE id = $1 AND series = $2",
+        ] {
+            sqlx::query(sql).bind(id).bind(series).bind(now.as_millis()).execute(&mut *self.tx).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! The store: everything that control remembers. All SQL is here.
+//!
+//! SQLite with a write-ahead log and `synchronous=FULL`: what a commit says is on disk. One connection writes, a few
+//! read; one process has the store at a time, held by a lock file. The SQL is plain, so that another database can take
+//! its place behind the same methods.
+
+mod books;
+mod dead_letters;
+mod deliveries;
+mod error;
+mod events;
+mod idempotency;
+mod ledger;
+mod outbox;
+mod record;
+mod tenants;
+mod upkeep;
+mod webhooks;
+
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_core::seal::MasterKey;
+use postrider_core::{Epoch, Timestamp};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Sqlite, SqlitePool, Transaction};
+use tokio::sync::Notify;
+
+pub(crate) use books::Books;
+pub(crate) use dead_letters::{DeadLetterFilter, DeadLetterRow};
+pub(crate) use deliveries::{
+    AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow,
+};
+pub use error::StoreError;
+pub(crate) use events::{EventFilter, EventRow};
+pub(crate) use idempotency::KeptAnswer;
+pub(crate) use ledger::letter_id;
+pub(crate) use outbox::{OutboxKind, OutboxRow};
+pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
+pub(crate) use tenants::{TenantRefused, TenantRow};
+pub(crate) use webhooks::{WebhookFilter, WebhookRow};
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// How long to wait for a connection, and for a lock of the database.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that only read.
+const READERS: u32 = 4;
+
+/// Everything that control remembers.
+#[derive(Debug)]
+pub(crate) struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    epoch: Epoch,
+    wake: Wake,
+    _lock: File,
+}
+
+/// Tells tasks that there is something new for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wake {
+    /// The outbox has rows.
+    pub outbox: Arc<Notify>,
+    /// A webhook changed its state, or a series was held.
+    pub release: Arc<Notify>,
+}
+
+impl Store {
+    /// Opens the store at `sqlite:PATH`, makes it when it is not there, and brings it to this release's schema.
+    ///
+    /// # Errors
+    /// [`StoreError`] with what to do.
+    pub(crate) async fn open(address: &str, key: &MasterKey) -> Result<Self, StoreError> {
+        let path = path_of(address)?;
+        let lock = make_files(&path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE)
+            .pragma("cache_size", "-32768")
+            .disable_statement_logging();
+        let pool = |most| {
+            PoolOptions::<Sqlite>::new()
+                .max_connections(most)
+                .acquire_timeout(PATIENCE)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        migrate(&writer).await?;
+        let epoch = begin(&writer, key).await?;
+        let readers = pool(READERS).connect_with(options.read_only(true)).await?;
+        Ok(Self { writer, readers, epoch, wake: Wake::default(), _lock: lock })
+    }
+
+    /// Which store this is: random, made with it.
+    pub(crate) fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// What tells tasks that there is something new.
+    pub(crate) fn wake(&self) -> Wake {
+        self.wake.clone()
+    }
+
+    /// The newest change of the configuration.
+    pub(crate) async fn revision(&self) -> Result<u64, StoreError> {
+        let n: i64 =
+            sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'").fetch_one(&self.readers).await?;
+        Ok(unsigned(n))
+    }
+
+    /// Begins a change: nothing of it is true until it is committed.
+    pub(crate) async fn change(&self) -> Result<Change<'_>, StoreError> {
+        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Change { tx, store: self, for_outbox: false, for_release: false })
+    }
+
+    /// Whether the store answers: reads something small.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        self.revision().await.map(|_| ())
+    }
+
+    /// Finishes what is under way and closes the files.
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// A change under way, in one transaction. Dropping it undoes it.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    tx: Transaction<'static, Sqlite>,
+    store: &'a Store,
+    for_outbox: bool,
+    for_release: bool,
+}
+
+impl Change<'_> {
+    /// Makes it true, all of it at once.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await?;
+        if self.for_outbox {
+            self.store.wake.outbox.notify_one();
+        }
+        if self.for_release {
+            self.store.wake.release.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The revision of this change: one more than the newest.
+    async fn next_revision(&mut self) -> Result<u64, StoreError> {
+        let n: i64 = sqlx::query_scalar("UPDATE counters SET n = n + 1 WHERE name = 'revision' RETURNING n")
+            .fetch_one(&mut *self.tx)
+            .await?;
+        Ok(unsigned(n))
+    }
+}
+
+/// The path in `sqlite:PATH`.
+fn path_of(address: &str) -> Result<PathBuf, StoreError> {
+    let bad = || StoreError::Address(address.split('@').next_back().unwrap_or_default().chars().take(128).collect());
+    if address.starts_with("postgres:") || address.starts_with("postgresql:") {
+        return Err(StoreError::Postgres);
+    }
+    let path = address.strip_prefix("sqlite:").ok_or_else(bad)?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.starts_with(':') || path.contains('?') {
+        return Err(bad());
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// Makes directory and file where they are missing, readable for this user alone, and takes the lock.
+fn make_files(path: &Path) -> Result<File, StoreError> {
+    let failed = |cause| StoreError::File { path: path.to_owned(), cause };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+    }
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let open = |path: &Path| File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let lock = open(Path::new(&lock_path)).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+        Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
+    }
+    // The log and its index get the mode of the file that they belong to.
+    open(path).map_err(failed)?;
+    Ok(lock)
+}
+
+async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
+    match MIGRATIONS.run(writer).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(store)) => {
+            let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+            Err(StoreError::Newer { store, known })
+        }
+        Err(MigrateError::ExecuteMigration(error, _)) => Err(error.into()),
+        Err(other) => Err(StoreError::Damaged(other.to_string())),
+    }
+}
+
+/// Gives a new store its epoch and its first tenant, and checks that the master key is the one it was made with.
+async fn begin(writer: &SqlitePool, key: &MasterKey) -> Result<Epoch, StoreError> {
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let meta = |name: &'static str| sqlx::query_scalar::<_, String>("SELECT value FROM meta WHERE name = $1").bind(name);
+    let given = key.fingerprint();
+    if let Some(epoch) = meta("epoch").fetch_optional(&mut *tx).await? {
+        let store = meta("master_key").fetch_optional(&mut *tx).await?.unwrap_or_default();
+        if store != given {
+            return Err(StoreError::OtherKey { store, given });
+        }
+        return Ok(Epoch::from_trusted(epoch));
+    }
+    let epoch = format!("ep_{}", uuid::Uuid::now_v7().simple());
+    for (name, value) in [("epoch", &epoch), ("master_key", &given)] {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)").bind(name).bind(value).execute(&mut *tx).await?;
+    }
+    for (name, n) in [
+        ("revision", 1),
+        ("event_seq", 0),
+        ("delivery_seq", 0),
+        ("letter_seq", 0),
+        ("repeated_facts", 0),
+        ("late_finals", 0),
+        ("duplicates", 0),
+    ] {
+        sqlx::query("INSERT INTO counters (name, n) VALUES ($1, $2)").bind(name).bind(n).execute(&mut *tx).await?;
+    }
+    sqlx::query("INSERT INTO tenants (id, revision, created_at) VALUES ('default', 1, $1)")
+        .bind(postrider_broker::now().as_millis())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(Epoch::from_trusted(epoch))
+}
+
+/// What the database keeps as a signed number and is never negative.
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+/// The same for small numbers.
+fn small(n: i64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn time(ms: Option<i64>) -> Option<Timestamp> {
+    ms.map(Timestamp::from_millis)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn key(byte: u8) -> MasterKey {
+        use base64::Engine as _;
+        let mut bytes = [7; 32];
+        bytes[0] = byte;
+        MasterKey::parse(&base64::engine::general_purpose::STANDARD.encode(bytes)).unwrap()
+    }
+
+    pub(crate) struct TestStore {
+        pub(crate) store: Store,
+        pub(crate) dir: tempfile::TempDir,
+    }
+
+    impl TestStore {
+        pub(crate) async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(&address(&dir), &key(1)).await.unwrap();
+            Self { store, dir }
+        }
+
+        pub(crate) async fn reopen(self) -> Self {
+            self.store.close().await;
+            drop(self.store);
+            let store = Store::open(&address(&self.dir), &key(1)).await.unwrap();
+            Self { store, dir: self.dir }
+        }
+
+        /// Changes the store behind its back.
+        pub(crate) async fn execute(&self, sql: &'static str) {
+            sqlx::query(sql).execute(&self.store.writer).await.unwrap();
+        }
+    }
+
+    fn address(dir: &tempfile::TempDir) -> String {
+        format!("sqlite:{}/state/postrider.db", dir.path().display())
+    }
+
+    #[tokio::test]
+    async fn a_new_store_is_private_and_has_the_default_tenant() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let t = TestStore::new().await;
+        assert_eq!(t.store.revision().await.unwrap(), 1);
+        assert!(t.store.tenant("default").await.unwrap().is_some());
+        let epoch = t.store.epoch().clone();
+        for name in ["", "-wal", "-shm", ".lock"] {
+            let path = t.dir.path().join(format!("state/postrider.db{name}"));
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+        }
+        assert_eq!(t.reopen().await.store.epoch(), &epoch);
+    }
+
+    #[tokio::test]
+    async fn a_second_control_is_refused() {
+        let t = TestStore::new().await;
+        let refused = Store::open(&address(&t.dir), &key(1)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn another_master_key_is_refused_naming_both() {
+        let TestStore { store, dir } = TestStore::new().await;
+        store.close().await;
+        drop(store);
+        let refused = Store::open(&address(&dir), &key(2)).await.unwrap_err().to_string();
+        assert!(refused.contains(&key(1).fingerprint()) && refused.contains(&key(2).fingerprint()), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_store_of_a_newer_release_is_refused() {
+        let t = TestStore::new().await;
+        t.execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9000, 'later', 1, x'00', 0)",
+        )
+        .await;
+        let TestStore { store, dir } = t;
+        store.close().await;
+        drop(store);
+        let refused = Store::open(&address(&dir), &key(1)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Newer { store: 9000, known: 1 }), "{refused}");
+    }
+
+    #[test]
+    fn only_sqlite_addresses_are_stores() {
+        assert!(matches!(path_of("postgres://u:p@h/d"), Err(StoreError::Postgres)));
+        for bad in ["", "sqlite:", "sqlite::memory:", "/tmp/x", "mysql:x", "sqlite:x?mode=ro"] {
+            assert!(matches!(path_of(bad), Err(StoreError::Address(_))), "{bad}");
+        }
+        assert_eq!(path_of("sqlite:///a/b.db").unwrap(), PathBuf::from("/a/b.db"));
+        assert_eq!(path_of("sqlite:b.db").unwrap(), PathBuf::from("b.db"));
+    }
+}

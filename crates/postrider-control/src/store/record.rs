@@ -1,0 +1,620 @@
+//! Writing a batch of facts into the books, in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use postrider_core::books::End;
+use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage};
+use postrider_core::{DeliveryId, EventId, TenantId, Timestamp};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::ledger::{self, Delivery, Event, Fate, Last, Ledger, Series, letter_id};
+use super::{Change, Store, StoreError, signed, small, unsigned};
+
+/// Rows in one statement; times their columns this stays under the database's limit of parameters.
+const ROWS: usize = 400;
+
+/// Something for the books.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    /// Facts of a writer.
+    Journal(JournalMessage),
+    /// A delivery that was given up.
+    Dead(DeadMessage),
+    /// A message that cannot be processed.
+    Letter(Letter),
+    /// Deliveries that killed their workers, or that the broker gave up.
+    Poison {
+        /// The message.
+        message: DeliveryMessage,
+        /// What is known of the reason.
+        detail: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What a dead letter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LetterKind {
+    /// A delivery that was given up.
+    Dead,
+    /// A message that is no event.
+    Invalid,
+    /// A message that crashed its readers, or that they cannot read.
+    Poison,
+}
+
+impl LetterKind {
+    /// The word in store and API.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Invalid => "invalid",
+            Self::Poison => "poison",
+        }
+    }
+}
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub(crate) struct Letter {
+    pub id: String,
+    pub kind: LetterKind,
+    pub tenant: String,
+    pub reason: String,
+    pub detail: String,
+    pub class: String,
+    pub delivery: Option<(DeliveryId, u32)>,
+    pub webhook: String,
+    pub event_id: String,
+    pub event_type: String,
+    pub content_type: String,
+    pub body: Option<Vec<u8>>,
+    pub at: Timestamp,
+}
+
+impl Letter {
+    /// A message that cannot be read, as it is.
+    pub(crate) fn unreadable(kind: LetterKind, reason: &str, detail: String, name: &str, body: &[u8], at: Timestamp) -> Self {
+        Self {
+            id: letter_id(kind.as_str(), &[reason, name, &String::from_utf8_lossy(body)]),
+            kind,
+            tenant: TenantId::default_tenant().to_string(),
+            reason: reason.to_owned(),
+            detail,
+            class: String::new(),
+            delivery: None,
+            webhook: String::new(),
+            event_id: String::new(),
+            event_type: String::new(),
+            content_type: String::new(),
+            body: Some(body.to_vec()),
+            at,
+        }
+    }
+}
+
+/// What a batch did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// Facts and letters that were known already.
+    pub repeated: u64,
+    /// Ends of series that had ended otherwise.
+    pub late: u64,
+    /// Journal messages that came again.
+    pub repeated_messages: u64,
+    /// The time of the newest fact.
+    pub newest: Option<Timestamp>,
+}
+
+impl Store {
+    /// Writes a batch, all of it at once.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then nothing of it was written.
+    pub(crate) async fn record(&self, entries: &[Entry], now: Timestamp) -> Result<Recorded, StoreError> {
+        let mut change = self.change().await?;
+        let mut ledger = change.load(entries, now).await?;
+        for entry in entries {
+            ledger.apply(entry);
+        }
+        let resolved = ledger.resolve();
+        change.save(&ledger, &resolved, now).await?;
+        let repeated_messages = change.number_writers(entries, now).await?;
+        change.count("repeated_facts", ledger.repeated).await?;
+        change.count("late_finals", ledger.late).await?;
+        change.for_release |= ledger.held;
+        change.commit().await?;
+        Ok(Recorded { repeated: ledger.repeated, late: ledger.late, repeated_messages, newest: ledger.newest })
+    }
+}
+
+/// The keys that a batch touches.
+#[derive(Default)]
+struct Keys {
+    events: BTreeMap<TenantId, BTreeSet<EventId>>,
+    deliveries: BTreeSet<DeliveryId>,
+    /// Deliveries that an end, or a dead letter, may resolve.
+    lettered: BTreeSet<DeliveryId>,
+    letters: BTreeSet<String>,
+}
+
+impl Keys {
+    fn of(entries: &[Entry]) -> Self {
+        let mut keys = Self::default();
+        for entry in entries {
+            match entry {
+                Entry::Journal(message) => message.facts.iter().for_each(|fact| keys.fact(fact)),
+                Entry::Dead(message) => {
+                    let delivery = &message.delivery;
+                    keys.deliveries.insert(delivery.id.clone());
+                    keys.letters.insert(letter_id("dead", &[delivery.id.as_str(), &delivery.series.to_string()]));
+                }
+                Entry::Letter(letter) => {
+                    keys.letters.insert(letter.id.clone());
+                }
+                Entry::Poison { message, .. } => {
+                    for delivery in message.work.iter().flat_map(|work| &work.to) {
+                        keys.deliveries.insert(delivery.id.clone());
+                        keys.letters.insert(letter_id("poison", &[delivery.id.as_str(), &delivery.series.to_string()]));
+                    }
+                }
+            }
+        }
+        keys
+    }
+
+    fn fact(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Event(event) => {
+                self.events.entry(event.tenant.clone()).or_default().insert(event.event_id.clone());
+                if let wire::EventFate::Routed(owed) = &event.fate {
+                    self.deliveries.extend(owed.iter().map(|owed| owed.delivery.clone()));
+                }
+            }
+            Fact::Attempt(attempt) => {
+                self.deliveries.insert(attempt.delivery.clone());
+            }
+            Fact::Done(done) => {
+                self.deliveries.insert(done.delivery.clone());
+                if done.end == End::Delivered {
+                    self.lettered.insert(done.delivery.clone());
+                }
+            }
+            Fact::Held(held) => {
+                self.deliveries.insert(held.delivery.clone());
+            }
+        }
+    }
+}
+
+impl Change<'_> {
+    async fn load(&mut self, entries: &[Entry], now: Timestamp) -> Result<Ledger, StoreError> {
+        let keys = Keys::of(entries);
+        let mut ledger = Ledger {
+            now: now.as_millis(),
+            next_event: self.counter("event_seq").await?,
+            next_delivery: self.counter("delivery_seq").await?,
+            ..Ledger::default()
+        };
+        for (tenant, ids) in &keys.events {
+            for chunk in chunks(ids) {
+                self.load_events(tenant, &chunk, &mut ledger.events).await?;
+            }
+        }
+        for chunk in chunks(&keys.deliveries) {
+            self.load_deliveries(&chunk, &mut ledger.deliveries).await?;
+            let mut query = select_in(
+                "SELECT delivery, series, n, at FROM attempts WHERE delivery IN (",
+                chunk.iter().map(DeliveryId::as_str),
+            );
+            for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+                let delivery = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
+                let made = ledger.attempts.entry((delivery, small(row.try_get("series")?))).or_default();
+                made.insert(small(row.try_get("n")?), row.try_get("at")?);
+            }
+        }
+        for chunk in chunks(&keys.letters) {
+            let mut query = select_in("SELECT id FROM dead_letters WHERE id IN (", chunk.iter().map(String::as_str));
+            let known: Vec<String> = query.build_query_scalar().persistent(false).fetch_all(&mut *self.tx).await?;
+            ledger.known_letters.extend(known);
+        }
+        for chunk in chunks(&keys.lettered) {
+            let mut query = select_in(
+                "SELECT id, delivery, series FROM dead_letters WHERE resolved_at IS NULL AND delivery IN (",
+                chunk.iter().map(DeliveryId::as_str),
+            );
+            for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+                let delivery = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
+                ledger.open_letters.push((row.try_get("id")?, delivery, small(row.try_get("series")?)));
+            }
+        }
+        Ok(ledger)
+    }
+
+    async fn load_events(
+        &mut self,
+        tenant: &TenantId,
+        ids: &[EventId],
+        events: &mut HashMap<ledger::EventKey, Event>,
+    ) -> Result<(), StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT e.*, b.event AS body FROM events e LEFT JOIN bodies b ON b.event = e.seq WHERE e.tenant = ",
+        );
+        query.push_bind(tenant.as_str()).push(" AND e.id IN (");
+        push_list(&mut query, ids.iter().map(EventId::as_str));
+        for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+            let id = EventId::from_trusted(row.try_get::<String, _>("id")?);
+            let fate: String = row.try_get("fate")?;
+            let event = Event {
+                seq: row.try_get("seq")?,
+                fate: Fate::parse(&fate).ok_or_else(|| StoreError::Damaged(format!("an event's fate is {fate:?}")))?,
+                owed: small(row.try_get("owed")?),
+                event_type: row.try_get("event_type")?,
+                event_time: row.try_get("event_time")?,
+                reason: row.try_get("reason")?,
+                detail: row.try_get("detail")?,
+                accepted_at: row.try_get("accepted_at")?,
+                has_body: row.try_get::<Option<i64>, _>("body")?.is_some(),
+                body: None,
+                changed: false,
+            };
+            events.insert((tenant.clone(), id), event);
+        }
+        Ok(())
+    }
+
+    async fn load_deliveries(
+        &mut self,
+        ids: &[DeliveryId],
+        deliveries: &mut HashMap<DeliveryId, Delivery>,
+    ) -> Result<(), StoreError> {
+        let mut query = select_in("SELECT * FROM deliveries WHERE id IN (", ids.iter().map(DeliveryId::as_str));
+        for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+            let delivery = Delivery {
+                seq: row.try_get("seq")?,
+                webhook: row.try_get("webhook")?,
+                tenant: row.try_get("tenant")?,
+                event: row.try_get("event")?,
+                event_id: row.try_get("event_id")?,
+                event_type: row.try_get("event_type")?,
+                series: BTreeMap::new(),
+                last: Last {
+                    series: small(row.try_get("last_series")?),
+                    n: small(row.try_get("last_n")?),
+                    class: row.try_get("last_class")?,
+                    status: row.try_get("last_status")?,
+                    at: row.try_get("last_at")?,
+                },
+                created_at: row.try_get("created_at")?,
+                changed: false,
+            };
+            deliveries.insert(DeliveryId::from_trusted(row.try_get::<String, _>("id")?), delivery);
+        }
+        let mut query = select_in("SELECT * FROM series WHERE delivery IN (", ids.iter().map(DeliveryId::as_str));
+        for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+            let state: String = row.try_get("state")?;
+            let series = Series {
+                owed: row.try_get("owed")?,
+                end: end_of(&state)?,
+                held: row.try_get("held")?,
+                held_attempt: small(row.try_get("held_attempt")?),
+                held_at: row.try_get("held_at")?,
+                reason: row.try_get("reason")?,
+                attempts: small(row.try_get("attempts")?),
+                logged: small(row.try_get("logged")?),
+                next_at: row.try_get("next_at")?,
+                born_at: row.try_get("born_at")?,
+                ended_at: row.try_get("ended_at")?,
+                seen_at: row.try_get("seen_at")?,
+                changed: false,
+            };
+            let id = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
+            if let Some(delivery) = deliveries.get_mut(&id) {
+                delivery.series.insert(small(row.try_get("series")?), series);
+            }
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self, ledger: &Ledger, resolved: &[String], now: Timestamp) -> Result<(), StoreError> {
+        self.save_events(ledger).await?;
+        self.save_deliveries(ledger).await?;
+        self.save_attempts(ledger).await?;
+        self.save_letters(ledger, now).await?;
+        for chunk in resolved.chunks(ROWS) {
+            let mut query = QueryBuilder::<Sqlite>::new("UPDATE dead_letters SET resolution = 'delivered', resolved_at = ");
+            query.push_bind(now.as_millis()).push(" WHERE resolved_at IS NULL AND id IN (");
+            push_list(&mut query, chunk.iter().map(String::as_str));
+            query.build().persistent(false).execute(&mut *self.tx).await?;
+        }
+        self.set_counter("event_seq", ledger.next_event).await?;
+        self.set_counter("delivery_seq", ledger.next_delivery).await
+    }
+
+    async fn save_events(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
+        let changed: Vec<_> = ledger.events.iter().filter(|(_, event)| event.changed).collect();
+        for chunk in changed.chunks(ROWS) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO events (seq, tenant, id, event_type, event_time, fate, owed, reason, detail, accepted_at) ",
+            );
+            query.push_values(chunk, |mut row, ((tenant, id), event)| {
+                row.push_bind(event.seq)
+                    .push_bind(tenant.as_str())
+                    .push_bind(id.as_str())
+                    .push_bind(&event.event_type)
+                    .push_bind(&event.event_time)
+                    .push_bind(event.fate.as_str())
+                    .push_bind(i64::from(event.owed))
+                    .push_bind(&event.reason)
+                    .push_bind(&event.detail)
+                    .push_bind(event.accepted_at);
+            });
+            query.push(
+                " ON CONFLICT (tenant, id) DO UPDATE SET event_type = excluded.event_type,
+                  event_time = excluded.event_time, fate = excluded.fate, owed = excluded.owed,
+                  reason = excluded.reason, detail = excluded.detail",
+            );
+            query.build().persistent(false).execute(&mut *self.tx).await?;
+        }
+        for event in ledger.events.values() {
+            let Some(body) = &event.body else { continue };
+            sqlx::query("INSERT INTO bodies (event, record) VALUES ($1, $2) ON CONFLICT (event) DO NOTHING")
+                .bind(event.seq)
+                .bind(wire::encode(body.as_ref()))
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn save_deliveries(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
+        let changed: Vec<_> = ledger.deliveries.iter().filter(|(_, delivery)| delivery.changed).collect();
+        for chunk in changed.chunks(ROWS) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held,
+                 reason, attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at,
+                 updated_at) ",
+            );
+            query.push_values(chunk, |mut row, (id, delivery)| {
+                let latest = delivery.series.last_key_value();
+                let series = latest.map(|(_, series)| series);
+                row.push_bind(delivery.seq)
+                    .push_bind(id.as_str())
+                    .push_bind(&delivery.webhook)
+                    .push_bind(&delivery.tenant)
+                    .push_bind(delivery.event)
+                    .push_bind(&delivery.event_id)
+                    .push_bind(&delivery.event_type)
+                    .push_bind(latest.map_or(0, |(n, _)| i64::from(*n)))
+                    .push_bind(series.map_or("pending", Series::state))
+                    .push_bind(series.is_some_and(|series| series.held))
+                    .push_bind(series.map_or("", |series| series.reason.as_str()))
+                    .push_bind(series.map_or(0, |series| i64::from(series.logged)))
+                    .push_bind(series.and_then(|series| series.next_at))
+                    .push_bind(i64::from(delivery.last.series))
+                    .push_bind(i64::from(delivery.last.n))
+                    .push_bind(&delivery.last.class)
+                    .push_bind(delivery.last.status)
+                    .push_bind(delivery.last.at)
+                    .push_bind(delivery.created_at)
+                    .push_bind(ledger.now);
+            });
+            query.push(
+                " ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, event = excluded.event,
+                  event_id = excluded.event_id, event_type = excluded.event_type, series = excluded.series,
+                  state = excluded.state, held = excluded.held, reason = excluded.reason,
+                  attempts = excluded.attempts, next_at = excluded.next_at, last_series = excluded.last_series,
+                  last_n = excluded.last_n, last_class = excluded.last_class, last_status = excluded.last_status,
+                  last_at = excluded.last_at, updated_at = excluded.updated_at",
+            );
+            query.build().persistent(false).execute(&mut *self.tx).await?;
+        }
+        let changed: Vec<_> = changed
+            .iter()
+            .flat_map(|(id, delivery)| delivery.series.iter().map(move |(n, series)| (id, *n, series)))
+            .filter(|(_, _, series)| series.changed)
+            .collect();
+        for chunk in changed.chunks(ROWS) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts,
+                 logged, next_at, born_at, ended_at, seen_at) ",
+            );
+            query.push_values(chunk, |mut row, (id, n, series)| {
+                row.push_bind(id.as_str())
+                    .push_bind(i64::from(*n))
+                    .push_bind(series.owed)
+                    .push_bind(series.state())
+                    .push_bind(series.held)
+                    .push_bind(i64::from(series.held_attempt))
+                    .push_bind(series.held_at)
+                    .push_bind(&series.reason)
+                    .push_bind(i64::from(series.attempts))
+                    .push_bind(i64::from(series.logged))
+                    .push_bind(series.next_at)
+                    .push_bind(series.born_at)
+                    .push_bind(series.ended_at)
+                    .push_bind(series.seen_at);
+            });
+            query.push(
+                " ON CONFLICT (delivery, series) DO UPDATE SET owed = excluded.owed, state = excluded.state,
+                  held = excluded.held, held_attempt = excluded.held_attempt, held_at = excluded.held_at,
+                  reason = excluded.reason, attempts = excluded.attempts, logged = excluded.logged,
+                  next_at = excluded.next_at, born_at = excluded.born_at, ended_at = excluded.ended_at",
+            );
+            query.build().persistent(false).execute(&mut *self.tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_attempts(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
+        for chunk in ledger.new_attempts.chunks(ROWS) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, status, error, response_body,
+                 response_headers, next_at, worker) ",
+            );
+            query.push_values(chunk, |mut row, attempt| {
+                row.push_bind(attempt.delivery.as_str())
+                    .push_bind(i64::from(attempt.series))
+                    .push_bind(i64::from(attempt.n))
+                    .push_bind(attempt.at.as_millis())
+                    .push_bind(signed(attempt.duration_ms))
+                    .push_bind(&attempt.url)
+                    .push_bind(&attempt.class)
+                    .push_bind(attempt.status.map(i64::from))
+                    .push_bind(&attempt.error)
+                    .push_bind(&attempt.response_body)
+                    .push_bind(serde_json::to_string(&attempt.response_headers).unwrap_or_default())
+                    .push_bind(attempt.next_at.map(Timestamp::as_millis))
+                    .push_bind(&attempt.worker);
+            });
+            query.build().persistent(false).execute(&mut *self.tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_letters(&mut self, ledger: &Ledger, now: Timestamp) -> Result<(), StoreError> {
+        if ledger.new_letters.is_empty() {
+            return Ok(());
+        }
+        let mut seq = self.counter("letter_seq").await?;
+        let letters: Vec<_> = ledger.new_letters.values().collect();
+        for chunk in letters.chunks(ROWS) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO dead_letters (seq, id, kind, tenant, reason, detail, class, delivery, series, webhook,
+                 event_id, event_type, content_type, body, at, resolved_at, resolution) ",
+            );
+            query.push_values(chunk, |mut row, new| {
+                let letter = &new.letter;
+                let (delivery, series) = match &letter.delivery {
+                    Some((delivery, series)) => (delivery.as_str(), i64::from(*series)),
+                    None => ("", 0),
+                };
+                seq += 1;
+                row.push_bind(seq)
+                    .push_bind(&letter.id)
+                    .push_bind(letter.kind.as_str())
+                    .push_bind(&letter.tenant)
+                    .push_bind(&letter.reason)
+                    .push_bind(&letter.detail)
+                    .push_bind(&letter.class)
+                    .push_bind(delivery)
+                    .push_bind(series)
+                    .push_bind(&letter.webhook)
+                    .push_bind(&letter.event_id)
+                    .push_bind(&letter.event_type)
+                    .push_bind(&letter.content_type)
+                    .push_bind(&letter.body)
+                    .push_bind(letter.at.as_millis())
+                    .push_bind(new.resolved.then_some(now.as_millis()))
+                    .push_bind(if new.resolved { "delivered" } else { "" });
+            });
+            query.build().persistent(false).execute(&mut *self.tx).await?;
+        }
+        self.set_counter("letter_seq", seq).await
+    }
+
+    /// Notes which facts of each writer arrived; returns how many messages were here before.
+    async fn number_writers(&mut self, entries: &[Entry], now: Timestamp) -> Result<u64, StoreError> {
+        let mut arrived: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
+        for entry in entries {
+            if let Entry::Journal(message) = entry
+                && !message.facts.is_empty()
+            {
+                let past = message.first.saturating_add(message.facts.len() as u64);
+                arrived.entry(&message.writer).or_default().push((message.first, past));
+            }
+        }
+        let mut repeated = 0;
+        for (writer, messages) in arrived {
+            let lowest = messages.iter().map(|(first, _)| *first).min().unwrap_or(0);
+            let highest = messages.iter().map(|(_, past)| *past).max().unwrap_or(0);
+            // Only what the batch can touch: the ranges of a writer with many gaps stay in the database.
+            let known: Vec<(i64, i64)> = sqlx::query_as(
+                "SELECT first, past FROM writers WHERE writer = $1 AND first <= $2 AND past >= $3 ORDER BY first",
+            )
+            .bind(writer)
+            .bind(signed(highest))
+            .bind(signed(lowest))
+            .fetch_all(&mut *self.tx)
+            .await?;
+            let before: Vec<(u64, u64)> = known.iter().map(|(a, b)| (unsigned(*a), unsigned(*b))).collect();
+            let mut ranges = before.clone();
+            for (first, past) in messages {
+                if !ledger::add_range(&mut ranges, first, past) {
+                    repeated += 1;
+                }
+            }
+            for (first, _) in before.iter().filter(|range| !ranges.contains(range)) {
+                sqlx::query("DELETE FROM writers WHERE writer = $1 AND first = $2")
+                    .bind(writer)
+                    .bind(signed(*first))
+                    .execute(&mut *self.tx)
+                    .await?;
+            }
+            for (first, past) in ranges.iter().filter(|range| !before.contains(range)) {
+                sqlx::query("INSERT INTO writers (writer, first, past, seen_at) VALUES ($1, $2, $3, $4)")
+                    .bind(writer)
+                    .bind(signed(*first))
+                    .bind(signed(*past))
+                    .bind(now.as_millis())
+                    .execute(&mut *self.tx)
+                    .await?;
+            }
+        }
+        Ok(repeated)
+    }
+
+    async fn counter(&mut self, name: &'static str) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("SELECT n FROM counters WHERE name = $1").bind(name).fetch_one(&mut *self.tx).await?)
+    }
+
+    async fn set_counter(&mut self, name: &'static str, n: i64) -> Result<(), StoreError> {
+        sqlx::query("UPDATE counters SET n = $2 WHERE name = $1").bind(name).bind(n).execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
+    /// Adds to one of the recorder's counters.
+    pub(crate) async fn count(&mut self, name: &'static str, more: u64) -> Result<(), StoreError> {
+        if more > 0 {
+            sqlx::query("UPDATE counters SET n = n + $2 WHERE name = $1")
+                .bind(name)
+                .bind(signed(more))
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// The end that a state is; nothing for `pending`.
+pub(super) fn end_of(state: &str) -> Result<Option<End>, StoreError> {
+    match state {
+        "pending" => Ok(None),
+        "delivered" => Ok(Some(End::Delivered)),
+        "dead" => Ok(Some(End::Dead)),
+        "cancelled" => Ok(Some(End::Cancelled)),
+        "skipped" => Ok(Some(End::Skipped)),
+        other => Err(StoreError::Damaged(format!("the state of a series is {other:?}"))),
+    }
+}
+
+fn chunks<T: Clone + Ord>(set: &BTreeSet<T>) -> Vec<Vec<T>> {
+    let all: Vec<T> = set.iter().cloned().collect();
+    all.chunks(ROWS).map(<[T]>::to_vec).collect()
+}
+
+fn select_in<'a>(sql: &'static str, ids: impl Iterator<Item = &'a str>) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(sql);
+    push_list(&mut query, ids);
+    query
+}
+
+/// Values, and the bracket that closes their list.
+fn push_list<'a>(query: &mut QueryBuilder<Sqlite>, ids: impl Iterator<Item = &'a str>) {
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id.to_owned());
+    }
+    query.push(")");
+}

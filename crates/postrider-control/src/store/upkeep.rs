@@ -1,0 +1,33 @@
+//! Removing what is not needed any more.
+
+use postrider_core::Timestamp;
+
+use super::{Store, StoreError, idempotency};
+
+/// Rows removed in one transaction, so that writers do not wait long.
+const CHUNK: i64 = 2000;
+/// How long rows of the outbox stay after they were sent, for people who look.
+const SENT_MS: u64 = 3600 * 1000;
+
+impl Store {
+    /// Removes some of what is too old; `true` when there may be more.
+    pub(crate) async fn prune(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let ago = |ms: u64| now.as_millis().saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
+        let mut more = false;
+        for (sql, before) in [
+            (
+                "DELETE FROM outbox WHERE seq IN
+                 (SELECT seq FROM outbox WHERE sent_at IS NOT NULL AND sent_at < $1 ORDER BY seq LIMIT $2)",
+                ago(SENT_MS),
+            ),
+            (
+                "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE created_at < $1 LIMIT $2)",
+                ago(idempotency::KEPT_MS),
+            ),
+        ] {
+            let done = sqlx::query(sql).bind(before).bind(CHUNK).execute(&self.writer).await?;
+            more |= done.rows_affected() >= u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        }
+        Ok(more)
+    }
+}
