@@ -1,1 +1,12 @@
-//! Black-box tests of the `postrider` command.
+//! Black-box tests of the `postrider` command: real processes, a real broker, real receivers.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+#![allow(clippy::print_stderr, reason = "figures that a test measures are shown")]
+
+mod catalogue;
+mod command;
+mod kills;
+mod mutation;
+mod refusals;
+mod standalone;
+mod system;

@@ -157,7 +157,9 @@ impl Outcome {
             Self::Redirected { .. } => {
                 "Redirects are not followed; set the webhook's URL to where it points."
             }
-            Self::Gone => "The receiver answered 410: it wants no more deliveries; delete the webhook, or correct its URL.",
+            Self::Gone => {
+                "The receiver answered 410: it wants no more deliveries; delete the webhook, or correct its URL."
+            }
             Self::Unreachable(why) => why.hint(),
             Self::Blocked => {
                 "The address is private or reserved; POSTRIDER_EGRESS_ALLOW opens ranges that deliveries may reach."

@@ -51,7 +51,22 @@ impl Timestamp {
 
     /// Reads RFC 3339 with any offset; `None` when it is not.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>().ok().map(|at| Self(at.as_millisecond()))
+        // The parser also takes other forms of ISO 8601; RFC 3339 has one.
+        let bytes = text.as_bytes();
+        let separators = [(4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::")];
+        let separated = bytes.len() >= 20
+            && separators.iter().all(|(at, either)| either.contains(&bytes[*at]))
+            && bytes.iter().enumerate().all(|(at, b)| {
+                b.is_ascii_digit()
+                    || separators.iter().any(|(s, _)| *s == at)
+                    || (at >= 19 && b".+-:Zz".contains(b))
+            });
+        let zoned = text.ends_with(['Z', 'z'])
+            || (bytes.len() >= 25
+                && matches!(bytes[bytes.len() - 6], b'+' | b'-')
+                && bytes[bytes.len() - 3] == b':');
+        let parsed = if separated && zoned { text.parse::<jiff::Timestamp>().ok() } else { None };
+        parsed.map(|at| Self(at.as_millisecond()))
     }
 }
 
@@ -70,7 +85,16 @@ mod tests {
         let at = Timestamp::parse_rfc3339("2026-11-21T21:00:00.250+01:00").unwrap();
         assert_eq!(at.to_rfc3339(), "2026-11-21T20:00:00.25Z");
         assert_eq!(Timestamp::parse_rfc3339(&at.to_rfc3339()), Some(at));
-        assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
+        for other in [
+            "yesterday",
+            "20261121T200000Z",
+            "2026-11-21T20:00:00",
+            "2026-11-21 20:00:00Z",
+            "2026-11-21T20:00:00+01",
+        ] {
+            assert_eq!(Timestamp::parse_rfc3339(other), None, "{other}");
+        }
+        assert!(Timestamp::parse_rfc3339("2026-11-21t20:00:00.5-08:30").is_some());
     }
 
     #[test]

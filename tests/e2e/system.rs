@@ -1,0 +1,173 @@
+//! A whole Postrider: its settings, its processes, its API.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postrider_testkit::process::{Postrider, free_port};
+use postrider_testkit::{Receiver, eventually};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) const TOKEN: &str = "e2e-admin-token-of-more-than-32-characters";
+pub(crate) const MASTER_KEY: &str = "cG9zdHJpZGVyIHRlc3Qga2V5IG9mIDMyIGJ5dGVzISE=";
+
+/// Settings of one installation, shared by its processes.
+pub(crate) struct System {
+    amqp_url: String,
+    api: String,
+    store: TempDir,
+    client: reqwest::Client,
+    /// Receives what the workers send.
+    pub(crate) receiver: Receiver,
+}
+
+/// A role's process, and where it serves its health.
+pub(crate) struct Role {
+    pub(crate) process: Postrider,
+    health: String,
+}
+
+impl Role {
+    pub(crate) async fn ready(self) -> Self {
+        self.process.wait_ready(&self.health).await;
+        self
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.health);
+        postrider_testkit::http::client().get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// SIGTERM, and a clean end.
+    pub(crate) async fn stop(self) {
+        self.process.terminate();
+        let status = self.process.wait_exit(Duration::from_secs(40)).await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl System {
+    pub(crate) async fn new(amqp_url: String) -> Self {
+        postrider_testkit::logging();
+        Self {
+            amqp_url,
+            api: format!("127.0.0.1:{}", free_port()),
+            store: TempDir::new().unwrap(),
+            client: postrider_testkit::http::client(),
+            receiver: Receiver::start().await,
+        }
+    }
+
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.store.path().join("postrider.db")
+    }
+
+    /// The environment of its processes. The ladder's unit is short, so that retries take no time.
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("POSTRIDER_AMQP_URL", self.amqp_url.clone()),
+            ("POSTRIDER_DELAY_UNIT_MS", "50".into()),
+            ("POSTRIDER_TOPOLOGY", "apply".into()),
+            ("POSTRIDER_ADMIN_TOKEN", TOKEN.into()),
+            ("POSTRIDER_MASTER_KEY", MASTER_KEY.into()),
+            ("POSTRIDER_STORE_URL", format!("sqlite:{}", self.store_path().display())),
+            ("POSTRIDER_LISTEN", self.api.clone()),
+            ("POSTRIDER_API_URL", format!("http://{}", self.api)),
+            ("POSTRIDER_EGRESS_ALLOW", "127.0.0.0/8".into()),
+            ("POSTRIDER_LOG", "info,postrider_worker=warn".into()),
+        ]
+    }
+
+    /// Starts a role: `router`, `worker`, `control` or `all`.
+    pub(crate) fn start(&self, role: &str) -> Role {
+        self.start_with(role, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(&self, role: &str, more: &[(&str, &str)]) -> Role {
+        let health = format!("127.0.0.1:{}", free_port());
+        let mut start = Postrider::with(["serve", role]).env("POSTRIDER_METRICS_LISTEN", &health);
+        for (name, value) in self.env() {
+            start = start.env(name, value);
+        }
+        for (name, value) in more {
+            start = start.env(name, value);
+        }
+        Role { process: start.start(), health }
+    }
+
+    /// Control, router and worker, ready.
+    pub(crate) async fn start_all_roles(&self) -> [Role; 3] {
+        let [control, router, worker] = ["control", "router", "worker"].map(|role| self.start(role));
+        [control.ready().await, router.ready().await, worker.ready().await]
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+        let mut request =
+            self.client.request(method, format!("http://{}{path}", self.api)).bearer_auth(TOKEN);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.timeout(Duration::from_secs(20)).send().await.unwrap();
+        let status = response.status();
+        (status, response.json().await.unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call(Method::GET, path, None).await;
+        assert!(status.is_success(), "GET {path}: {status} {body}");
+        body
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.call(Method::POST, path, Some(body)).await;
+        assert!(status.is_success(), "POST {path}: {status} {answer}");
+        answer
+    }
+
+    /// Creates a webhook that takes everything and retries quickly, and returns its id and secret.
+    pub(crate) async fn webhook(&self, path: &str, more: &Value) -> (String, String) {
+        let mut webhook = json!({
+            "name": path, "url": self.receiver.url(path), "subscription": { "all": true },
+            "retry": { "initial_ms": 100, "factor": 2.0, "jitter": 0.1 }, "timeout_ms": 2000,
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            webhook[name] = value.clone();
+        }
+        let created = self.post("/v1/webhooks", &webhook).await;
+        (created["id"].as_str().unwrap().to_owned(), created["secret"].as_str().unwrap().to_owned())
+    }
+
+    pub(crate) async fn status(&self) -> Value {
+        self.get("/v1/status").await
+    }
+
+    /// Waits until everything ended and the books balance at rest, and returns them.
+    pub(crate) async fn balanced(&self, delivered: u64) -> Value {
+        let mut last = Value::Null;
+        let waiting = tokio::time::timeout(Duration::from_secs(90), async {
+            loop {
+                last = self.status().await;
+                let all = last["deliveries"]["delivered"] == delivered && last["deliveries"]["pending"] == 0;
+                if all && last["drift"] == 0 && last["at_rest"] == true {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        assert!(waiting.await.is_ok(), "{delivered} delivered and drift 0 at rest was not reached: {last:#}");
+        last
+    }
+
+    /// Waits until the books are at rest with a drift, and returns them.
+    pub(crate) async fn drifted(&self) -> Value {
+        let mut last = Value::Null;
+        eventually("drift shows", async || {
+            last = self.status().await;
+            last["at_rest"] == true && last["drift"] != 0
+        })
+        .await;
+        last
+    }
+}
