@@ -241,11 +241,11 @@ fn refusal(what: &str, status: u16, raw: &str) -> Failure {
         Some(_) | None => Exit::of_status(status),
     };
     let mut failure = Failure::new(exit, what, why);
-    failure.next = problem.hint.or_else(|| match status {
-        401 | 403 => Some("give control's admin token in POSTRIDER_ADMIN_TOKEN_FILE".to_owned()),
-        429 | 503 => Some("try again in a moment; the same ids are safe to send again".to_owned()),
-        _ => None,
-    });
+    failure.next = match status {
+        // What the API advises is for those who write requests.
+        401 => Some("give control's admin token in POSTRIDER_ADMIN_TOKEN_FILE".to_owned()),
+        _ => problem.hint,
+    };
     failure
 }
 

@@ -128,7 +128,7 @@ pub enum Tenant {
 #[derive(Clone, Debug, Args)]
 pub struct Page {
     /// At most this many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
     pub limit: Option<u32>,
     /// Go on where an earlier list ended
     #[arg(long, value_name = "CURSOR")]
@@ -184,6 +184,9 @@ pub struct WebhookCreate {
     /// The whole webhook as JSON, as the API takes it (- reads standard input)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "url"])]
     pub from_file: Option<PathBuf>,
+    /// Sign with the secret in this file, whsec_… or whsk_… (- reads standard input)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// Write the signing secret to this new file (mode 0600) and do not show it
     #[arg(long, value_name = "FILE")]
     pub secret_to: Option<PathBuf>,
@@ -244,9 +247,6 @@ pub struct WebhookFields {
     /// Read the API key from this file (- reads standard input)
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Sign with the secret in this file, whsec_… or whsk_… (- reads standard input)
-    #[arg(long, value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
     /// Static headers as a JSON object of texts
     #[arg(long, value_name = "FILE")]
     pub headers_file: Option<PathBuf>,

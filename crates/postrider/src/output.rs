@@ -59,6 +59,11 @@ impl Output {
         Self { format, quiet, colour: terminal && !plain }
     }
 
+    /// For a person, without colours, wherever it goes.
+    pub fn plain() -> Self {
+        Self { format: Format::Table, quiet: false, colour: false }
+    }
+
     /// The same, for a person.
     #[must_use]
     pub fn as_table(self) -> Self {
@@ -122,7 +127,7 @@ impl Output {
                 let pairs: Vec<(String, String)> = pairs
                     .into_iter()
                     .map(|(name, value)| {
-                        let value = self.cell(if name == "state" { "/state" } else { "" }, Some(&value));
+                        let value = self.cell(&format!("/{name}"), Some(&value));
                         (name, value)
                     })
                     .collect();
@@ -164,6 +169,8 @@ impl Output {
             Some(Value::String(text)) if path.ends_with("/state") || path.ends_with("/fate") => {
                 self.state(text)
             }
+            // The outcome's class says what went wrong; when nothing did there is a better word.
+            Some(Value::String(text)) if path.ends_with("class") && text == "none" => "delivered".to_owned(),
             other => plain(other),
         }
     }
@@ -246,7 +253,7 @@ mod tests {
 
     #[test]
     fn states_have_a_mark_beside_their_colour() {
-        let plain = Output { format: Format::Table, quiet: false, colour: false };
+        let plain = Output::plain();
         assert_eq!(plain.state("delivered"), "✓ delivered");
         assert_eq!(plain.state("dead"), "✕ dead");
         assert_eq!(plain.state("\u{1b}x"), "\u{fffd}x");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postrider_broker::topology::{self, Mode};
 use postrider_broker::{Metrics, Readiness};
+use postrider_control::AdminToken;
 use postrider_core::seal::MasterKey;
 use prometheus::Registry;
 use tokio::signal::unix::{Signal, SignalKind};
@@ -114,35 +115,7 @@ pub struct Plan {
     drain: Duration,
     router: Option<postrider_router::Config>,
     worker: Option<postrider_worker::Config>,
-    control: Option<Control>,
-}
-
-/// Where control listens.
-#[derive(Debug)]
-pub enum Listen {
-    /// There.
-    Address(std::net::SocketAddr),
-    /// On a socket that is bound already.
-    Bound(tokio::net::TcpListener),
-}
-
-/// What control needs.
-#[derive(Debug)]
-pub struct Control {
-    /// The broker.
-    pub broker: postrider_broker::Settings,
-    /// The store.
-    pub store_url: String,
-    /// Where it listens.
-    pub listen: Listen,
-    /// The API's token.
-    pub admin_token: Secret,
-    /// Seals the webhooks' secrets.
-    pub master_key: MasterKey,
-    /// Which addresses webhooks may name.
-    pub egress: postrider_core::address::EgressPolicy,
-    /// Whether `http:` webhooks are refused.
-    pub https_only: bool,
+    control: Option<postrider_control::Config>,
 }
 
 impl Plan {
@@ -156,15 +129,14 @@ impl Plan {
         let all = role == Role::All;
         let is = |one| all || role == one;
         let broker = |name| settings.broker_as(name);
-        let (token, key) = if all {
-            let (token, key) = kept_secrets(settings, &mut notes)?;
-            (Some(token), Some(key))
-        } else {
-            (settings.admin_token()?.filter(|_| role == Role::Control), None)
-        };
-        let key = match key {
-            None if role != Role::Router => settings.master_key()?,
-            key => key,
+        let (token, key) = match role {
+            Role::All => {
+                let (token, key) = kept_secrets(settings, &mut notes)?;
+                (Some(token), Some(key))
+            }
+            Role::Router => (None, None),
+            Role::Worker => (None, settings.master_key()?),
+            Role::Control => (settings.admin_token()?, settings.master_key()?),
         };
         let key = |role: &str| {
             let missing = || {
@@ -200,11 +172,11 @@ impl Plan {
                         "make one with: openssl rand -hex 32, and set POSTRIDER_ADMIN_TOKEN_FILE to its file",
                     )
                 };
-                Some(Control {
+                Some(postrider_control::Config {
                     broker: broker("control")?,
                     store_url: settings.store_url(),
-                    listen: Listen::Address(settings.control.listen),
-                    admin_token: token.ok_or_else(missing)?,
+                    listen: settings.control.listen.into(),
+                    admin_token: admin_token(&token.ok_or_else(missing)?)?,
                     master_key: key("control")?,
                     egress: settings.worker.egress.clone(),
                     https_only: settings.control.https_only,
@@ -220,7 +192,7 @@ impl Plan {
     /// Has control serve its API on a socket that is bound already.
     pub fn listen_on(&mut self, listener: tokio::net::TcpListener) {
         if let Some(control) = &mut self.control {
-            control.listen = Listen::Bound(listener);
+            control.listen = listener.into();
         }
     }
 
@@ -232,6 +204,11 @@ impl Plan {
         ];
         all.into_iter().filter(|(_, runs)| *runs).map(|(name, _)| name).collect()
     }
+}
+
+/// The token as control keeps it.
+fn admin_token(token: &Secret) -> Result<AdminToken, Failure> {
+    AdminToken::new(token.reveal()).map_err(|error| Failure::usage("cannot use the admin token", error))
 }
 
 /// Token and key: those that are set, otherwise those in the state directory, made where they are missing.
@@ -332,7 +309,8 @@ impl Fleet {
             let (readiness, stop) = (part("control"), stop_control.clone());
             control_plane.spawn(async move {
                 tokio::time::timeout(CONTROL_PATIENCE, there.cancelled()).await.ok();
-                ("control", serve_control(config, &registry, readiness, stop).await)
+                let ended = postrider_control::run(config, &registry, readiness, stop).await;
+                ("control", ended.map_err(|error| chain(&error)))
             });
         }
         Self { readiness, stopping, data_plane, control: control_plane, stop_control, drain }
@@ -402,16 +380,6 @@ async fn finish(
     result
 }
 
-/// Runs control.
-async fn serve_control(
-    _config: Control,
-    _registry: &Registry,
-    _readiness: Readiness,
-    _stop: CancellationToken,
-) -> Result<(), String> {
-    Err("control is not part of this build".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,8 +409,8 @@ mod tests {
         assert_eq!(names(Role::Router, &[URL]), ["router"]);
         assert_eq!(names(Role::Worker, &[URL, KEY]), ["worker"]);
         assert_eq!(names(Role::Control, &[URL, KEY, TOKEN]), ["control"]);
-        let unused = ("MASTER_KEY_FILE", "/does/not/exist");
-        assert_eq!(names(Role::Router, &[URL, unused]), ["router"]);
+        let unused = [URL, ("MASTER_KEY_FILE", "/does/not/exist"), ("ADMIN_TOKEN_FILE", "/does/not/exist")];
+        assert_eq!(names(Role::Router, &unused), ["router"]);
     }
 
     #[test]
@@ -456,7 +424,8 @@ mod tests {
         assert_eq!(plan.mode, Mode::Apply);
         let (again, notes) = Plan::of(&settings, Role::All).unwrap();
         assert!(notes.iter().all(|note| !note.contains("was made")), "{notes:?}");
-        assert_eq!(plan.control.unwrap().admin_token, again.control.unwrap().admin_token);
+        let key = |plan: Plan| plan.control.unwrap().master_key.fingerprint();
+        assert_eq!(key(plan), key(again));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const COLUMNS: &[Column] = &[
     ("WEBHOOK", "/webhook"),
     ("DELIVERY", "/delivery"),
     ("AT", "/at"),
-    ("RESOLVED", "/resolved_at"),
+    ("RESOLVED", "/resolution"),
 ];
 
 /// Does what it says.

@@ -19,8 +19,8 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("EVENT TYPE", "/event_type"),
     ("WEBHOOK", "/webhook"),
     ("ATTEMPTS", "/attempts"),
-    ("LAST", "/last_class"),
-    ("STATUS", "/last_status"),
+    ("OUTCOME", "/last/class"),
+    ("STATUS", "/last/status"),
     ("NEXT", "/next_at"),
 ];
 
@@ -35,6 +35,9 @@ pub(crate) const ATTEMPT_COLUMNS: &[Column] = &[
     ("NEXT", "/next_at"),
     ("ERROR", "/error"),
 ];
+
+/// The most deliveries whose end is told one by one.
+const MAX_SHOWN: usize = 10;
 
 /// Does what it says.
 ///
@@ -58,7 +61,7 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
             }
             let mut summary = answer.value.clone();
             if let Some(summary) = summary.as_object_mut() {
-                summary.remove("series");
+                summary.remove("all_series");
             }
             context.out.one("", &summary)?;
             context.out.text("")?;
@@ -83,7 +86,7 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
 /// Every attempt of a delivery, in order, each with its series.
 pub(crate) fn attempts_of(delivery: &Value) -> Vec<Value> {
     let mut attempts = Vec::new();
-    for series in delivery["series"].as_array().into_iter().flatten() {
+    for series in delivery["all_series"].as_array().into_iter().flatten() {
         for attempt in series["attempts"].as_array().into_iter().flatten() {
             let mut attempt = attempt.clone();
             attempt["series"] = series["series"].clone();
@@ -124,8 +127,14 @@ pub(crate) fn is_final(state: &str) -> bool {
 /// Says how deliveries ended; the exit code says whether all were delivered.
 pub(crate) fn judge(context: &Context, states: &[(String, String)]) -> Result<Exit, Failure> {
     let undelivered = states.iter().filter(|(_, state)| state != "delivered").count();
-    for (id, state) in states {
-        context.out.note(&format!("{}  {}", context.out.state(state), table::printable(id)));
+    if states.len() <= MAX_SHOWN {
+        for (id, state) in states {
+            context.out.note(&format!("{}  {}", context.out.state(state), table::printable(id)));
+        }
+    } else {
+        context
+            .out
+            .note(&format!("{} deliveries ended, {undelivered} without being delivered", states.len()));
     }
     if undelivered == 0 {
         return Ok(Exit::Ok);

@@ -10,12 +10,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::delivery::{is_final, judge};
-use super::{Context, list, read_text, show, wait_for};
+use super::delivery::{self, is_final, judge};
+use super::{Context, list, read_text, wait_for};
 use crate::api::Api;
 use crate::args::{Event, Send};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Column, Format, plain};
+use crate::table;
 
 const COLUMNS: &[Column] =
     &[("EVENT", "/id"), ("TYPE", "/event_type"), ("FATE", "/fate"), ("ACCEPTED", "/accepted_at")];
@@ -45,7 +46,20 @@ pub async fn run(context: &Context, command: Event) -> Result<Exit, Failure> {
             list(context, &["events"], &filter, &page, COLUMNS).await
         }
         Event::Get { id } => {
-            show(context, &format!("cannot show the event {id}"), &["events", &id], &[]).await
+            let answer =
+                context.api()?.get(&format!("cannot show the event {id}"), &["events", &id], &[]).await?;
+            if !context.out.is_table() {
+                context.out.one(&answer.raw, &answer.value)?;
+                return Ok(Exit::Ok);
+            }
+            let mut event = answer.value;
+            let deliveries = event.as_object_mut().and_then(|event| event.remove("deliveries"));
+            context.out.one("", &event)?;
+            if let Some(Value::Array(deliveries)) = deliveries {
+                context.out.text("")?;
+                context.out.list("", &deliveries, delivery::COLUMNS)?;
+            }
+            Ok(Exit::Ok)
         }
     }
 }
@@ -68,6 +82,8 @@ struct Body<'a> {
 struct Ready {
     id: String,
     json: String,
+    /// Where it is from, if it is from a file.
+    line: Option<u64>,
 }
 
 /// What was sent and what became of it.
@@ -97,9 +113,9 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
             if line.trim().is_empty() {
                 continue;
             }
-            match with_id(line.trim()) {
+            match with_id(line.trim(), number) {
                 Ok(event) => sender.add(event).await?,
-                Err(why) => sender.failed(1, &format!("line {number}: {why}")),
+                Err(why) => sender.failed(1, Exit::Invalid, &format!("line {number}: {why}")),
             }
         }
     } else {
@@ -118,7 +134,7 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
             };
             let json = serde_json::to_string(&body)
                 .map_err(|error| Failure::usage("cannot write the event", error))?;
-            sender.add(Ready { id, json }).await?;
+            sender.add(Ready { id, json, line: None }).await?;
         }
     }
     sender.flush().await?;
@@ -244,35 +260,39 @@ impl<'a> Sender<'a> {
             Err(failure) if failure.exit == Exit::Invalid && batch.len() > 1 => {
                 for event in &batch {
                     if let Err(failure) = self.post(std::slice::from_ref(event)).await {
-                        self.refused(1, failure)?;
+                        self.refused(std::slice::from_ref(event), failure)?;
                     }
                 }
                 Ok(())
             }
-            Err(failure) => self.refused(batch.len() as u64, failure),
+            Err(failure) => self.refused(&batch, failure),
         }
     }
 
     /// Counts what failed and goes on, unless nothing can succeed.
-    fn refused(&mut self, events: u64, failure: Failure) -> Result<(), Failure> {
+    fn refused(&mut self, events: &[Ready], failure: Failure) -> Result<(), Failure> {
         if failure.exit == Exit::Usage {
             return Err(failure);
         }
-        if !self.single {
-            self.failed(events, &failure.to_string());
+        if self.single {
+            self.last_failure = Some(failure);
+            return Ok(());
         }
-        self.last_failure = Some(failure);
+        let from = match events.first().and_then(|event| event.line) {
+            Some(line) => format!("line {line}: "),
+            None => String::new(),
+        };
+        self.failed(events.len() as u64, failure.exit, &format!("{from}{failure}"));
         Ok(())
     }
 
-    fn failed(&mut self, events: u64, why: &str) {
+    fn failed(&mut self, events: u64, exit: Exit, why: &str) {
         if self.tally.failed < MAX_SHOWN {
-            output::note(&format!("postrider: {}", crate::table::printable(why)));
+            output::note(&format!("postrider: {}", table::printable(why)));
         }
         self.tally.failed += events;
-        let summary =
-            Failure::new(Exit::Invalid, format!("{} events were not accepted", self.tally.failed), "");
-        self.last_failure = Some(summary);
+        let summary = format!("{} events were not accepted", self.tally.failed);
+        self.last_failure = Some(Failure::new(exit, summary, ""));
     }
 
     /// Posts events; repeats what may help, since the ids stay the same.
@@ -338,17 +358,18 @@ fn json_argument(flag: &str, text: &str) -> Result<Box<RawValue>, Failure> {
 }
 
 /// A line of a file as an event with an id, its own or a new one, so that it can be sent again.
-fn with_id(line: &str) -> Result<Ready, String> {
+fn with_id(line: &str, number: u64) -> Result<Ready, String> {
+    let from = Some(number);
     let members: BTreeMap<String, &RawValue> =
         serde_json::from_str(line).map_err(|error| format!("it must be one JSON object: {error}"))?;
     if let Some(id) = members.get("id") {
         let id: String = serde_json::from_str(id.get()).map_err(|_| "its id must be a text".to_owned())?;
-        return Ok(Ready { id, json: line.to_owned() });
+        return Ok(Ready { id, json: line.to_owned(), line: from });
     }
     let id = new_id();
     let rest = line.trim_start_matches('{');
     let comma = if members.is_empty() { "" } else { "," };
-    Ok(Ready { json: format!("{{\"id\":\"{id}\"{comma}{rest}"), id })
+    Ok(Ready { json: format!("{{\"id\":\"{id}\"{comma}{rest}"), id, line: from })
 }
 
 /// The next line, without its end; `None` at the end of the file.
@@ -371,14 +392,14 @@ mod tests {
 
     #[test]
     fn lines_get_an_id_and_keep_their_bytes() {
-        let kept = with_id(r#"{"id":"e 1","event_type":"A","data":{"n":1.50}}"#).unwrap();
+        let kept = with_id(r#"{"id":"e 1","event_type":"A","data":{"n":1.50}}"#, 1).unwrap();
         assert_eq!((kept.id.as_str(), kept.json.contains("1.50")), ("e 1", true));
-        let made = with_id(r#"{"event_type":"A","data":{"n":1.50}}"#).unwrap();
+        let made = with_id(r#"{"event_type":"A","data":{"n":1.50}}"#, 2).unwrap();
         assert_eq!(made.json, format!(r#"{{"id":"{}","event_type":"A","data":{{"n":1.50}}}}"#, made.id));
-        let empty = with_id("{}").unwrap();
+        let empty = with_id("{}", 3).unwrap();
         assert!(serde_json::from_str::<Value>(&empty.json).is_ok());
         for bad in ["", "[]", "{", "1", r#"{"id":5}"#] {
-            assert!(with_id(bad).is_err(), "{bad}");
+            assert!(with_id(bad, 4).is_err(), "{bad}");
         }
     }
 

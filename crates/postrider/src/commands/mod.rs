@@ -196,7 +196,7 @@ where
             Err(pending) => pending,
         };
         if Instant::now() + ASK_AGAIN > deadline {
-            let why = format!("after {} s {pending}", timeout.as_secs_f64());
+            let why = format!("after {:.1} s {pending}", timeout.as_secs_f64());
             return Err(Failure::new(Exit::TimedOut, what, why));
         }
         tokio::time::sleep(ASK_AGAIN).await;
@@ -222,6 +222,6 @@ mod tests {
         .await;
         let failure = waited.unwrap_err();
         assert_eq!(failure.exit, Exit::TimedOut);
-        assert_eq!(failure.to_string(), "cannot see it: after 1 s it is not there");
+        assert_eq!(failure.to_string(), "cannot see it: after 1.0 s it is not there");
     }
 }

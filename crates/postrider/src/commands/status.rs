@@ -23,7 +23,9 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
 
 /// The books as two sums and what they come to.
 pub(crate) fn books(out: &Output, status: &Value) -> String {
-    let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let number = |path: &str| {
+        status.pointer(path).and_then(Value::as_u64).map_or_else(|| "?".to_owned(), |n| n.to_string())
+    };
     let sum = |kind: &str, whole: &str, parts: &[&str]| {
         let parts: Vec<String> =
             parts.iter().map(|part| format!("{part} {}", number(&format!("/{kind}/{part}")))).collect();
@@ -36,6 +38,7 @@ pub(crate) fn books(out: &Output, status: &Value) -> String {
     let drift =
         status.pointer("/drift").map_or_else(|| "?".to_owned(), |drift| crate::output::plain(Some(drift)));
     let balanced = drift == "0";
+    let rest = if status["at_rest"] == true { ", at rest" } else { "" };
     let verdict = match balanced {
         true => out.paint(Tone::Good, "✓ drift 0"),
         false => out.paint(Tone::Bad, &format!("✕ drift {drift}")),
@@ -63,7 +66,7 @@ pub(crate) fn books(out: &Output, status: &Value) -> String {
                 number("/revision")
             ),
         ],
-        vec!["books".to_owned(), verdict, String::new()],
+        vec!["books".to_owned(), format!("{verdict}{rest}"), String::new()],
     ];
     table::render(&[], &rows)
 }
@@ -81,7 +84,6 @@ mod tests {
                 "held": 1, "dead_unresolved": 0},
             "drift": 0, "revision": 7, "workers": 1, "routers": {"active": 1, "standby": 0}
         });
-        let out = Output::new(None, false);
-        insta::assert_snapshot!(books(&out, &status));
+        insta::assert_snapshot!(books(&Output::plain(), &status));
     }
 }

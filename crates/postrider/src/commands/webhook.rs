@@ -49,7 +49,7 @@ async fn post_each(context: &Context, verb: &'static str, ids: &[String]) -> Res
 }
 
 async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failure> {
-    let WebhookCreate { name, url, from_file, secret_to, fields } = command;
+    let WebhookCreate { name, url, from_file, secret_file, secret_to, fields } = command;
     if let Some(path) = secret_to.as_deref().filter(|path| path.exists()) {
         return Err(Failure::usage(
             format!("{} exists", path.display()),
@@ -72,6 +72,9 @@ async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failu
         }
     };
     fields.write(&mut body)?;
+    if let Some(path) = &secret_file {
+        body.insert("secret".into(), read_file_or_stdin(path)?.reveal().into());
+    }
     let body = Value::Object(body).to_string();
     let mut answer = context.api()?.post("cannot make the webhook", &["webhooks"], Some(body)).await?;
     if let Some(path) = secret_to {
@@ -113,9 +116,9 @@ impl WebhookFields {
         let mut set =
             |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
         if self.every_event {
-            set("subscription", Some(json!({"all": true})));
+            set("subscription", Some(json!({"all": true, "event_types": []})));
         } else if !self.event_types.is_empty() {
-            set("subscription", Some(json!({"event_types": self.event_types})));
+            set("subscription", Some(json!({"all": false, "event_types": self.event_types})));
         }
         set("profile", self.profile.map(Value::from));
         set("timeout_ms", self.timeout.map(ms));
@@ -135,9 +138,6 @@ impl WebhookFields {
                 (None, None) => ("header", "X-API-Key".to_owned()),
             };
             set("api_key", Some(json!({"in": place, "name": name, "value": value.reveal()})));
-        }
-        if let Some(path) = &self.secret_file {
-            set("secret", Some(read_file_or_stdin(path)?.reveal().into()));
         }
         if let Some(path) = &self.headers_file {
             // What is wrong with it is not quoted: headers may hold secrets.
@@ -174,14 +174,14 @@ mod tests {
                 ..WebhookFields::default()
             }),
             json!({
-                "subscription": {"event_types": ["A"]},
+                "subscription": {"all": false, "event_types": ["A"]},
                 "timeout_ms": 3000,
                 "retry": {"schedule_ms": [60000, 5], "max_attempts": 2}
             })
         );
         assert_eq!(
             written(WebhookFields { every_event: true, ..WebhookFields::default() }),
-            json!({"subscription": {"all": true}})
+            json!({"subscription": {"all": true, "event_types": []}})
         );
     }
 
@@ -192,13 +192,9 @@ mod tests {
         write_new(&path, &Secret::new("k3y")).unwrap();
         let fields = WebhookFields {
             api_key_query: Some("token".into()),
-            api_key_file: Some(path.clone()),
-            secret_file: Some(path),
+            api_key_file: Some(path),
             ..WebhookFields::default()
         };
-        assert_eq!(
-            written(fields),
-            json!({"api_key": {"in": "query", "name": "token", "value": "k3y"}, "secret": "k3y"})
-        );
+        assert_eq!(written(fields), json!({"api_key": {"in": "query", "name": "token", "value": "k3y"}}));
     }
 }

@@ -67,10 +67,10 @@ pub async fn run(context: &Context, demo: &Demo) -> Result<Exit, Failure> {
         }
         other => other,
     };
-    if let Err(failure) = &told {
-        let log = settings.state_dir.path().join("demo.log");
-        output::note(&format!("postrider: the demo stops here ({failure}); its log is {}", log.display()));
-    }
+    let told = told.map_err(|failure| match &failure.next {
+        Some(_) => failure,
+        None => failure.next(format!("read {}", settings.state_dir.path().join("demo.log").display())),
+    });
     let cleared = async {
         let stopped = fleet.stop().await;
         receiver.stop.cancel();

@@ -73,6 +73,9 @@ impl Stage {
                 .next("make demo starts a private RabbitMQ; or set it to amqp://user:password@host:5672/%2f"),
         })?;
 
+        // Whether there is a broker at all: roles would wait for it.
+        topology::open(&settings.broker_as("operator")?).await?.close().await;
+
         state.create()?;
         let lock = lock(&state)?;
         let prefix_file = state.path().join(PREFIX_FILE);

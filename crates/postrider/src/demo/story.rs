@@ -81,21 +81,22 @@ impl Story<'_> {
     /// Says what to try while everything goes on.
     pub(super) fn invite(&self, base: &Url) -> Result<(), Failure> {
         let token = self.settings.state_dir.admin_token_file();
+        let token = std::path::absolute(&token).unwrap_or(token);
+        let (base, inbox) = (base.as_str().trim_end_matches('/'), &self.receiver.base);
+        let postrider = std::env::args().next().unwrap_or_else(|| "postrider".to_owned());
         self.chapter("Your turn: everything goes on until Ctrl-C")?;
-        let base = base.as_str().trim_end_matches('/');
-        self.line(&format!(
-            "  export POSTRIDER_API_URL={base} POSTRIDER_ADMIN_TOKEN_FILE={}",
-            token.display()
-        ))?;
-        self.line("  postrider status")?;
-        self.line("  postrider delivery list --tenant skillmine-auth")?;
-        self.line(&format!(
-            "  postrider webhook create --name mine --url {}/in/mine --every-event",
-            self.receiver.base
-        ))?;
-        self.line("  postrider event send HELLO -d '{\"to\":\"you\"}' --wait")?;
-        self.line(&format!("  postrider inbox list mine --inbox {}", self.receiver.base))?;
-        self.line(&format!("  curl -s http://{}/metrics | grep postrider_", self.health))
+        self.line(&format!("  export POSTRIDER_API_URL={base} POSTRIDER_INBOX_URL={inbox}"))?;
+        self.line(&format!("  export POSTRIDER_ADMIN_TOKEN_FILE={}", token.display()))?;
+        for command in [
+            "status".to_owned(),
+            "delivery list --tenant skillmine-auth".to_owned(),
+            format!("webhook create --name mine --url {inbox}/in/mine --every-event"),
+            "event send HELLO -d '{\"to\":\"you\"}' --wait".to_owned(),
+            "inbox list mine".to_owned(),
+        ] {
+            self.line(&format!("  {postrider} {command}"))?;
+        }
+        self.line(&format!("  curl -s http://{}/metrics", self.health))
     }
 
     async fn start(&self) -> Result<(), Failure> {
@@ -129,8 +130,9 @@ impl Story<'_> {
         for Catalogue { product, categories, event_types } in catalogues {
             let body = json!({"id": product.id}).to_string();
             self.api.post("cannot make a tenant", &["tenants"], Some(body)).await?;
-            let counts = format!("{:>3} event types in {} categories", event_types.len(), categories.len());
-            self.good(&product.name, &format!("{counts:<38}  tenant {}", product.id))?;
+            let plural = if categories.len() == 1 { "category" } else { "categories" };
+            let counts = format!("{:>3} event types in {} {plural}", event_types.len(), categories.len());
+            self.good(&product.name, &format!("{counts:<33}  tenant {}", product.id))?;
         }
         Ok(())
     }
@@ -161,7 +163,9 @@ impl Story<'_> {
                 }
                 _ => "?".to_owned(),
             };
-            self.good(&event_type.name, &format!("{} after {after:<8} signature verified", received.answer))?;
+            let right =
+                format!("{} after {after:<7} signature verified  {}", received.answer, catalogue.product.id);
+            self.good(&event_type.name, &right)?;
         }
         Ok(ids.len())
     }
@@ -228,7 +232,7 @@ impl Story<'_> {
         let status = wait_for("the books do not come to rest with drift 0", REST, || async {
             let status = self.api.get("cannot show the books", &["status"], &[]).await?.value;
             let number = |path: &str| status.pointer(path).and_then(Value::as_u64);
-            let rests = status["at_rest"] != false
+            let rests = status["at_rest"] == true
                 && number("/drift") == Some(0)
                 && number("/deliveries/pending") == Some(0)
                 && number("/events/waiting") == Some(0)
@@ -349,20 +353,11 @@ impl Story<'_> {
     }
 
     async fn ended_as(&self, api: &Api, delivery: &str, state: &str) -> Result<(), Failure> {
-        let ids = [delivery.to_owned()];
-        let deadline = Instant::now() + STEP;
-        loop {
-            // A series that was just begun again may still show how the one before ended.
-            match ended(api, &ids, STEP).await?.first() {
-                Some((_, found)) if found == state => return Ok(()),
-                found if Instant::now() > deadline => {
-                    let found = found.map_or("gone", |(_, state)| state.as_str());
-                    return Err(untrue(
-                        &format!("the delivery {delivery} should be {state}"),
-                        &format!("it is {found}"),
-                    ));
-                }
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        match ended(api, &[delivery.to_owned()], STEP).await?.first() {
+            Some((_, found)) if found == state => Ok(()),
+            found => {
+                let found = found.map_or("gone", |(_, found)| found.as_str());
+                Err(untrue(&format!("the delivery {delivery} should be {state}"), &format!("it is {found}")))
             }
         }
     }

@@ -131,7 +131,7 @@ impl Received {
             (None, _) => "not checked".to_owned(),
         };
         let text = format!(
-            "{}  {}  {}  {}  attempt {}  {}  → {}",
+            "{:<24}  {}  {}  {}  attempt {}  {}  → {}",
             self.received_at,
             self.name,
             self.event_type.as_deref().unwrap_or("-"),
