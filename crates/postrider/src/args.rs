@@ -215,11 +215,11 @@ pub struct WebhookUpdate {
 #[derive(Debug, Default, Args)]
 pub struct WebhookFields {
     /// Take events of these types; may be repeated
-    #[arg(long = "event-type", value_name = "TYPE", conflicts_with = "every_event")]
+    #[arg(long = "event-type", value_name = "TYPE", conflicts_with = "all")]
     pub event_types: Vec<String>,
     /// Take events of every type
     #[arg(long)]
-    pub every_event: bool,
+    pub all: bool,
     /// Envelope, signature and success rules
     #[arg(long)]
     pub profile: Option<String>,
@@ -533,7 +533,7 @@ mod tests {
         assert!(refused("postrider event send A --from-file f"));
         assert!(refused("postrider event send A --count 2 --id x"));
         assert!(refused("postrider webhook create --name a"));
-        assert!(refused("postrider webhook create --name a --url http://a --event-type A --every-event"));
+        assert!(refused("postrider webhook create --name a --url http://a --event-type A --all"));
         assert!(refused("postrider webhook create --name a --url http://a --api-key-header X"));
         assert!(refused("postrider serve everything"));
         assert!(!refused("postrider event send --from-file f --rate 5/s -o jsonl"));

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_address_is_asked_on_loopback() {
-        assert_eq!(reachable("0.0.0.0:9464".parse().unwrap()).to_string(), "127.0.0.1:9464");
+        assert_eq!(reachable("0.0.0.0:9090".parse().unwrap()).to_string(), "127.0.0.1:9090");
         assert_eq!(reachable("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
         assert_eq!(reachable("10.0.0.1:1".parse().unwrap()).to_string(), "10.0.0.1:1");
     }

@@ -115,7 +115,7 @@ impl WebhookFields {
             |duration: std::time::Duration| json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
         let mut set =
             |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
-        if self.every_event {
+        if self.all {
             set("subscription", Some(json!({"all": true, "event_types": []})));
         } else if !self.event_types.is_empty() {
             set("subscription", Some(json!({"all": false, "event_types": self.event_types})));
@@ -180,7 +180,7 @@ mod tests {
             })
         );
         assert_eq!(
-            written(WebhookFields { every_event: true, ..WebhookFields::default() }),
+            written(WebhookFields { all: true, ..WebhookFields::default() }),
             json!({"subscription": {"all": true, "event_types": []}})
         );
     }

@@ -90,7 +90,7 @@ impl Story<'_> {
         for command in [
             "status".to_owned(),
             "delivery list --tenant skillmine-auth".to_owned(),
-            format!("webhook create --name mine --url {inbox}/in/mine --every-event"),
+            format!("webhook create --name mine --url {inbox}/in/mine --all"),
             "event send HELLO -d '{\"to\":\"you\"}' --wait".to_owned(),
             "inbox list mine".to_owned(),
         ] {

@@ -11,13 +11,16 @@ use crate::exit::Failure;
 /// What every variable begins with.
 pub(super) const ENV_PREFIX: &str = "POSTRIDER_";
 
-/// What tests and the scripts in `dev/` read: no settings of this program, and no mistakes either.
-const OTHERS: [&str; 5] = [
+/// What tests, the scripts in `dev/` and the compose file read: no settings of this program, and no mistakes either.
+const OTHERS: [&str; 8] = [
     "POSTRIDER_TEST_",
     "POSTRIDER_FAULT",
     "POSTRIDER_DEMO_BUILD",
     "POSTRIDER_RABBITMQ_SERVER",
     "POSTRIDER_BROKER_START_SECONDS",
+    "POSTRIDER_BUILD_PROFILE",
+    "POSTRIDER_API_PORT",
+    "POSTRIDER_PROMETHEUS_PORT",
 ];
 
 /// The largest settings file, bytes.

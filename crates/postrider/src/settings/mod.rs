@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = &[
     key(
         "metrics_listen",
         Kind::Plain,
-        Some("127.0.0.1:9464"),
+        Some("127.0.0.1:9090"),
         "where a role serves /livez, /readyz and /metrics",
     ),
     key(
@@ -256,7 +256,7 @@ impl Settings {
             metrics_listen: parsed(
                 &layers,
                 "metrics_listen",
-                "an address and a port, such as 127.0.0.1:9464",
+                "an address and a port, such as 127.0.0.1:9090",
             )?,
             log: checked(
                 &layers,
