@@ -2,13 +2,13 @@
 //!
 //! The loss is a fault of debug builds (`POSTRIDER_FAULT`): the publish is not made, and its confirm is believed.
 
-use postrider_testkit::Answer;
 use postrider_testkit::rabbit::{Broker, Vhost};
+use postrider_testkit::{Answer, eventually};
 use serde_json::{Value, json};
 
 use crate::system::System;
 
-/// Sends ten events through a system whose router or worker has this fault, and returns the books at rest.
+/// Sends five events through a system whose router or worker has this fault, and returns the books at rest.
 async fn books_with(name: &str, faulty: &str, fault: &str, answers: &[Answer]) -> Value {
     let vhost = Vhost::create(&Broker::shared().await, name).await;
     let system = System::new(vhost.url()).await;
@@ -20,8 +20,13 @@ async fn books_with(name: &str, faulty: &str, fault: &str, answers: &[Answer]) -
     let roles = [start("router").ready().await, start("worker").ready().await];
     system.webhook("/hook", &json!({ "timeout_ms": 1000 })).await;
     system.receiver.answer("/hook", answers.to_vec());
-    for n in 0..10 {
+    for n in 0..5 {
         system.post("/v1/events", &json!({ "event_type": "A", "id": format!("e{n}") })).await;
+        // One after the other, so that each makes messages of its own.
+        eventually("the event is in the books", async || {
+            system.status().await["events"]["accepted"].as_u64().is_some_and(|accepted| accepted > n)
+        })
+        .await;
     }
     let books = system.drifted().await;
     for role in roles.into_iter().chain([control]) {
