@@ -171,6 +171,12 @@ CREATE TABLE writers (
     PRIMARY KEY (writer, first)
 ) STRICT;
 
+-- How many duplicates of events each writer has met.
+CREATE TABLE duplicates (
+    writer TEXT    NOT NULL PRIMARY KEY,
+    n      INTEGER NOT NULL
+) STRICT;
+
 -- Answers to requests with an Idempotency-Key, sealed.
 CREATE TABLE idempotency (
     key        TEXT    NOT NULL PRIMARY KEY,

@@ -84,8 +84,20 @@ pub(crate) struct Bookkeeper {
 }
 
 impl Bookkeeper {
-    pub(crate) fn new(store: Arc<Store>, broker: Arc<dyn Broker>, activity: Activity, metrics: Metrics) -> Self {
-        Self { store, broker, activity, metrics, seen: std::sync::Mutex::new(None), counted: Mutex::new(None) }
+    pub(crate) fn new(
+        store: Arc<Store>,
+        broker: Arc<dyn Broker>,
+        activity: Activity,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            store,
+            broker,
+            activity,
+            metrics,
+            seen: std::sync::Mutex::new(None),
+            counted: Mutex::new(None),
+        }
     }
 
     /// Asks the broker again and again, until `stop`.
@@ -164,7 +176,9 @@ impl Bookkeeper {
         let active = self.activity.last();
         let at_rest = holds.filter(|(_, since)| {
             let quiet_since = active.max(*since);
-            books.unsent_deliveries == 0 && now.since_ms(quiet_since) > quiet_ms && counted.moment > quiet_since
+            books.unsent_deliveries == 0
+                && now.since_ms(quiet_since) > quiet_ms
+                && counted.moment > quiet_since
         });
         let mut drift = books.counts.drift(at_rest.map(|(holds, _)| holds));
         if at_rest.is_some() {

@@ -54,7 +54,9 @@ pub struct AdminToken([u8; 32]);
 
 /// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("POSTRIDER_ADMIN_TOKEN must have 16 to 256 printable ASCII characters without spaces (openssl rand -hex 32 makes one)")]
+#[error(
+    "POSTRIDER_ADMIN_TOKEN must have 16 to 256 printable ASCII characters without spaces (openssl rand -hex 32 makes one)"
+)]
 pub struct BadToken;
 
 impl AdminToken {

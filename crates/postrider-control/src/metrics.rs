@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use crate::api::{PROBLEM_CODES, routes};
@@ -74,10 +75,19 @@ impl Metrics {
                 histogram("http_request_seconds", "From a request to its answer", seconds.clone()),
                 &["route", "method"],
             )?,
-            problems: IntCounterVec::new(opts("http_problems_total", "Problems answered, by code"), &["code"])?,
+            problems: IntCounterVec::new(
+                opts("http_problems_total", "Problems answered, by code"),
+                &["code"],
+            )?,
             recorded: IntCounterVec::new(opts("recorded_total", "Facts and letters recorded"), &["kind"])?,
-            repeated: IntCounter::with_opts(opts("recorder_repeated_total", "Facts that were known already"))?,
-            late: IntCounter::with_opts(opts("recorder_late_total", "Ends of series that had ended otherwise"))?,
+            repeated: IntCounter::with_opts(opts(
+                "recorder_repeated_total",
+                "Facts that were known already",
+            ))?,
+            late: IntCounter::with_opts(opts(
+                "recorder_late_total",
+                "Ends of series that had ended otherwise",
+            ))?,
             unknown_schema: IntCounter::with_opts(opts(
                 "recorder_unknown_schema_total",
                 "Messages of a newer release; upgrade control",
@@ -92,17 +102,29 @@ impl Metrics {
                 "From the beginning of a transaction to its commit",
                 seconds,
             ))?,
-            journal_lag: Gauge::with_opts(opts("journal_lag_seconds", "Age of the newest fact when it was recorded"))?,
-            outbox_pending: IntGauge::with_opts(opts("outbox_pending", "Rows of the outbox that are not sent yet"))?,
+            journal_lag: Gauge::with_opts(opts(
+                "journal_lag_seconds",
+                "Age of the newest fact when it was recorded",
+            ))?,
+            outbox_pending: IntGauge::with_opts(opts(
+                "outbox_pending",
+                "Rows of the outbox that are not sent yet",
+            ))?,
             store_up: IntGauge::with_opts(opts("store_up", "1 while the store works"))?,
-            drift: IntGauge::with_opts(opts("books_drift", "How far the books are from balancing; 0 is right"))?,
+            drift: IntGauge::with_opts(opts(
+                "books_drift",
+                "How far the books are from balancing; 0 is right",
+            ))?,
             deliveries: IntGaugeVec::new(opts("books_deliveries", "Series by state"), &["state"])?,
             dead_unresolved: IntGauge::with_opts(opts(
                 "books_dead_unresolved",
                 "Dead letters that no later series has delivered and nobody has resolved",
             ))?,
             events: IntGaugeVec::new(opts("books_events", "Accepted events by fate"), &["fate"])?,
-            snapshot_bytes: IntGauge::with_opts(opts("config_snapshot_bytes", "Size of the newest snapshot"))?,
+            snapshot_bytes: IntGauge::with_opts(opts(
+                "config_snapshot_bytes",
+                "Size of the newest snapshot",
+            ))?,
         };
         for (route, method) in routes() {
             metrics.create(&route, method);
@@ -179,7 +201,13 @@ impl Metrics {
     }
 
     /// One batch was recorded.
-    pub(crate) fn batch(&self, messages: usize, took: Duration, recorded: &Recorded, now: postrider_core::Timestamp) {
+    pub(crate) fn batch(
+        &self,
+        messages: usize,
+        took: Duration,
+        recorded: &Recorded,
+        now: postrider_core::Timestamp,
+    ) {
         self.batch_messages.observe(messages as f64);
         self.batch_seconds.observe(took.as_secs_f64());
         self.repeated.inc_by(recorded.repeated);
@@ -217,7 +245,9 @@ impl Metrics {
         ] {
             self.deliveries.with_label_values(&[state]).set(gauge(n));
         }
-        for (fate, n) in [("routed", counts.routed), ("unmatched", counts.unmatched), ("invalid", counts.invalid)] {
+        for (fate, n) in
+            [("routed", counts.routed), ("unmatched", counts.unmatched), ("invalid", counts.invalid)]
+        {
             self.events.with_label_values(&[fate]).set(gauge(n));
         }
         self.dead_unresolved.set(gauge(books.dead_unresolved));

@@ -92,7 +92,10 @@ impl OutboxPublisher {
             match read {
                 Err(_) => {
                     let seconds = NEXT_RECORD.as_secs();
-                    return Err(BrokerError::Timeout { what: "the next record of the config stream", seconds });
+                    return Err(BrokerError::Timeout {
+                        what: "the next record of the config stream",
+                        seconds,
+                    });
                 }
                 Ok(None) => return Err(BrokerError::Lost),
                 Ok(Some(Read::CaughtUp)) => return Ok(()),
@@ -104,10 +107,13 @@ impl OutboxPublisher {
     fn learn(&self, read: &Read) {
         match read {
             Read::Record(record) if record.kind == ConfigKind::Topology => {
-                let body = record.body.as_ref().map(|body| serde_json::from_str::<TopologyRecord>(body.get()));
+                let body =
+                    record.body.as_ref().map(|body| serde_json::from_str::<TopologyRecord>(body.get()));
                 match body {
                     Some(Ok(topology)) => self.link.learn(record.revision, topology),
-                    Some(Err(error)) => tracing::error!(%error, "a topology record cannot be read; upgrade control"),
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "a topology record cannot be read; upgrade control")
+                    }
                     None => {}
                 }
             }
@@ -119,11 +125,18 @@ impl OutboxPublisher {
     async fn publish(&self, session: &Session) -> Result<(), BrokerError> {
         let wake = self.store.wake();
         let mut written = Written::default();
+        let mut failing = false;
         loop {
             match self.publish_all(session, &mut written).await {
-                Ok(()) => {}
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        self.metrics.store_up(true);
+                        self.readiness.set("store", Ok(()));
+                    }
+                }
                 Err(Trouble::Broker(error)) => return Err(error),
                 Err(Trouble::Store(error)) => {
+                    failing = true;
                     self.metrics.store_up(false);
                     self.readiness.set("store", Err(error.to_string()));
                 }
@@ -154,7 +167,12 @@ impl OutboxPublisher {
     }
 
     /// One after the other: readers take what they have read to be complete up to its revision.
-    async fn send_config(&self, session: &Session, rows: &[OutboxRow], written: &mut Written) -> Result<(), Trouble> {
+    async fn send_config(
+        &self,
+        session: &Session,
+        rows: &[OutboxRow],
+        written: &mut Written,
+    ) -> Result<(), Trouble> {
         let publisher = session.publisher();
         for row in rows {
             let record: ConfigRecord = serde_json::from_slice(&row.body)
@@ -166,20 +184,17 @@ impl OutboxPublisher {
     }
 
     async fn send_deliveries(&self, session: &Session, rows: &[OutboxRow]) -> Result<(), Trouble> {
-        let publisher = session.publisher();
         let shards = self.link.topology().map_or(1, |topology| topology.shards);
-        stream::iter(rows)
+        let exchange = session.names().deliveries();
+        let messages: Vec<Outgoing> = rows
+            .iter()
             .map(|row| {
                 let shard = WebhookId::from_trusted(row.webhook.as_str()).shard(shards);
                 let key = Names::destination(Lane::Replay, shard);
-                let exchange = session.names().deliveries();
-                let message = Outgoing::json(exchange, key, row.body.clone(), row.message_id.clone());
-                let publisher = &publisher;
-                async move { publisher.publish(message).await }
+                Outgoing::json(&exchange, key, row.body.clone(), &row.message_id)
             })
-            .buffered(IN_FLIGHT)
-            .try_collect::<()>()
-            .await?;
+            .collect();
+        publish_all(session.publisher(), messages).await?;
         self.activity.note();
         self.mark(rows).await
     }
@@ -218,18 +233,18 @@ impl OutboxPublisher {
             }
             objects += records.len() as u64;
             bytes += records.iter().map(|record| wire::encode(record).len() as u64).sum::<u64>();
-            // Between the marks the order does not matter.
-            stream::iter(&records)
-                .map(|record| config_stream::write(publisher, names, record))
-                .buffer_unordered(IN_FLIGHT)
-                .try_collect::<()>()
-                .await?;
+            write_all(publisher, names, records).await?;
         }
         drop(snapshot);
         config_stream::write(publisher, names, &mark(ConfigKind::SnapshotEnd)).await?;
         if let Some((revision, topology)) = self.link.known_topology() {
-            let record =
-                ConfigRecord::of(&Epoch::from_trusted(""), revision, ConfigKind::Topology, "topology", &topology);
+            let record = ConfigRecord::of(
+                &Epoch::from_trusted(""),
+                revision,
+                ConfigKind::Topology,
+                "topology",
+                &topology,
+            );
             config_stream::write(publisher, names, &record).await?;
         }
         *written = Written { snapshot: Some(bytes), since: 0 };
@@ -238,6 +253,35 @@ impl OutboxPublisher {
         tracing::info!(revision, objects, bytes, "wrote a snapshot of the configuration");
         Ok(())
     }
+}
+
+/// Publishes messages whose order does not matter, several at a time.
+async fn publish_all(publisher: Publisher, messages: Vec<Outgoing>) -> Result<(), BrokerError> {
+    stream::iter(messages)
+        .map(move |message| {
+            let publisher = publisher.clone();
+            async move { publisher.publish(message).await }
+        })
+        .buffer_unordered(IN_FLIGHT)
+        .try_collect()
+        .await
+}
+
+/// Writes records between the marks of a snapshot, where their order does not matter.
+async fn write_all(
+    publisher: &Publisher,
+    names: &Names,
+    records: Vec<ConfigRecord>,
+) -> Result<(), BrokerError> {
+    let (publisher, names) = (publisher.clone(), names.clone());
+    stream::iter(records)
+        .map(move |record| {
+            let (publisher, names) = (publisher.clone(), names.clone());
+            async move { config_stream::write(&publisher, &names, &record).await }
+        })
+        .buffer_unordered(IN_FLIGHT)
+        .try_collect()
+        .await
 }
 
 #[cfg(test)]

@@ -271,7 +271,14 @@ impl Recorder {
             Ok(tenant) => self.store.tenant(tenant.as_str()).await.ok().flatten().map(|tenant| tenant.id),
             Err(_) => None,
         };
-        let mut letter = Letter::unreadable(LetterKind::Invalid, &header("reason"), header("detail"), &event_id, message.body(), now);
+        let mut letter = Letter::unreadable(
+            LetterKind::Invalid,
+            &header("reason"),
+            header("detail"),
+            &event_id,
+            message.body(),
+            now,
+        );
         if !event_id.is_empty() {
             letter.id = letter_id("invalid", &[&key, &event_id]);
         }
@@ -287,7 +294,13 @@ impl Recorder {
     }
 }
 
-fn unreadable(kind: LetterKind, reason: &str, error: &WireError, message: &Incoming, now: Timestamp) -> Entry {
+fn unreadable(
+    kind: LetterKind,
+    reason: &str,
+    error: &WireError,
+    message: &Incoming,
+    now: Timestamp,
+) -> Entry {
     let name = message.message_id().unwrap_or_default();
     let detail = format!("{error}; {}", why_poison(message));
     let mut letter = Letter::unreadable(kind, reason, detail, name, message.body(), now);
@@ -310,6 +323,10 @@ fn why_poison(message: &Incoming) -> String {
     }
     match (message.header_str("x-first-death-queue"), message.header_str("x-first-death-reason")) {
         (Some(queue), Some(reason)) => format!("the broker gave it up in {queue}: {reason}"),
-        _ => format!("it came by way of the exchange {:?} with key {:?}", message.exchange(), message.routing_key()),
+        _ => format!(
+            "it came by way of the exchange {:?} with key {:?}",
+            message.exchange(),
+            message.routing_key()
+        ),
     }
 }

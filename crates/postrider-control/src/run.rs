@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use postrider_broker::{BrokerError, Readiness, Session, Settings, supervise};
 use prometheus::Registry;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -34,6 +35,9 @@ pub enum Error {
     /// The metrics.
     #[error("the metrics of control cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// A part of control ended while it was still needed.
+    #[error("a part of control stopped ({0}); its log says why, restarting it is safe")]
+    Stopped(String),
 }
 
 /// Runs control until `shutdown`.
@@ -88,17 +92,58 @@ pub async fn run(
         readiness: readiness.clone(),
         activity,
     };
-    let work = Work { settings: &config.broker, metrics: &broker_metrics, link: &link, recorder, publisher };
+    let work = Arc::new(Work { settings: config.broker, metrics: broker_metrics, link, recorder, publisher });
     readiness.set("api", Ok(()));
-    tokio::join!(
-        api::serve(listener, api, shutdown.clone()),
-        supervise(&readiness, &shutdown, || work.session(&readiness, &shutdown)),
-        books.run(&shutdown),
-        release::release(&store, &shutdown),
-        release::upkeep(&store, &shutdown),
-    );
+
+    let mut tasks = Tasks { set: JoinSet::new(), stop: shutdown.child_token() };
+    let stop = tasks.stop.clone();
+    tasks.start("api", api::serve(listener, api, stop.clone()));
+    tasks.start("sessions", async move {
+        let (readiness, stop) = (&readiness, &stop);
+        supervise(readiness, stop, || {
+            let (work, readiness, stop) = (work.clone(), readiness.clone(), stop.clone());
+            async move { work.session(&readiness, &stop).await }
+        })
+        .await;
+    });
+    let stop = tasks.stop.clone();
+    tasks.start("books", async move { books.run(&stop).await });
+    let (held, stop) = (store.clone(), tasks.stop.clone());
+    tasks.start("release", async move { release::release(&held, &stop).await });
+    let (old, stop) = (store.clone(), tasks.stop.clone());
+    tasks.start("upkeep", async move { release::upkeep(&old, &stop).await });
+    let ended = tasks.finish().await;
     store.close().await;
-    Ok(())
+    ended
+}
+
+/// What control does side by side. All of it ends together.
+struct Tasks {
+    set: JoinSet<&'static str>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn start(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.set.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits until everything has ended. One that ends by itself ends the others: half a control is none.
+    async fn finish(mut self) -> Result<(), Error> {
+        let mut ended = Ok(());
+        while let Some(task) = self.set.join_next().await {
+            match task {
+                Ok(_) if self.stop.is_cancelled() => {}
+                Ok(name) => ended = Err(Error::Stopped(name.to_owned())),
+                Err(error) => ended = Err(Error::Stopped(error.to_string())),
+            }
+            self.stop.cancel();
+        }
+        ended
+    }
 }
 
 async fn bind(listen: Listen) -> Result<tokio::net::TcpListener, Error> {
@@ -112,19 +157,19 @@ async fn bind(listen: Listen) -> Result<tokio::net::TcpListener, Error> {
 }
 
 /// What is done over a session.
-struct Work<'a> {
-    settings: &'a Settings,
-    metrics: &'a postrider_broker::Metrics,
-    link: &'a Link,
+struct Work {
+    settings: Settings,
+    metrics: postrider_broker::Metrics,
+    link: Arc<Link>,
     recorder: Recorder,
     publisher: OutboxPublisher,
 }
 
-impl Work<'_> {
+impl Work {
     /// One session, from its opening to its end.
     async fn session(&self, readiness: &Readiness, shutdown: &CancellationToken) -> Result<(), BrokerError> {
         let session = tokio::select! {
-            session = Session::open(self.settings, self.metrics) => Arc::new(session?),
+            session = Session::open(&self.settings, &self.metrics) => Arc::new(session?),
             () = shutdown.cancelled() => return Ok(()),
         };
         self.link.over(Some(session.clone()));
@@ -168,5 +213,20 @@ impl Work<'_> {
             }
         }
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever runs control may run it on any thread.
+    #[test]
+    fn control_can_be_spawned() {
+        fn spawnable<F: Future + Send>(
+            _: impl Fn(Config, &'static Registry, Readiness, CancellationToken) -> F,
+        ) {
+        }
+        spawnable(run);
     }
 }

@@ -136,7 +136,11 @@ pub(super) struct DeadLetterPage {
 #[utoipa::path(get, path = "/v1/dead-letters/{id}", tag = "dead letters", operation_id = "get_dead_letter",
     params(("id" = String, Path, description = "The dead letter"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 200, body = DeadLetterWithBody), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn get(State(api): State<Arc<Api>>, scope: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     let Some(mut row) = api.store.dead_letter(scope.tenant().as_str(), &id).await? else {
         return Err(Problem::not_found("dead letter"));
     };
@@ -172,10 +176,14 @@ pub(super) async fn resolve(
     let given: Resolution = if given.is_empty() { Resolution::default() } else { body::read(&given)? };
     let reason = given.reason.unwrap_or_else(|| "resolved".into());
     if reason.trim().is_empty() || reason.chars().count() > 256 || reason.chars().any(char::is_control) {
-        return Err(Problem::body("reason", "reason must have 1 to 256 characters and no control characters"));
+        return Err(Problem::body(
+            "reason",
+            "reason must have 1 to 256 characters and no control characters",
+        ));
     }
     let mut change = api.store.change().await?;
-    let resolved = change.resolve_dead_letter(scope.tenant().as_str(), &id, &reason, postrider_broker::now()).await?;
+    let resolved =
+        change.resolve_dead_letter(scope.tenant().as_str(), &id, &reason, postrider_broker::now()).await?;
     let Some(row) = resolved else { return Err(Problem::not_found("dead letter")) };
     let answer = Answer::ok(&DeadLetter::from(row))?;
     once.keep(&api, &mut change, &answer).await?;

@@ -16,7 +16,9 @@ use super::cursor::{List, limit};
 use super::idempotency::Once;
 use super::problem::{Code, Problem, ProblemBody};
 use super::scope::Scope;
-use crate::store::{AttemptRow, Change, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow};
+use crate::store::{
+    AttemptRow, Change, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow,
+};
 
 const STATES: [&str; 6] = ["pending", "held", "delivered", "dead", "cancelled", "skipped"];
 
@@ -222,7 +224,9 @@ pub(super) struct Asked {
 pub(super) fn time(name: &str, given: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let Some(given) = given else { return Ok(None) };
     let read = Timestamp::parse_rfc3339(given).map(Some);
-    read.ok_or_else(|| Problem::parameter(name, format!("{name} must be RFC 3339, such as 2026-11-21T20:00:00Z")))
+    read.ok_or_else(|| {
+        Problem::parameter(name, format!("{name} must be RFC 3339, such as 2026-11-21T20:00:00Z"))
+    })
 }
 
 /// A word in a query, from a closed list.
@@ -276,7 +280,11 @@ pub(super) struct DeliveryPage {
 #[utoipa::path(get, path = "/v1/deliveries/{id}", tag = "deliveries", operation_id = "get_delivery",
     params(("id" = String, Path, description = "The delivery"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 200, body = DeliveryWithAttempts), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn get(State(api): State<Arc<Api>>, scope: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     match api.store.delivery(scope.tenant().as_str(), &id).await? {
         Some(detail) => Answer::ok(&DeliveryWithAttempts::from(detail)),
         None => Err(Problem::not_found("delivery")),

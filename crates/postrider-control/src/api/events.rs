@@ -127,14 +127,18 @@ pub(super) async fn publish(
     for tenant in &tenants {
         if api.store.tenant(tenant.as_str()).await?.is_none() {
             let detail = format!("there is no tenant {:?}", tenant.as_str());
-            return Err(Problem::new(Code::UnknownTenant, detail, "POST /v1/tenants makes one.").field("tenant"));
+            return Err(
+                Problem::new(Code::UnknownTenant, detail, "POST /v1/tenants makes one.").field("tenant")
+            );
         }
     }
     let mut known = HashSet::new();
     for tenant in tenants {
         let ids: Vec<EventId> =
             events.iter().filter(|event| event.tenant == *tenant).map(|event| event.id.clone()).collect();
-        known.extend(api.store.known_events(tenant, &ids).await?.into_iter().map(|id| (tenant.to_string(), id)));
+        known.extend(
+            api.store.known_events(tenant, &ids).await?.into_iter().map(|id| (tenant.to_string(), id)),
+        );
     }
     let items: Vec<AcceptedEvent> = events
         .iter()
@@ -144,12 +148,6 @@ pub(super) async fn publish(
         })
         .collect();
     send_all(&api, events).await?;
-    let duplicates = items.iter().filter(|item| item.duplicate).count() as u64;
-    if duplicates > 0 {
-        let mut change = api.store.change().await?;
-        change.count("duplicates", duplicates).await?;
-        change.commit().await?;
-    }
     let answer = Answer::json(StatusCode::ACCEPTED, &Accepted { items, revision })?;
     once.keep_alone(&api, &answer).await?;
     Ok(answer)
@@ -213,8 +211,9 @@ fn check(
             Why::ActionWithoutId | Why::UnknownAction => "action",
             _ => "",
         };
-        let problem = Problem::new(Code::BadEvent, refusal.detail, "Correct the event and send the request again.")
-            .with("reason", refusal.reason.as_str());
+        let problem =
+            Problem::new(Code::BadEvent, refusal.detail, "Correct the event and send the request again.")
+                .with("reason", refusal.reason.as_str());
         match at(member) {
             field if field.is_empty() => problem,
             field => problem.field(field),
@@ -379,7 +378,11 @@ pub(super) struct EventPage {
 #[utoipa::path(get, path = "/v1/events/{id}", tag = "events", operation_id = "get_event",
     params(("id" = String, Path, description = "The event"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 200, body = EventWithBody), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn get(State(api): State<Arc<Api>>, scope: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     let Some(detail) = api.store.event(scope.tenant().as_str(), &id).await? else {
         return Err(Problem::not_found("event"));
     };

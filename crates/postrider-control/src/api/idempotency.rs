@@ -15,9 +15,9 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::Api;
 use super::answer::Answer;
 use super::problem::{Code, Problem};
-use super::Api;
 use crate::store::{Change, KeptAnswer};
 
 /// Says that an answer was given before.
@@ -63,16 +63,30 @@ struct Sealed {
 
 impl Once {
     /// Keeps the answer, in the transaction of what it answers.
-    pub(crate) async fn keep(&self, api: &Api, change: &mut Change<'_>, answer: &Answer) -> Result<(), Problem> {
+    pub(crate) async fn keep(
+        &self,
+        api: &Api,
+        change: &mut Change<'_>,
+        answer: &Answer,
+    ) -> Result<(), Problem> {
         let Some(slot) = &self.0 else { return Ok(()) };
-        let sealed = Sealed { status: answer.status, body: String::from_utf8_lossy(&answer.body).into_owned() };
+        let sealed =
+            Sealed { status: answer.status, body: String::from_utf8_lossy(&answer.body).into_owned() };
         let text = serde_json::to_vec(&sealed).unwrap_or_default();
         let sealed = api.key.seal(&purpose(&slot.key), &text, rand::random()).map_err(|error| {
             tracing::error!(%error, "an answer cannot be sealed");
-            Problem::new(Code::Internal, "the answer cannot be kept", "Report this; the log of control says more.")
+            Problem::new(
+                Code::Internal,
+                "the answer cannot be kept",
+                "Report this; the log of control says more.",
+            )
         })?;
         let kept = KeptAnswer { request: slot.request.clone(), answer: sealed };
-        if change.keep_answer(&slot.key, &kept, postrider_broker::now()).await? { Ok(()) } else { Err(in_progress()) }
+        if change.keep_answer(&slot.key, &kept, postrider_broker::now()).await? {
+            Ok(())
+        } else {
+            Err(in_progress())
+        }
     }
 
     /// Keeps the answer of what needs no transaction.
@@ -88,7 +102,10 @@ impl Once {
     /// Something that is the same when the request comes again; nothing without a key.
     pub(crate) fn derive(&self, index: usize) -> Option<String> {
         let slot = self.0.as_ref()?;
-        Some(hash(&[slot.key.as_bytes(), slot.request.as_bytes(), &(index as u64).to_be_bytes()])[..32].to_owned())
+        Some(
+            hash(&[slot.key.as_bytes(), slot.request.as_bytes(), &(index as u64).to_be_bytes()])[..32]
+                .to_owned(),
+        )
     }
 }
 
@@ -110,7 +127,8 @@ pub(crate) async fn once(State(api): State<Arc<Api>>, mut request: Request, next
         Ok(None) => return next.run(request).await,
         Err(problem) => return problem.into_response(),
     };
-    let token = request.headers().get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let token =
+        request.headers().get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let path = request.uri().path().to_owned();
     let key = hash(&[token, path.as_bytes(), key.as_bytes()]);
     let query = request.uri().query().unwrap_or_default().to_owned();
@@ -137,8 +155,12 @@ fn replay(api: &Api, slot: &Slot, kept: &KeptAnswer) -> Response {
     let opened = api.key.open(&purpose(&slot.key), &kept.answer);
     let sealed = opened.ok().and_then(|text| serde_json::from_slice::<Sealed>(&text).ok());
     let Some(sealed) = sealed else {
-        return Problem::new(Code::Internal, "the kept answer cannot be read", "Use a new key, and look at what exists.")
-            .into_response();
+        return Problem::new(
+            Code::Internal,
+            "the kept answer cannot be read",
+            "Use a new key, and look at what exists.",
+        )
+        .into_response();
     };
     let mut response = Answer { status: sealed.status, body: sealed.body.into_bytes() }.into_response();
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -147,7 +169,8 @@ fn replay(api: &Api, slot: &Slot, kept: &KeptAnswer) -> Response {
 
 fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let legal = |text: &&str| (1..=255).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let legal =
+        |text: &&str| (1..=255).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
     value.to_str().ok().filter(legal).map(Some).ok_or_else(|| {
         Problem::new(
             Code::BadIdempotencyKey,

@@ -56,8 +56,12 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     tracing::error!(what, "a request handler panicked");
-    Problem::new(Code::Internal, "the request met a fault of Postrider", "Report this; the log of control says more.")
-        .into_response()
+    Problem::new(
+        Code::Internal,
+        "the request met a fault of Postrider",
+        "Report this; the log of control says more.",
+    )
+    .into_response()
 }
 
 /// Refuses long URLs.

@@ -129,7 +129,7 @@ pub(crate) fn routes() -> Vec<(String, &'static str)> {
 }
 
 /// The whole API as a service.
-fn router(api: Arc<Api>) -> Router {
+pub(crate) fn router(api: Arc<Api>) -> Router {
     let (router, description) = described().split_for_parts();
     let description: Arc<str> = description.to_pretty_json().unwrap_or_default().into();
     let describe = move || {

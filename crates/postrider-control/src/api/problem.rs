@@ -156,7 +156,8 @@ impl Problem {
 
     /// A parameter that is not as it must be.
     pub(crate) fn parameter(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new(Code::BadParameter, detail, "Correct the parameter and send the request again.").field(field)
+        Self::new(Code::BadParameter, detail, "Correct the parameter and send the request again.")
+            .field(field)
     }
 
     /// Nothing of this kind has this id, or not for this tenant.
@@ -166,6 +167,16 @@ impl Problem {
             format!("there is no such {what} in this tenant"),
             "Check the id, and the tenant parameter when it is not the default tenant.",
         )
+    }
+
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    #[cfg(test)]
+    pub(crate) fn named(&self) -> &str {
+        self.field.as_deref().unwrap_or_default()
     }
 
     /// Which member or parameter is meant.

@@ -38,7 +38,7 @@ struct Events {
     routed: u64,
     unmatched: u64,
     invalid: u64,
-    /// Reported again over HTTP, and not accepted again.
+    /// Came again, and were not accepted again.
     duplicate: u64,
     /// Not yet seen by a router; null while RabbitMQ does not answer.
     waiting: Option<u64>,
@@ -119,7 +119,9 @@ pub(super) async fn status(State(api): State<Arc<Api>>, _: Scope) -> Result<Answ
         revision: books.revision,
         workers: balance.broker.map(|(_, workers, _)| workers),
         // One is active, the others stand by: the queue has a single active consumer.
-        routers: balance.broker.map(|(.., routers)| Routers { active: routers.min(1), standby: routers.saturating_sub(1) }),
+        routers: balance
+            .broker
+            .map(|(.., routers)| Routers { active: routers.min(1), standby: routers.saturating_sub(1) }),
         broker: if balance.broker.is_some() { "ok" } else { "unreachable" },
     })
 }

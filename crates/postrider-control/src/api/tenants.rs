@@ -68,9 +68,11 @@ pub(super) async fn create(
             change.commit().await?;
             Ok(answer)
         }
-        Err(TenantRefused::TooMany) => {
-            Err(Problem::new(Code::Quota, "there are as many tenants as there may be", "Delete tenants that are not needed."))
-        }
+        Err(TenantRefused::TooMany) => Err(Problem::new(
+            Code::Quota,
+            "there are as many tenants as there may be",
+            "Delete tenants that are not needed.",
+        )),
         Err(TenantRefused::Exists | TenantRefused::Unknown | TenantRefused::HasWebhooks) => {
             let detail = format!("there is a tenant {:?}", id.as_str());
             Err(Problem::new(Code::TenantExists, detail, "Use it, or choose another name.").field("id"))
@@ -107,7 +109,11 @@ pub(super) struct TenantPage {
 #[utoipa::path(get, path = "/v1/tenants/{id}", tag = "tenants", operation_id = "get_tenant",
     params(("id" = String, Path, description = "The tenant")),
     responses((status = 200, body = Tenant), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn get(State(api): State<Arc<Api>>, _: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    _: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     match api.store.tenant(&id).await? {
         Some(row) => Answer::ok(&Tenant::from(row)),
         None => Err(unknown()),
@@ -118,7 +124,11 @@ pub(super) async fn get(State(api): State<Arc<Api>>, _: Scope, Path(id): Path<St
 #[utoipa::path(delete, path = "/v1/tenants/{id}", tag = "tenants", operation_id = "delete_tenant",
     params(("id" = String, Path, description = "The tenant")),
     responses((status = 204), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn delete(State(api): State<Arc<Api>>, _: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    _: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     let Ok(id) = TenantId::parse(&id) else { return Err(unknown()) };
     if id == TenantId::default_tenant() {
         let detail = "the default tenant exists for those who name none";

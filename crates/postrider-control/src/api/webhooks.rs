@@ -7,7 +7,9 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use postrider_core::event::EventType;
 use postrider_core::signature::{self, SigningKey};
-use postrider_core::webhook::{self, MAX_HEADERS, MAX_IN_FLIGHT, Profile, SecretKind, TIMEOUT_MS, WebhookState};
+use postrider_core::webhook::{
+    self, MAX_HEADERS, MAX_IN_FLIGHT, Profile, SecretKind, TIMEOUT_MS, WebhookState,
+};
 use postrider_core::wire::{ApiKeyRecord, RetryRecord, WebhookRecord};
 use postrider_core::{TenantId, WebhookId};
 use serde::{Deserialize, Serialize};
@@ -132,14 +134,23 @@ pub(super) struct Retry {
 
 impl From<Retry> for RetryRecord {
     fn from(retry: Retry) -> Self {
-        let Retry { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms } = retry;
+        let Retry { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms } =
+            retry;
         Self { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms }
     }
 }
 
 impl From<RetryRecord> for Retry {
     fn from(record: RetryRecord) -> Self {
-        let RetryRecord { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms } = record;
+        let RetryRecord {
+            initial_ms,
+            factor,
+            max_interval_ms,
+            max_attempts,
+            max_age_ms,
+            jitter,
+            schedule_ms,
+        } = record;
         Self { initial_ms, factor, max_interval_ms, max_attempts, max_age_ms, jitter, schedule_ms }
     }
 }
@@ -300,7 +311,10 @@ impl Api {
         secrets: Vec<String>,
     ) -> Result<WebhookRecord, Problem> {
         check_name(&new.name)?;
-        let url = self.egress.check_url(&new.url, self.https_only).map_err(|e| Problem::body("url", e.to_string()))?;
+        let url = self
+            .egress
+            .check_url(&new.url, self.https_only)
+            .map_err(|e| Problem::body("url", e.to_string()))?;
         if new.notification_type.as_deref().is_some_and(|kind| kind != "rest") {
             return Err(Problem::body("notification_type", "notification_type must be rest"));
         }
@@ -308,7 +322,10 @@ impl Api {
             None => Profile::default(),
             Some(name) => Profile::parse(name).ok_or_else(|| {
                 let name: String = name.chars().take(64).collect();
-                Problem::body("profile", format!("the profile {name:?} is not in this release; it knows postrider"))
+                Problem::body(
+                    "profile",
+                    format!("the profile {name:?} is not in this release; it knows postrider"),
+                )
             })?,
         };
         let (all, event_types) = check_subscription(new.subscription.unwrap_or_default())?;
@@ -336,7 +353,10 @@ impl Api {
             retry,
             timeout_ms: within("timeout_ms", new.timeout_ms.unwrap_or(15_000), TIMEOUT_MS)?,
             max_in_flight: within("max_in_flight", new.max_in_flight.unwrap_or(10), MAX_IN_FLIGHT)?,
-            rate_per_second: new.rate_per_second.map(|rate| within("rate_per_second", rate, 1..=MAX_RATE)).transpose()?,
+            rate_per_second: new
+                .rate_per_second
+                .map(|rate| within("rate_per_second", rate, 1..=MAX_RATE))
+                .transpose()?,
             state,
         };
         record.api_key = new.api_key.map(|key| self.seal_api_key(&record, key)).transpose()?;
@@ -347,15 +367,22 @@ impl Api {
     fn seal_api_key(&self, record: &WebhookRecord, key: NewApiKey) -> Result<ApiKeyRecord, Problem> {
         match key.r#in.as_str() {
             "header" => webhook::check_header(&key.name, &key.value).map_err(|e| {
-                let member = if matches!(e, webhook::BadHeader::Value(_)) { "api_key.value" } else { "api_key.name" };
+                let member =
+                    if matches!(e, webhook::BadHeader::Value(_)) { "api_key.value" } else { "api_key.name" };
                 Problem::body(member, e.to_string())
             })?,
             "query" => {
                 if key.name.is_empty() || key.name.len() > 128 || key.name.chars().any(char::is_control) {
-                    return Err(Problem::body("api_key.name", "the name must have 1 to 128 bytes and no control characters"));
+                    return Err(Problem::body(
+                        "api_key.name",
+                        "the name must have 1 to 128 bytes and no control characters",
+                    ));
                 }
                 if key.value.len() > webhook::MAX_HEADER_BYTES || key.value.chars().any(char::is_control) {
-                    let detail = format!("the value must have at most {} bytes and no control characters", webhook::MAX_HEADER_BYTES);
+                    let detail = format!(
+                        "the value must have at most {} bytes and no control characters",
+                        webhook::MAX_HEADER_BYTES
+                    );
                     return Err(Problem::body("api_key.value", detail));
                 }
             }
@@ -371,7 +398,11 @@ impl Api {
         })
     }
 
-    fn seal_headers(&self, record: &WebhookRecord, headers: BTreeMap<String, String>) -> Result<Option<String>, Problem> {
+    fn seal_headers(
+        &self,
+        record: &WebhookRecord,
+        headers: BTreeMap<String, String>,
+    ) -> Result<Option<String>, Problem> {
         if headers.len() > MAX_HEADERS {
             return Err(Problem::body("headers", format!("at most {MAX_HEADERS} headers are sent")));
         }
@@ -400,7 +431,10 @@ fn check_name(name: &str) -> Result<(), Problem> {
     // Characters that turn the direction of the text around them: they make a name look like another.
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let length = name.chars().count();
-    if !(1..=256).contains(&length) || name.trim().is_empty() || name.chars().any(|c| c.is_control() || turns(c)) {
+    if !(1..=256).contains(&length)
+        || name.trim().is_empty()
+        || name.chars().any(|c| c.is_control() || turns(c))
+    {
         let detail = "the name must have 1 to 256 characters, not only spaces, and no control characters";
         return Err(Problem::body("name", detail));
     }
@@ -428,7 +462,8 @@ fn check_subscription(given: NewSubscription) -> Result<(bool, BTreeSet<EventTyp
     }
     let mut event_types = BTreeSet::new();
     for name in names {
-        let event_type = EventType::parse(&name).map_err(|e| Problem::body("subscription.event_types", e.to_string()))?;
+        let event_type =
+            EventType::parse(&name).map_err(|e| Problem::body("subscription.event_types", e.to_string()))?;
         event_types.insert(event_type);
     }
     let all = given.all.unwrap_or(false);
@@ -542,7 +577,11 @@ pub(super) struct WebhookPage {
 #[utoipa::path(get, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "get_webhook",
     params(("id" = String, Path, description = "The webhook"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 200, body = Webhook), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn get(State(api): State<Arc<Api>>, scope: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     match api.store.webhook(scope.tenant().as_str(), &id).await? {
         Some(row) => Answer::ok(&api.shown(row)?),
         None => Err(Problem::not_found("webhook")),
@@ -566,7 +605,10 @@ pub(super) async fn patch(
         return Err(Problem::body("", "the body must be an object with the members to change"));
     }
     if patch.get("secret").is_some() {
-        return Err(Problem::body("secret", "the secret of a webhook cannot be set afterwards; make another webhook"));
+        return Err(Problem::body(
+            "secret",
+            "the secret of a webhook cannot be set afterwards; make another webhook",
+        ));
     }
     if let Some(tenant) = patch.get("tenant")
         && tenant.as_str() != Some(scope.tenant().as_str())
@@ -630,7 +672,11 @@ async fn find(change: &mut Change<'_>, scope: &Scope, id: &str) -> Result<Webhoo
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "delete_webhook",
     params(("id" = String, Path, description = "The webhook"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 204), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
-pub(super) async fn delete(State(api): State<Arc<Api>>, scope: Scope, Path(id): Path<String>) -> Result<Answer, Problem> {
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
     let mut change = api.store.change().await?;
     find(&mut change, &scope, &id).await?;
     change.delete_webhook(&id, postrider_broker::now()).await?;

@@ -15,7 +15,7 @@ pub(crate) struct Books {
     pub unowed_now: u64,
     /// Dead letters of deliveries that no later series has delivered and nobody has resolved.
     pub dead_unresolved: u64,
-    /// Events that were reported although they were known, as far as control saw it.
+    /// Events that came again and were not accepted again.
     pub duplicates: u64,
     /// The newest change of the configuration.
     pub revision: u64,
@@ -71,10 +71,11 @@ impl Store {
         .bind(unowed_since.as_millis())
         .fetch_one(&mut *tx)
         .await?;
-        let missing_attempts: i64 =
-            sqlx::query_scalar("SELECT COALESCE(SUM(attempts - logged), 0) FROM series WHERE logged < attempts")
-                .fetch_one(&mut *tx)
-                .await?;
+        let missing_attempts: i64 = sqlx::query_scalar(
+            "SELECT COALESCE(SUM(attempts - logged), 0) FROM series WHERE logged < attempts",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
         let missing_facts: i64 = sqlx::query_scalar(
             "SELECT COALESCE(SUM(expected - received), 0) FROM
              (SELECT MAX(past) AS expected, SUM(past - first) AS received FROM writers GROUP BY writer) w",
@@ -84,22 +85,23 @@ impl Store {
         counts.unowed = unsigned(unowed);
         counts.missing_attempts = unsigned(missing_attempts);
         counts.missing_facts = unsigned(missing_facts);
-        let dead_unresolved: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM dead_letters WHERE resolved_at IS NULL AND delivery > ''")
-                .fetch_one(&mut *tx)
-                .await?;
+        let dead_unresolved: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM dead_letters WHERE resolved_at IS NULL AND delivery > ''",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
         let unsent: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind = 'delivery'")
                 .fetch_one(&mut *tx)
                 .await?;
-        let counter = |name: &'static str| {
-            sqlx::query_scalar::<_, i64>("SELECT n FROM counters WHERE name = $1").bind(name)
-        };
-        let duplicates = counter("duplicates").fetch_one(&mut *tx).await?;
-        let revision = counter("revision").fetch_one(&mut *tx).await?;
-        let longest: Option<i64> = sqlx::query_scalar("SELECT MAX(timeout_ms) FROM webhooks WHERE deleted_at IS NULL")
-            .fetch_one(&mut *tx)
-            .await?;
+        let duplicates: i64 =
+            sqlx::query_scalar("SELECT COALESCE(SUM(n), 0) FROM duplicates").fetch_one(&mut *tx).await?;
+        let revision: i64 =
+            sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'").fetch_one(&mut *tx).await?;
+        let longest: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(timeout_ms) FROM webhooks WHERE deleted_at IS NULL")
+                .fetch_one(&mut *tx)
+                .await?;
         tx.commit().await?;
         Ok(Books {
             counts,

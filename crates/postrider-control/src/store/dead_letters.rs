@@ -64,7 +64,11 @@ const ONE: &str = "SELECT * FROM dead_letters WHERE tenant = $1 AND id = $2";
 
 impl Store {
     /// One dead letter, with its body.
-    pub(crate) async fn dead_letter(&self, tenant: &str, id: &str) -> Result<Option<DeadLetterRow>, StoreError> {
+    pub(crate) async fn dead_letter(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<DeadLetterRow>, StoreError> {
         let row = sqlx::query(ONE).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
         Ok(row.as_ref().map(letter_of).transpose()?)
     }
@@ -107,7 +111,11 @@ impl Store {
 
 impl Change<'_> {
     /// One dead letter, as this change sees it.
-    pub(crate) async fn dead_letter(&mut self, tenant: &str, id: &str) -> Result<Option<DeadLetterRow>, StoreError> {
+    pub(crate) async fn dead_letter(
+        &mut self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<DeadLetterRow>, StoreError> {
         let row = sqlx::query(ONE).bind(tenant).bind(id).fetch_optional(&mut *self.tx).await?;
         Ok(row.as_ref().map(letter_of).transpose()?)
     }

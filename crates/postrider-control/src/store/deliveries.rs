@@ -180,7 +180,11 @@ impl Store {
     }
 
     /// One delivery with its series and attempts.
-    pub(crate) async fn delivery(&self, tenant: &str, id: &str) -> Result<Option<DeliveryDetail>, StoreError> {
+    pub(crate) async fn delivery(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<DeliveryDetail>, StoreError> {
         let mut tx = self.readers.begin().await?;
         let row = sqlx::query("SELECT * FROM deliveries WHERE tenant = $1 AND id = $2")
             .bind(tenant)
@@ -193,11 +197,12 @@ impl Store {
             .bind(MOST_SERIES)
             .fetch_all(&mut *tx)
             .await?;
-        let attempts = sqlx::query("SELECT * FROM attempts WHERE delivery = $1 ORDER BY series DESC, n DESC LIMIT $2")
-            .bind(id)
-            .bind(MOST_ATTEMPTS)
-            .fetch_all(&mut *tx)
-            .await?;
+        let attempts =
+            sqlx::query("SELECT * FROM attempts WHERE delivery = $1 ORDER BY series DESC, n DESC LIMIT $2")
+                .bind(id)
+                .bind(MOST_ATTEMPTS)
+                .fetch_all(&mut *tx)
+                .await?;
         let mut detail = DeliveryDetail { row: delivery_of(&row)?, series: Vec::with_capacity(series.len()) };
         for row in series.iter().rev() {
             detail.series.push(SeriesRow {
@@ -213,7 +218,9 @@ impl Store {
         }
         for row in attempts.iter().rev() {
             let series = small(row.try_get("series")?);
-            let Some(series) = detail.series.iter_mut().find(|known| known.series == series) else { continue };
+            let Some(series) = detail.series.iter_mut().find(|known| known.series == series) else {
+                continue;
+            };
             series.attempts.push(attempt_of(row)?);
         }
         Ok(Some(detail))
@@ -270,7 +277,8 @@ impl Change<'_> {
             return Ok(Err(RedeliverRefused::NotFinal { next_at, held: row.try_get("held")? }));
         }
         let revision: Option<i64> = row.try_get("revision")?;
-        let Some(revision) = revision.filter(|_| row.try_get::<Option<i64>, _>("deleted_at").ok().flatten().is_none())
+        let Some(revision) =
+            revision.filter(|_| row.try_get::<Option<i64>, _>("deleted_at").ok().flatten().is_none())
         else {
             return Ok(Err(RedeliverRefused::WebhookDeleted));
         };
@@ -319,7 +327,12 @@ impl Change<'_> {
 
     /// Sends on what is held for a webhook that is not paused any more: the same series with its next attempt, oldest
     /// first, at most `limit`. Returns how many were held.
-    pub(crate) async fn release(&mut self, webhook: &str, limit: u32, now: Timestamp) -> Result<u64, StoreError> {
+    pub(crate) async fn release(
+        &mut self,
+        webhook: &str,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let rows = sqlx::query(
             "SELECT d.id, d.series, s.held_attempt, s.born_at, w.revision, b.record
              FROM deliveries d

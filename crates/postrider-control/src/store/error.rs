@@ -9,7 +9,9 @@ pub enum StoreError {
     #[error("POSTRIDER_STORE_URL must look like sqlite:/var/lib/postrider/postrider.db, not {0:?}")]
     Address(String),
     /// PostgreSQL.
-    #[error("this release stores in SQLite; set POSTRIDER_STORE_URL to sqlite:PATH (PostgreSQL comes in a later release)")]
+    #[error(
+        "this release stores in SQLite; set POSTRIDER_STORE_URL to sqlite:PATH (PostgreSQL comes in a later release)"
+    )]
     Postgres,
     /// The file or its directory.
     #[error("the store {} cannot be opened: {cause}; check the path and the rights of this user", path.display())]
@@ -26,7 +28,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A newer release wrote it.
-    #[error("the store was written by a newer release (its schema is {store}, this release knows {known}); run that release, or restore a backup")]
+    #[error(
+        "the store was written by a newer release (its schema is {store}, this release knows {known}); run that release, or restore a backup"
+    )]
     Newer {
         /// The store's schema.
         store: i64,
@@ -34,7 +38,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The secrets in it were sealed with another key.
-    #[error("the store was made with master key {store}, but POSTRIDER_MASTER_KEY is key {given}; give the key that the store was made with")]
+    #[error(
+        "the store was made with master key {store}, but POSTRIDER_MASTER_KEY is key {given}; give the key that the store was made with"
+    )]
     OtherKey {
         /// Fingerprint of the store's key.
         store: String,

@@ -82,7 +82,8 @@ impl Store {
                 list.push_bind(id.as_str().to_owned());
             }
             query.push(")");
-            let found: Vec<String> = query.build_query_scalar().persistent(false).fetch_all(&self.readers).await?;
+            let found: Vec<String> =
+                query.build_query_scalar().persistent(false).fetch_all(&self.readers).await?;
             known.extend(found);
         }
         Ok(known)

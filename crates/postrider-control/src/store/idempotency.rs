@@ -18,7 +18,11 @@ pub(crate) struct KeptAnswer {
 
 impl Store {
     /// The answer kept under this key.
-    pub(crate) async fn kept_answer(&self, key: &str, now: Timestamp) -> Result<Option<KeptAnswer>, StoreError> {
+    pub(crate) async fn kept_answer(
+        &self,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<Option<KeptAnswer>, StoreError> {
         let row: Option<(String, String)> =
             sqlx::query_as("SELECT request, answer FROM idempotency WHERE key = $1 AND created_at > $2")
                 .bind(key)

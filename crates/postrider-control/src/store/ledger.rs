@@ -191,7 +191,9 @@ impl Ledger {
         let (fate, owed, reason, detail) = match &fact.fate {
             EventFate::Routed(owed) => (Fate::Routed, owed.as_slice(), "", ""),
             EventFate::Unmatched => (Fate::Unmatched, &[][..], "", ""),
-            EventFate::Invalid { reason, detail } => (Fate::Invalid, &[][..], reason.as_str(), detail.as_str()),
+            EventFate::Invalid { reason, detail } => {
+                (Fate::Invalid, &[][..], reason.as_str(), detail.as_str())
+            }
         };
         let key = (fact.tenant.clone(), fact.event_id.clone());
         let next_event = &mut self.next_event;
@@ -293,7 +295,15 @@ impl Ledger {
     }
 
     fn done(&mut self, fact: &DoneFact) {
-        self.close(&fact.delivery, &fact.webhook, fact.series, fact.end, &fact.reason, fact.attempts, fact.at);
+        self.close(
+            &fact.delivery,
+            &fact.webhook,
+            fact.series,
+            fact.end,
+            &fact.reason,
+            fact.attempts,
+            fact.at,
+        );
     }
 
     /// Ends a series, unless it has ended: the first end wins.
@@ -334,11 +344,13 @@ impl Ledger {
     fn held(&mut self, fact: &HeldFact) {
         let at = fact.at.as_millis();
         let attempts = self.attempts.get(&(fact.delivery.clone(), fact.series));
-        let gone_on = attempts.is_some_and(|made| made.iter().any(|(n, when)| *n >= fact.attempt && *when > at));
+        let gone_on =
+            attempts.is_some_and(|made| made.iter().any(|(n, when)| *n >= fact.attempt && *when > at));
         let row = self.touch(&fact.delivery, &fact.webhook, fact.series, fact.at);
         let Some(series) = row.series.get_mut(&fact.series) else { return };
         // A series may be held, released and held again at the same attempt: then the times differ.
-        if (series.held_attempt, series.held_at) == (fact.attempt, at) || (series.held && at < series.held_at) {
+        if (series.held_attempt, series.held_at) == (fact.attempt, at) || (series.held && at < series.held_at)
+        {
             self.repeated += 1;
             return;
         }

@@ -14,6 +14,8 @@ mod ledger;
 mod outbox;
 mod record;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod webhooks;
 
@@ -113,8 +115,9 @@ impl Store {
 
     /// The newest change of the configuration.
     pub(crate) async fn revision(&self) -> Result<u64, StoreError> {
-        let n: i64 =
-            sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'").fetch_one(&self.readers).await?;
+        let n: i64 = sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'")
+            .fetch_one(&self.readers)
+            .await?;
         Ok(unsigned(n))
     }
 
@@ -122,11 +125,6 @@ impl Store {
     pub(crate) async fn change(&self) -> Result<Change<'_>, StoreError> {
         let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Change { tx, store: self, for_outbox: false, for_release: false })
-    }
-
-    /// Whether the store answers: reads something small.
-    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
-        self.revision().await.map(|_| ())
     }
 
     /// Finishes what is under way and closes the files.
@@ -169,7 +167,9 @@ impl Change<'_> {
 
 /// The path in `sqlite:PATH`.
 fn path_of(address: &str) -> Result<PathBuf, StoreError> {
-    let bad = || StoreError::Address(address.split('@').next_back().unwrap_or_default().chars().take(128).collect());
+    let bad = || {
+        StoreError::Address(address.split('@').next_back().unwrap_or_default().chars().take(128).collect())
+    };
     if address.starts_with("postgres:") || address.starts_with("postgresql:") {
         return Err(StoreError::Postgres);
     }
@@ -216,7 +216,9 @@ async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
 /// Gives a new store its epoch and its first tenant, and checks that the master key is the one it was made with.
 async fn begin(writer: &SqlitePool, key: &MasterKey) -> Result<Epoch, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let meta = |name: &'static str| sqlx::query_scalar::<_, String>("SELECT value FROM meta WHERE name = $1").bind(name);
+    let meta = |name: &'static str| {
+        sqlx::query_scalar::<_, String>("SELECT value FROM meta WHERE name = $1").bind(name)
+    };
     let given = key.fingerprint();
     if let Some(epoch) = meta("epoch").fetch_optional(&mut *tx).await? {
         let store = meta("master_key").fetch_optional(&mut *tx).await?.unwrap_or_default();
@@ -227,7 +229,11 @@ async fn begin(writer: &SqlitePool, key: &MasterKey) -> Result<Epoch, StoreError
     }
     let epoch = format!("ep_{}", uuid::Uuid::now_v7().simple());
     for (name, value) in [("epoch", &epoch), ("master_key", &given)] {
-        sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)").bind(name).bind(value).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)")
+            .bind(name)
+            .bind(value)
+            .execute(&mut *tx)
+            .await?;
     }
     for (name, n) in [
         ("revision", 1),
@@ -236,9 +242,12 @@ async fn begin(writer: &SqlitePool, key: &MasterKey) -> Result<Epoch, StoreError
         ("letter_seq", 0),
         ("repeated_facts", 0),
         ("late_finals", 0),
-        ("duplicates", 0),
     ] {
-        sqlx::query("INSERT INTO counters (name, n) VALUES ($1, $2)").bind(name).bind(n).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO counters (name, n) VALUES ($1, $2)")
+            .bind(name)
+            .bind(n)
+            .execute(&mut *tx)
+            .await?;
     }
     sqlx::query("INSERT INTO tenants (id, revision, created_at) VALUES ('default', 1, $1)")
         .bind(postrider_broker::now().as_millis())
@@ -267,7 +276,7 @@ fn time(ms: Option<i64>) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(crate) mod test_store {
     use super::*;
 
     pub(crate) fn key(byte: u8) -> MasterKey {
@@ -299,6 +308,11 @@ pub(crate) mod tests {
         /// Changes the store behind its back.
         pub(crate) async fn execute(&self, sql: &'static str) {
             sqlx::query(sql).execute(&self.store.writer).await.unwrap();
+        }
+
+        /// The one number that a query gives.
+        pub(crate) async fn rows(&self, sql: &'static str) -> i64 {
+            sqlx::query_scalar(sql).fetch_one(&self.store.writer).await.unwrap()
         }
     }
 
@@ -334,7 +348,10 @@ pub(crate) mod tests {
         store.close().await;
         drop(store);
         let refused = Store::open(&address(&dir), &key(2)).await.unwrap_err().to_string();
-        assert!(refused.contains(&key(1).fingerprint()) && refused.contains(&key(2).fingerprint()), "{refused}");
+        assert!(
+            refused.contains(&key(1).fingerprint()) && refused.contains(&key(2).fingerprint()),
+            "{refused}"
+        );
     }
 
     #[tokio::test]

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use postrider_core::wire::{self, ConfigKind, ConfigRecord, DeliveryMessage, DeliveryRecord, EventRecord, TenantRecord};
+use postrider_core::wire::{
+    self, ConfigKind, ConfigRecord, DeliveryMessage, DeliveryRecord, EventRecord, TenantRecord,
+};
 use postrider_core::{TenantId, Timestamp};
 use serde_json::value::RawValue;
 use sqlx::{Row as _, Sqlite, Transaction};
@@ -68,14 +70,16 @@ impl Change<'_> {
             OutboxKind::Config => "config",
             OutboxKind::Delivery => "delivery",
         };
-        sqlx::query("INSERT INTO outbox (kind, webhook, message_id, body, created_at) VALUES ($1, $2, $3, $4, $5)")
-            .bind(kind)
-            .bind(webhook)
-            .bind(message_id)
-            .bind(body)
-            .bind(now.as_millis())
-            .execute(&mut *self.tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO outbox (kind, webhook, message_id, body, created_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(kind)
+        .bind(webhook)
+        .bind(message_id)
+        .bind(body)
+        .bind(now.as_millis())
+        .execute(&mut *self.tx)
+        .await?;
         self.for_outbox = true;
         Ok(())
     }
@@ -128,11 +132,10 @@ impl Store {
         let mut tx = self.readers.begin().await?;
         let revision: i64 =
             sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'").fetch_one(&mut *tx).await?;
-        let (webhooks, bytes): (i64, i64) = sqlx::query_as(
-            "SELECT COUNT(*), COALESCE(SUM(LENGTH(CAST(record AS BLOB))), 0) FROM webhooks",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        let (webhooks, bytes): (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(LENGTH(CAST(record AS BLOB))), 0) FROM webhooks")
+                .fetch_one(&mut *tx)
+                .await?;
         let tenants: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tenants").fetch_one(&mut *tx).await?;
         // The rest of a record, and what the stream adds to it.
         let bytes = unsigned(bytes) + 200 * unsigned(webhooks + tenants);

@@ -75,7 +75,14 @@ pub(crate) struct Letter {
 
 impl Letter {
     /// A message that cannot be read, as it is.
-    pub(crate) fn unreadable(kind: LetterKind, reason: &str, detail: String, name: &str, body: &[u8], at: Timestamp) -> Self {
+    pub(crate) fn unreadable(
+        kind: LetterKind,
+        reason: &str,
+        detail: String,
+        name: &str,
+        body: &[u8],
+        at: Timestamp,
+    ) -> Self {
         Self {
             id: letter_id(kind.as_str(), &[reason, name, &String::from_utf8_lossy(body)]),
             kind,
@@ -125,7 +132,12 @@ impl Store {
         change.count("late_finals", ledger.late).await?;
         change.for_release |= ledger.held;
         change.commit().await?;
-        Ok(Recorded { repeated: ledger.repeated, late: ledger.late, repeated_messages, newest: ledger.newest })
+        Ok(Recorded {
+            repeated: ledger.repeated,
+            late: ledger.late,
+            repeated_messages,
+            newest: ledger.newest,
+        })
     }
 }
 
@@ -148,7 +160,8 @@ impl Keys {
                 Entry::Dead(message) => {
                     let delivery = &message.delivery;
                     keys.deliveries.insert(delivery.id.clone());
-                    keys.letters.insert(letter_id("dead", &[delivery.id.as_str(), &delivery.series.to_string()]));
+                    keys.letters
+                        .insert(letter_id("dead", &[delivery.id.as_str(), &delivery.series.to_string()]));
                 }
                 Entry::Letter(letter) => {
                     keys.letters.insert(letter.id.clone());
@@ -156,7 +169,10 @@ impl Keys {
                 Entry::Poison { message, .. } => {
                     for delivery in message.work.iter().flat_map(|work| &work.to) {
                         keys.deliveries.insert(delivery.id.clone());
-                        keys.letters.insert(letter_id("poison", &[delivery.id.as_str(), &delivery.series.to_string()]));
+                        keys.letters.insert(letter_id(
+                            "poison",
+                            &[delivery.id.as_str(), &delivery.series.to_string()],
+                        ));
                     }
                 }
             }
@@ -215,8 +231,10 @@ impl Change<'_> {
             }
         }
         for chunk in chunks(&keys.letters) {
-            let mut query = select_in("SELECT id FROM dead_letters WHERE id IN (", chunk.iter().map(String::as_str));
-            let known: Vec<String> = query.build_query_scalar().persistent(false).fetch_all(&mut *self.tx).await?;
+            let mut query =
+                select_in("SELECT id FROM dead_letters WHERE id IN (", chunk.iter().map(String::as_str));
+            let known: Vec<String> =
+                query.build_query_scalar().persistent(false).fetch_all(&mut *self.tx).await?;
             ledger.known_letters.extend(known);
         }
         for chunk in chunks(&keys.lettered) {
@@ -248,7 +266,8 @@ impl Change<'_> {
             let fate: String = row.try_get("fate")?;
             let event = Event {
                 seq: row.try_get("seq")?,
-                fate: Fate::parse(&fate).ok_or_else(|| StoreError::Damaged(format!("an event's fate is {fate:?}")))?,
+                fate: Fate::parse(&fate)
+                    .ok_or_else(|| StoreError::Damaged(format!("an event's fate is {fate:?}")))?,
                 owed: small(row.try_get("owed")?),
                 event_type: row.try_get("event_type")?,
                 event_time: row.try_get("event_time")?,
@@ -269,7 +288,8 @@ impl Change<'_> {
         ids: &[DeliveryId],
         deliveries: &mut HashMap<DeliveryId, Delivery>,
     ) -> Result<(), StoreError> {
-        let mut query = select_in("SELECT * FROM deliveries WHERE id IN (", ids.iter().map(DeliveryId::as_str));
+        let mut query =
+            select_in("SELECT * FROM deliveries WHERE id IN (", ids.iter().map(DeliveryId::as_str));
         for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
             let delivery = Delivery {
                 seq: row.try_get("seq")?,
@@ -291,7 +311,8 @@ impl Change<'_> {
             };
             deliveries.insert(DeliveryId::from_trusted(row.try_get::<String, _>("id")?), delivery);
         }
-        let mut query = select_in("SELECT * FROM series WHERE delivery IN (", ids.iter().map(DeliveryId::as_str));
+        let mut query =
+            select_in("SELECT * FROM series WHERE delivery IN (", ids.iter().map(DeliveryId::as_str));
         for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
             let state: String = row.try_get("state")?;
             let series = Series {
@@ -323,7 +344,9 @@ impl Change<'_> {
         self.save_attempts(ledger).await?;
         self.save_letters(ledger, now).await?;
         for chunk in resolved.chunks(ROWS) {
-            let mut query = QueryBuilder::<Sqlite>::new("UPDATE dead_letters SET resolution = 'delivered', resolved_at = ");
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "UPDATE dead_letters SET resolution = 'delivered', resolved_at = ",
+            );
             query.push_bind(now.as_millis()).push(" WHERE resolved_at IS NULL AND id IN (");
             push_list(&mut query, chunk.iter().map(String::as_str));
             query.build().persistent(false).execute(&mut *self.tx).await?;
@@ -517,13 +540,28 @@ impl Change<'_> {
     /// Notes which facts of each writer arrived; returns how many messages were here before.
     async fn number_writers(&mut self, entries: &[Entry], now: Timestamp) -> Result<u64, StoreError> {
         let mut arrived: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut duplicates: BTreeMap<&str, u64> = BTreeMap::new();
         for entry in entries {
-            if let Entry::Journal(message) = entry
-                && !message.facts.is_empty()
-            {
+            let Entry::Journal(message) = entry else { continue };
+            if message.duplicates > 0 {
+                let known = duplicates.entry(&message.writer).or_default();
+                *known = message.duplicates.max(*known);
+            }
+            if !message.facts.is_empty() {
                 let past = message.first.saturating_add(message.facts.len() as u64);
                 arrived.entry(&message.writer).or_default().push((message.first, past));
             }
+        }
+        // Each writer counts up, so the largest number is the newest.
+        for (writer, n) in duplicates {
+            sqlx::query(
+                "INSERT INTO duplicates (writer, n) VALUES ($1, $2)
+                 ON CONFLICT (writer) DO UPDATE SET n = excluded.n WHERE duplicates.n < excluded.n",
+            )
+            .bind(writer)
+            .bind(signed(n))
+            .execute(&mut *self.tx)
+            .await?;
         }
         let mut repeated = 0;
         for (writer, messages) in arrived {
@@ -566,16 +604,23 @@ impl Change<'_> {
     }
 
     async fn counter(&mut self, name: &'static str) -> Result<i64, StoreError> {
-        Ok(sqlx::query_scalar("SELECT n FROM counters WHERE name = $1").bind(name).fetch_one(&mut *self.tx).await?)
+        Ok(sqlx::query_scalar("SELECT n FROM counters WHERE name = $1")
+            .bind(name)
+            .fetch_one(&mut *self.tx)
+            .await?)
     }
 
     async fn set_counter(&mut self, name: &'static str, n: i64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE counters SET n = $2 WHERE name = $1").bind(name).bind(n).execute(&mut *self.tx).await?;
+        sqlx::query("UPDATE counters SET n = $2 WHERE name = $1")
+            .bind(name)
+            .bind(n)
+            .execute(&mut *self.tx)
+            .await?;
         Ok(())
     }
 
     /// Adds to one of the recorder's counters.
-    pub(crate) async fn count(&mut self, name: &'static str, more: u64) -> Result<(), StoreError> {
+    async fn count(&mut self, name: &'static str, more: u64) -> Result<(), StoreError> {
         if more > 0 {
             sqlx::query("UPDATE counters SET n = n + $2 WHERE name = $1")
                 .bind(name)

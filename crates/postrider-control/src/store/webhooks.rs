@@ -55,7 +55,8 @@ impl Store {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<WebhookRow>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM webhooks WHERE deleted_at IS NULL AND tenant = ");
+        let mut query =
+            QueryBuilder::<Sqlite>::new("SELECT * FROM webhooks WHERE deleted_at IS NULL AND tenant = ");
         query.push_bind(&filter.tenant);
         if let Some(state) = &filter.state {
             query.push(" AND state = ").push_bind(state);
@@ -78,10 +79,11 @@ impl Change<'_> {
 
     /// How many webhooks a tenant has.
     pub(crate) async fn count_webhooks(&mut self, tenant: &str) -> Result<u64, StoreError> {
-        let n: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM webhooks WHERE tenant = $1 AND deleted_at IS NULL")
-            .bind(tenant)
-            .fetch_one(&mut *self.tx)
-            .await?;
+        let n: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM webhooks WHERE tenant = $1 AND deleted_at IS NULL")
+                .bind(tenant)
+                .fetch_one(&mut *self.tx)
+                .await?;
         Ok(unsigned(n))
     }
 
@@ -113,7 +115,8 @@ impl Change<'_> {
         .fetch_one(&mut *self.tx)
         .await?;
         let row = webhook_of(&row)?;
-        let told = ConfigRecord::of(self.store.epoch(), revision, ConfigKind::Webhook, record.id.as_str(), record);
+        let told =
+            ConfigRecord::of(self.store.epoch(), revision, ConfigKind::Webhook, record.id.as_str(), record);
         self.tell(&told, now).await?;
         self.for_release = true;
         Ok(row)

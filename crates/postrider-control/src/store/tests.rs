@@ -1,0 +1,641 @@
+//! The books under facts in any order, again and again, in pieces; and what happens when one is lost.
+
+use std::sync::Arc;
+
+use postrider_core::books::{Counts, End};
+use postrider_core::wire::{
+    AttemptFact, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, EventFact, EventFate, EventRecord,
+    Fact, HeldFact, JournalMessage, Owed, RetryRecord, SCHEMA, WebhookRecord, decode,
+};
+use postrider_core::{DeliveryId, Epoch, EventId, EventType, TenantId, Timestamp, WebhookId, event};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::test_store::TestStore;
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_100_000);
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + ms)
+}
+
+fn event_record(id: &str) -> Arc<EventRecord> {
+    Arc::new(EventRecord {
+        tenant: TenantId::default_tenant(),
+        id: EventId::from_trusted(id),
+        event_type: EventType::parse("USER_CREATED").unwrap(),
+        time: "2026-11-21T20:00:00Z".into(),
+        context: event::null(),
+        data: Arc::from(serde_json::value::RawValue::from_string("{ \"n\" : 1.0 }".into()).unwrap()),
+        key: None,
+        correlation_id: None,
+        traceparent: None,
+        accepted_at: at(0),
+    })
+}
+
+fn webhook_id(n: u32) -> WebhookId {
+    WebhookId::from_trusted(format!("wh_{n}"))
+}
+
+fn delivery(event: &str, webhook: u32) -> DeliveryId {
+    DeliveryId::of(&TenantId::default_tenant(), &EventId::from_trusted(event), &webhook_id(webhook))
+}
+
+fn event_fact(id: &str, fate: EventFate) -> Fact {
+    let event = (!matches!(fate, EventFate::Invalid { .. })).then(|| event_record(id));
+    let tenant = TenantId::default_tenant();
+    Fact::Event(EventFact { tenant, event_id: EventId::from_trusted(id), at: at(0), fate, event })
+}
+
+fn routed(id: &str, webhooks: std::ops::Range<u32>) -> Fact {
+    let owed = webhooks.map(|n| Owed { delivery: delivery(id, n), webhook: webhook_id(n) });
+    event_fact(id, EventFate::Routed(owed.collect()))
+}
+
+fn attempt(id: &str, webhook: u32, n: u32, class: &str) -> Fact {
+    Fact::Attempt(AttemptFact {
+        delivery: delivery(id, webhook),
+        series: 1,
+        n,
+        webhook: webhook_id(webhook),
+        at: at(i64::from(n) * 1000),
+        duration_ms: 5,
+        url: "https://example.com/".into(),
+        class: class.into(),
+        status: Some(200),
+        error: None,
+        response_body: Some("ok".into()),
+        response_headers: vec![("x-a".into(), "b".into())],
+        next_at: None,
+        worker: "worker-1".into(),
+    })
+}
+
+fn done(id: &str, webhook: u32, series: u32, end: End, attempts: u32) -> Fact {
+    Fact::Done(DoneFact {
+        delivery: delivery(id, webhook),
+        series,
+        webhook: webhook_id(webhook),
+        end,
+        reason: if end == End::Delivered { String::new() } else { "exhausted".into() },
+        attempts,
+        at: at(60_000),
+    })
+}
+
+fn held(id: &str, webhook: u32, attempt: u32, when: i64) -> Fact {
+    let (delivery, webhook) = (delivery(id, webhook), webhook_id(webhook));
+    Fact::Held(HeldFact { delivery, series: 1, webhook, attempt, at: at(when) })
+}
+
+fn delivery_record(id: &str, webhook: u32) -> DeliveryRecord {
+    DeliveryRecord {
+        id: delivery(id, webhook),
+        webhook: webhook_id(webhook),
+        revision: 2,
+        epoch: Epoch::from_trusted("ep_1"),
+        series: 1,
+        attempt: 2,
+        born: at(0),
+        due: None,
+        crashes: 0,
+        unknown_since: None,
+    }
+}
+
+fn dead(id: &str, webhook: u32) -> Entry {
+    Entry::Dead(DeadMessage {
+        schema: SCHEMA,
+        event: event_record(id),
+        delivery: delivery_record(id, webhook),
+        reason: "exhausted".into(),
+        class: "http_5xx".into(),
+        at: at(60_000),
+    })
+}
+
+fn message(writer: &str, first: u64, facts: Vec<Fact>) -> Entry {
+    Entry::Journal(JournalMessage { schema: SCHEMA, writer: writer.into(), first, duplicates: 0, facts })
+}
+
+/// Facts of one writer in messages of up to `size` facts.
+fn messages(writer: &str, facts: Vec<Fact>, size: usize) -> Vec<Entry> {
+    let mut first = 0;
+    facts
+        .chunks(size)
+        .map(|chunk| {
+            let entry = message(writer, first, chunk.to_vec());
+            first += chunk.len() as u64;
+            entry
+        })
+        .collect()
+}
+
+async fn record(t: &TestStore, entries: &[Entry]) -> Recorded {
+    t.store.record(entries, NOW).await.unwrap()
+}
+
+async fn counts(t: &TestStore) -> Counts {
+    // Everything unowed counts.
+    t.store.books(NOW.plus_ms(1)).await.unwrap().counts
+}
+
+/// A history that balances: what the router and two workers would write.
+fn history(events: u32) -> (Vec<Fact>, Vec<Fact>, Vec<Fact>, Vec<Entry>) {
+    let (mut router, mut one, mut two, mut letters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for n in 0..events {
+        let id = format!("evt_{n}");
+        match n % 5 {
+            0 => router.push(event_fact(&id, EventFate::Unmatched)),
+            1 => router.push(event_fact(
+                &format!("invalid_{n}"),
+                EventFate::Invalid { reason: "not_json".into(), detail: "d".into() },
+            )),
+            _ => {
+                router.push(routed(&id, 0..4));
+                one.extend([attempt(&id, 0, 1, "none"), done(&id, 0, 1, End::Delivered, 1)]);
+                one.extend([attempt(&id, 1, 1, "http_5xx")]);
+                two.extend([attempt(&id, 1, 2, "http_5xx"), done(&id, 1, 1, End::Dead, 2)]);
+                letters.push(dead(&id, 1));
+                two.extend([done(&id, 2, 1, End::Skipped, 0)]);
+                if n % 2 == 0 {
+                    two.extend([held(&id, 3, 1, 10)]);
+                }
+            }
+        }
+    }
+    (router, one, two, letters)
+}
+
+#[tokio::test]
+async fn facts_in_any_order_and_repeated_give_the_same_counts() {
+    let (router, one, two, letters) = history(20);
+    for round in 0..8u64 {
+        let seed = rand::random::<u64>();
+        println!("round {round}, seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut entries = letters.clone();
+        for (writer, facts) in [("router-1", &router), ("worker-1", &one), ("worker-2", &two)] {
+            entries.extend(messages(writer, facts.clone(), rng.random_range(1..6)));
+        }
+        for _ in 0..entries.len() / 2 {
+            let again = entries[rng.random_range(0..entries.len())].clone();
+            entries.push(again);
+        }
+        entries.shuffle(&mut rng);
+        let mut t = TestStore::new().await;
+        while !entries.is_empty() {
+            let size = rng.random_range(1..=entries.len());
+            record(&t, &entries.drain(..size).collect::<Vec<_>>()).await;
+            if rng.random_bool(0.2) {
+                t = t.reopen().await;
+            }
+        }
+        let counts = counts(&t).await;
+        let expected = Counts {
+            accepted: 20,
+            routed: 12,
+            unmatched: 4,
+            invalid: 4,
+            owed: 48,
+            delivered: 12,
+            dead: 12,
+            cancelled: 0,
+            skipped: 12,
+            pending: 12,
+            held: 6,
+            missing_facts: 0,
+            unowed: 0,
+            missing_attempts: 0,
+        };
+        assert_eq!(counts, expected, "seed {seed}");
+        assert_eq!(counts.drift(Some(6)).total(), 0, "seed {seed}");
+        assert_eq!(t.store.books(NOW).await.unwrap().dead_unresolved, 12, "seed {seed}");
+        let event = t.store.event("default", "evt_2").await.unwrap().unwrap();
+        assert_eq!(event.body.unwrap().data.get(), "{ \"n\" : 1.0 }", "byte for byte");
+        assert_eq!(event.deliveries.len(), 4);
+        let detail = t.store.delivery("default", delivery("evt_2", 1).as_str()).await.unwrap().unwrap();
+        assert_eq!((detail.row.state.as_str(), detail.row.attempts, detail.row.series), ("dead", 2, 1));
+        assert_eq!(detail.series[0].attempts.iter().map(|a| a.n).collect::<Vec<_>>(), [1, 2]);
+    }
+}
+
+/// Every loss shows: this is what the books are for.
+#[tokio::test]
+async fn a_lost_fact_shows_as_drift() {
+    let (router, one, two, _) = history(10);
+    let facts = [("router-1", router), ("worker-1", one), ("worker-2", two)];
+
+    // A message of the journal is lost: the numbers of its writer have a gap.
+    let t = TestStore::new().await;
+    for (writer, facts) in &facts {
+        let mut entries = messages(writer, facts.clone(), 2);
+        entries.remove(entries.len() / 2);
+        record(&t, &entries).await;
+    }
+    assert_eq!(counts(&t).await.missing_facts, 6);
+
+    // A fact is never written, so no number is missing: the other side of the books tells.
+    type Part = fn(&postrider_core::books::Drift) -> u64;
+    let losses: [(&str, fn(&Fact) -> bool, Part); 3] = [
+        (
+            "event",
+            |fact| matches!(fact, Fact::Event(event) if event.event_id.as_str() == "evt_3"),
+            |d| d.unowed,
+        ),
+        ("attempt", |fact| matches!(fact, Fact::Attempt(attempt) if attempt.n == 2), |d| d.missing_attempts),
+        ("done", |fact| matches!(fact, Fact::Done(done) if done.end == End::Dead), |d| d.at_rest),
+    ];
+    for (name, lost, part) in losses {
+        let t = TestStore::new().await;
+        for (writer, facts) in &facts {
+            let at = facts.iter().position(lost);
+            let mut facts = facts.clone();
+            if let Some(at) = at {
+                facts.remove(at);
+            }
+            record(&t, &messages(writer, facts, 3)).await;
+        }
+        let drift = counts(&t).await.drift(Some(3));
+        assert!(part(&drift) > 0, "{name}: {drift:?}");
+    }
+
+    // A row is lost: the sums differ.
+    for sql in [
+        "DELETE FROM series WHERE delivery IN (SELECT delivery FROM series LIMIT 1)",
+        "UPDATE series SET state = 'moon' WHERE delivery IN (SELECT delivery FROM series LIMIT 1)",
+        "UPDATE events SET fate = 'moon' WHERE seq = 1",
+    ] {
+        let t = TestStore::new().await;
+        for (writer, facts) in &facts {
+            record(&t, &messages(writer, facts.clone(), 3)).await;
+        }
+        assert_eq!(counts(&t).await.drift(None).total(), 0);
+        t.execute(sql).await;
+        assert!(counts(&t).await.drift(None).total() > 0, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_end_wins_and_later_ones_are_counted() {
+    let t = TestStore::new().await;
+    record(&t, &[message("r", 0, vec![routed("e", 0..1)])]).await;
+    record(&t, &[message("w", 0, vec![done("e", 0, 1, End::Delivered, 0)])]).await;
+    let late = record(&t, &[message("w", 1, vec![done("e", 0, 1, End::Dead, 0)])]).await;
+    assert_eq!((late.late, late.repeated), (1, 0));
+    let again = record(&t, &[message("w", 0, vec![done("e", 0, 1, End::Delivered, 0)])]).await;
+    assert_eq!((again.late, again.repeated, again.repeated_messages), (0, 1, 1));
+    let counts = counts(&t).await;
+    assert_eq!((counts.delivered, counts.dead, counts.owed), (1, 0, 1));
+    assert_eq!(counts.drift(Some(0)).total(), 0);
+}
+
+#[tokio::test]
+async fn an_event_routed_by_two_routers_owes_what_either_says() {
+    let t = TestStore::new().await;
+    record(&t, &[message("r1", 0, vec![routed("e", 0..2)])]).await;
+    // The first router died after its facts; meanwhile there is one webhook more, and one less.
+    record(&t, &[message("r2", 0, vec![routed("e", 1..3)])]).await;
+    let now = counts(&t).await;
+    assert_eq!((now.accepted, now.owed, now.pending), (1, 3, 3));
+    record(&t, &[message("r3", 0, vec![event_fact("e", EventFate::Unmatched)])]).await;
+    assert_eq!(counts(&t).await, now);
+}
+
+#[tokio::test]
+async fn writers_with_gaps_are_known_over_restarts() {
+    let mut t = TestStore::new().await;
+    let fact = |n: u32| event_fact(&format!("e{n}"), EventFate::Unmatched);
+    record(&t, &[message("w", 4, vec![fact(4), fact(5)])]).await;
+    assert_eq!(counts(&t).await.missing_facts, 4, "nothing before it has come");
+    record(&t, &[message("w", 0, vec![fact(0)]), message("w", 9, vec![fact(9)])]).await;
+    assert_eq!(counts(&t).await.missing_facts, 3 + 3);
+    t = t.reopen().await;
+    let repeated = record(&t, &[message("w", 4, vec![fact(4), fact(5)])]).await;
+    assert_eq!(repeated.repeated_messages, 1);
+    record(&t, &[message("w", 1, vec![fact(1), fact(2), fact(3)]), message("w", 6, vec![fact(6), fact(7)])])
+        .await;
+    assert_eq!(counts(&t).await.missing_facts, 1);
+    record(&t, &[message("w", 8, vec![fact(8)])]).await;
+    assert_eq!(counts(&t).await.missing_facts, 0);
+    assert_eq!(t.rows("SELECT COUNT(*) FROM writers").await, 1, "merged into one range");
+}
+
+#[tokio::test]
+async fn duplicates_are_counted_up_by_each_writer() {
+    let t = TestStore::new().await;
+    let met = |writer: &str, duplicates| {
+        let (schema, writer) = (SCHEMA, writer.to_owned());
+        Entry::Journal(JournalMessage { schema, writer, first: 0, duplicates, facts: Vec::new() })
+    };
+    record(&t, &[met("r1", 3), met("r2", 1)]).await;
+    record(&t, &[met("r1", 7), met("r1", 5)]).await;
+    record(&t, &[met("r1", 3)]).await;
+    assert_eq!(t.store.books(NOW).await.unwrap().duplicates, 8);
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_leaves_nothing_behind() {
+    let t = TestStore::new().await;
+    record(&t, &[message("r", 0, vec![routed("e", 0..1)])]).await;
+    // The last table that a batch writes is out of order: as if the disk were full in the middle.
+    t.execute("ALTER TABLE writers RENAME TO gone").await;
+    let batch = [message("r", 1, vec![routed("f", 0..2)]), message("w", 0, vec![attempt("f", 0, 1, "none")])];
+    assert!(t.store.record(&batch, NOW).await.is_err());
+    t.execute("ALTER TABLE gone RENAME TO writers").await;
+    let before = counts(&t).await;
+    assert_eq!((before.accepted, before.owed, before.missing_facts), (1, 1, 0));
+    // Not acked, so it comes again.
+    record(&t, &batch).await;
+    assert_eq!((counts(&t).await.accepted, counts(&t).await.owed), (2, 3));
+}
+
+#[tokio::test]
+async fn poison_closes_its_deliveries_and_is_kept_once() {
+    let t = TestStore::new().await;
+    record(&t, &[message("r", 0, vec![routed("e", 0..2)])]).await;
+    let work = postrider_core::wire::Work {
+        event: event_record("e"),
+        to: vec![delivery_record("e", 0), delivery_record("e", 1)],
+    };
+    let poison = |when| Entry::Poison {
+        message: DeliveryMessage { schema: SCHEMA, work: vec![work.clone()] },
+        detail: "5 crashes".into(),
+        at: when,
+    };
+    record(&t, &[poison(at(1))]).await;
+    let again = record(&t, &[poison(at(2))]).await;
+    assert_eq!((again.late, again.repeated), (0, 4));
+    let books = t.store.books(NOW).await.unwrap();
+    assert_eq!((books.counts.dead, books.counts.pending, books.dead_unresolved), (2, 0, 2));
+    assert_eq!(books.counts.drift(Some(0)).total(), 0);
+    let letters = t.store.dead_letters(&letters_of("default"), None, 10).await.unwrap();
+    assert_eq!(
+        letters.iter().map(|l| (l.kind.as_str(), l.reason.as_str())).collect::<Vec<_>>(),
+        [("poison", "poison"); 2]
+    );
+}
+
+fn letters_of(tenant: &str) -> DeadLetterFilter {
+    DeadLetterFilter { tenant: tenant.into(), ..DeadLetterFilter::default() }
+}
+
+async fn make_webhook(t: &TestStore, n: u32, state: &str) -> WebhookRow {
+    let record = WebhookRecord {
+        id: webhook_id(n),
+        tenant: TenantId::default_tenant(),
+        name: "n".into(),
+        url: "https://example.com/".into(),
+        profile: "postrider".into(),
+        all: true,
+        event_types: Default::default(),
+        secrets: vec!["s1.x".into()],
+        api_key: None,
+        headers: None,
+        retry: RetryRecord::default(),
+        timeout_ms: 1000,
+        max_in_flight: 1,
+        rate_per_second: None,
+        state: state.into(),
+    };
+    let mut change = t.store.change().await.unwrap();
+    let row = change.put_webhook(&record, "whsec_…x", NOW).await.unwrap();
+    change.commit().await.unwrap();
+    row
+}
+
+/// The deliveries that wait in the outbox.
+async fn outgoing(t: &TestStore) -> Vec<DeliveryRecord> {
+    let rows = t.store.unsent(100).await.unwrap();
+    let deliveries = rows.iter().filter(|row| row.kind == OutboxKind::Delivery);
+    deliveries
+        .map(|row| {
+            let message: DeliveryMessage = decode(&row.body).unwrap();
+            assert_eq!(row.webhook, message.work[0].to[0].webhook.as_str());
+            message.work[0].to[0].clone()
+        })
+        .collect()
+}
+
+async fn redeliver(t: &TestStore, id: &str) -> Result<u32, RedeliverRefused> {
+    let mut change = t.store.change().await.unwrap();
+    let made = change.redeliver("default", id, NOW).await.unwrap();
+    change.commit().await.unwrap();
+    made.map(|made| made.series)
+}
+
+#[tokio::test]
+async fn a_redelivery_is_a_new_series_that_is_owed() {
+    let t = TestStore::new().await;
+    let revision = make_webhook(&t, 1, "active").await.revision;
+    let id = delivery("evt_2", 1);
+    assert_eq!(redeliver(&t, id.as_str()).await, Err(RedeliverRefused::Unknown));
+    let mut first = attempt("evt_2", 1, 1, "http_5xx");
+    if let Fact::Attempt(attempt) = &mut first {
+        attempt.next_at = Some(at(99_000));
+    }
+    record(&t, &[message("r", 0, vec![routed("evt_2", 0..2)]), message("w", 0, vec![first])]).await;
+    let refused = redeliver(&t, id.as_str()).await.unwrap_err();
+    assert_eq!(refused, RedeliverRefused::NotFinal { next_at: Some(at(99_000)), held: false });
+
+    record(&t, &[message("w", 1, vec![done("evt_2", 1, 1, End::Dead, 1)]), dead("evt_2", 1)]).await;
+    assert_eq!(redeliver(&t, id.as_str()).await, Ok(2));
+    assert!(
+        matches!(redeliver(&t, id.as_str()).await, Err(RedeliverRefused::NotFinal { .. })),
+        "it is under way again"
+    );
+    let sent = outgoing(&t).await;
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].series, sent[0].attempt, sent[0].revision), (2, 1, revision));
+    assert_eq!(sent[0].epoch, *t.store.epoch());
+    let books = t.store.books(NOW).await.unwrap();
+    assert_eq!((books.counts.owed, books.counts.dead, books.counts.pending), (3, 1, 2));
+    assert_eq!((books.counts.drift(None).total(), books.dead_unresolved, books.unsent_deliveries), (0, 1, 1));
+
+    record(&t, &[message("w", 2, vec![done("evt_2", 1, 2, End::Delivered, 0)])]).await;
+    let books = t.store.books(NOW).await.unwrap();
+    assert_eq!(
+        (books.counts.delivered, books.dead_unresolved),
+        (1, 0),
+        "the letter is resolved by the delivery"
+    );
+    let letter = &t.store.dead_letters(&letters_of("default"), None, 10).await.unwrap()[0];
+    assert_eq!(letter.resolution, "delivered");
+
+    t.execute("DELETE FROM bodies").await;
+    assert_eq!(redeliver(&t, id.as_str()).await, Err(RedeliverRefused::BodyGone));
+    let mut change = t.store.change().await.unwrap();
+    change.delete_webhook("wh_1", NOW).await.unwrap();
+    change.commit().await.unwrap();
+    assert_eq!(redeliver(&t, id.as_str()).await, Err(RedeliverRefused::WebhookDeleted));
+}
+
+/// A dead letter that comes after the delivery of a later series is resolved when it comes.
+#[tokio::test]
+async fn letters_and_deliveries_may_cross() {
+    let t = TestStore::new().await;
+    record(&t, &[message("r", 0, vec![routed("e", 0..1)])]).await;
+    record(&t, &[message("w", 0, vec![done("e", 0, 1, End::Dead, 0), done("e", 0, 2, End::Delivered, 0)])])
+        .await;
+    record(&t, &[dead("e", 0)]).await;
+    assert_eq!(t.store.books(NOW).await.unwrap().dead_unresolved, 0);
+}
+
+async fn release(t: &TestStore, limit: u32) -> u64 {
+    let mut change = t.store.change().await.unwrap();
+    let released = change.release("wh_0", limit, NOW).await.unwrap();
+    change.commit().await.unwrap();
+    released
+}
+
+#[tokio::test]
+async fn what_is_held_is_released_oldest_first_when_its_webhook_is_not_paused() {
+    let t = TestStore::new().await;
+    make_webhook(&t, 0, "paused").await;
+    let mut facts = Vec::new();
+    for n in 0..5 {
+        facts.extend([routed(&format!("e{n}"), 0..1), attempt(&format!("e{n}"), 0, 1, "timeout")]);
+        facts.push(held(&format!("e{n}"), 0, 2, 5000 + n));
+    }
+    record(&t, &[message("w", 0, facts)]).await;
+    assert_eq!(counts(&t).await.held, 5);
+    assert!(t.store.webhooks_to_release().await.unwrap().is_empty());
+    assert_eq!(release(&t, 10).await, 0, "still paused");
+
+    let revision = make_webhook(&t, 0, "active").await.revision;
+    assert_eq!(t.store.webhooks_to_release().await.unwrap(), ["wh_0"]);
+    assert_eq!(release(&t, 2).await, 2);
+    assert_eq!(release(&t, 10).await, 3);
+    let sent = outgoing(&t).await;
+    let expected: Vec<_> = (0..5).map(|n| delivery(&format!("e{n}"), 0)).collect();
+    assert_eq!(sent.iter().map(|d| d.id.clone()).collect::<Vec<_>>(), expected);
+    assert!(
+        sent.iter().all(|d| (d.series, d.attempt, d.revision, d.born) == (1, 2, revision, at(0))),
+        "{sent:?}"
+    );
+    let now = counts(&t).await;
+    assert_eq!((now.held, now.pending), (0, 5));
+    assert_eq!(now.drift(Some(5)).total(), 0);
+
+    // The same fact again does not hold it again; another hold at the same attempt does.
+    record(&t, &[message("w", 100, vec![held("e0", 0, 2, 5000)])]).await;
+    assert_eq!(counts(&t).await.held, 0);
+    record(&t, &[message("w", 101, vec![held("e0", 0, 2, 9000)])]).await;
+    assert_eq!(counts(&t).await.held, 1);
+    // Without a body nothing can be sent on.
+    t.execute("DELETE FROM bodies").await;
+    assert_eq!(release(&t, 10).await, 1);
+    let now = counts(&t).await;
+    assert_eq!((now.held, now.dead, now.pending), (0, 1, 4));
+}
+
+#[tokio::test]
+async fn the_outbox_is_in_order_and_the_snapshot_is_whole() {
+    let t = TestStore::new().await;
+    let mut change = t.store.change().await.unwrap();
+    change.create_tenant(&TenantId::parse("acme").unwrap(), NOW).await.unwrap().unwrap();
+    change.commit().await.unwrap();
+    make_webhook(&t, 1, "active").await;
+    make_webhook(&t, 2, "paused").await;
+    let mut change = t.store.change().await.unwrap();
+    change.delete_webhook("wh_1", NOW).await.unwrap();
+    change.commit().await.unwrap();
+    // A change that is not committed is told to nobody.
+    let mut change = t.store.change().await.unwrap();
+    change.delete_webhook("wh_2", NOW).await.unwrap();
+    drop(change);
+
+    let rows = t.store.unsent(10).await.unwrap();
+    let revisions: Vec<u64> = rows
+        .iter()
+        .map(|row| serde_json::from_slice::<postrider_core::wire::ConfigRecord>(&row.body).unwrap().revision)
+        .collect();
+    assert_eq!(revisions, [2, 3, 4, 5]);
+    t.store.mark_sent(rows[2].seq, NOW).await.unwrap();
+    assert_eq!(t.store.count_unsent().await.unwrap(), 1);
+
+    let mut catalog = postrider_core::catalog::Catalog::new();
+    let mut snapshot = t.store.snapshot(NOW).await.unwrap();
+    let mark = |kind| postrider_core::wire::ConfigRecord::bare(t.store.epoch(), 5, kind, "");
+    catalog.apply(&mark(postrider_core::wire::ConfigKind::SnapshotBegin));
+    loop {
+        let records = snapshot.next().await.unwrap();
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            catalog.apply(&record);
+        }
+    }
+    assert_eq!(snapshot.revision, 5);
+    drop(snapshot);
+    catalog.apply(&mark(postrider_core::wire::ConfigKind::SnapshotEnd));
+    assert!(catalog.is_complete() && catalog.revision() == 5);
+    assert!(
+        catalog.has_tenant(&TenantId::default_tenant())
+            && catalog.has_tenant(&TenantId::parse("acme").unwrap())
+    );
+    assert!(matches!(catalog.webhook(&webhook_id(1)), postrider_core::catalog::Lookup::Deleted));
+    assert!(matches!(catalog.webhook(&webhook_id(2)), postrider_core::catalog::Lookup::Known(_)));
+    // Deleted things are forgotten when no delivery can be on its way any more.
+    let later = NOW.plus_ms(13 * 24 * 3600 * 1000);
+    let mut snapshot = t.store.snapshot(later).await.unwrap();
+    let mut ids = Vec::new();
+    loop {
+        let records = snapshot.next().await.unwrap();
+        if records.is_empty() {
+            break;
+        }
+        ids.extend(records.into_iter().map(|record| record.id));
+    }
+    assert_eq!(ids, ["acme", "default", "wh_2"]);
+}
+
+#[tokio::test]
+async fn old_rows_are_removed_and_others_are_not() {
+    let t = TestStore::new().await;
+    make_webhook(&t, 1, "active").await;
+    make_webhook(&t, 2, "active").await;
+    let rows = t.store.unsent(10).await.unwrap();
+    t.store.mark_sent(rows[0].seq, NOW).await.unwrap();
+    let kept = KeptAnswer { request: "r".into(), answer: "a".into() };
+    let mut change = t.store.change().await.unwrap();
+    assert!(change.keep_answer("k", &kept, NOW).await.unwrap());
+    assert!(!change.keep_answer("k", &kept, NOW).await.unwrap(), "the first one stays");
+    change.commit().await.unwrap();
+    t.store.prune(NOW).await.unwrap();
+    assert_eq!(t.rows("SELECT COUNT(*) FROM outbox").await, 2);
+    assert_eq!(t.store.kept_answer("k", NOW).await.unwrap(), Some(kept.clone()));
+    let tomorrow = NOW.plus_ms(24 * 3600 * 1000 + 1);
+    assert_eq!(t.store.kept_answer("k", tomorrow).await.unwrap(), None);
+    assert!(!t.store.prune(tomorrow).await.unwrap());
+    assert_eq!(t.rows("SELECT COUNT(*) FROM outbox").await, 1, "what is not sent stays");
+    assert_eq!(t.rows("SELECT COUNT(*) FROM idempotency").await, 0);
+}
+
+#[tokio::test]
+async fn lists_page_without_gaps_or_repeats() {
+    let t = TestStore::new().await;
+    let facts: Vec<Fact> = (0..25).map(|n| routed(&format!("e{n}"), 0..1)).collect();
+    record(&t, &[message("r", 0, facts)]).await;
+    let filter = DeliveryFilter { tenant: "default".into(), ..DeliveryFilter::default() };
+    let (mut before, mut seen) = (None, Vec::new());
+    loop {
+        let rows = t.store.deliveries(&filter, before, 10).await.unwrap();
+        let Some(last) = rows.last() else { break };
+        before = Some(last.seq);
+        seen.extend(rows.iter().map(|row| row.event_id.clone()));
+        // Newer rows do not disturb.
+        let n = seen.len() as u64;
+        record(&t, &[message("r", 100 + n, vec![routed(&format!("new{n}"), 0..1)])]).await;
+    }
+    let expected: Vec<String> = (0..25).rev().map(|n| format!("e{n}")).collect();
+    assert_eq!(seen, expected);
+    let one = DeliveryFilter { event: Some("e7".into()), ..filter.clone() };
+    assert_eq!(t.store.deliveries(&one, None, 10).await.unwrap().len(), 1);
+    let like = DeliveryFilter { event_type: Some("%".into()), ..filter };
+    assert!(t.store.deliveries(&like, None, 10).await.unwrap().is_empty(), "compared literally");
+}
