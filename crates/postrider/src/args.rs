@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use postrider_core::Timestamp;
 use url::Url;
 
 use crate::output::Format;
@@ -265,6 +266,9 @@ pub enum Event {
         /// With this fate: routed, unmatched or invalid
         #[arg(long)]
         fate: Option<String>,
+        /// Accepted since then: 2h, or 2026-11-21T20:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        since: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
         page: Page,
@@ -325,6 +329,15 @@ pub enum Delivery {
         /// Of this event
         #[arg(long)]
         event: Option<String>,
+        /// Of events of this type
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<String>,
+        /// Made since then: 2h, or 2026-11-21T20:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        since: Option<String>,
+        /// Made before then
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        until: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
         page: Page,
@@ -381,7 +394,11 @@ pub enum Dead {
 #[derive(Debug, Subcommand)]
 pub enum Topology {
     /// Show what belongs there
-    Show(Shards),
+    Show {
+        /// With this many shards
+        #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u16).range(1..=64))]
+        shards: u16,
+    },
     /// Compare it with what the broker has; exits with 6 if they differ
     Diff(Shards),
     /// Declare what is missing
@@ -391,7 +408,7 @@ pub enum Topology {
 /// How deliveries are spread.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Shards {
-    /// Over how many shards deliveries are spread [default: as published, or 2]
+    /// Over how many shards deliveries are spread [default: as many as there are, or 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub shards: Option<u16>,
 }
@@ -470,6 +487,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(factor_ms).map(Duration::from_millis).ok_or_else(|| "it is too long".to_owned())
 }
 
+/// Reads a time, or how long ago it was, and returns RFC 3339.
+fn moment(text: &str) -> Result<String, String> {
+    if let Ok(ago) = duration(text) {
+        let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        let at_ms = postrider_broker::now().as_millis().saturating_sub(ago_ms);
+        return Ok(Timestamp::from_millis(at_ms).to_rfc3339());
+    }
+    let at = Timestamp::parse_rfc3339(text).map(Timestamp::to_rfc3339);
+    at.ok_or_else(|| "write how long ago, such as 2h, or a time such as 2026-11-21T20:00:00Z".to_owned())
+}
+
 /// Reads `200/s`, `200` or `0.5/s`.
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
@@ -515,6 +543,15 @@ mod tests {
         for bad in ["", "5", "s", "5x", "-5s", "99999999999999999999s", "9999999999999999d"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_are_given_or_ago() {
+        assert_eq!(moment("2026-11-21T21:00:00+01:00").as_deref(), Ok("2026-11-21T20:00:00Z"));
+        let now = postrider_broker::now();
+        let ago = Timestamp::parse_rfc3339(&moment("2h").unwrap()).unwrap();
+        assert!((7_200_000..7_260_000).contains(&now.plus_ms(1).since_ms(ago)));
+        assert!(moment("yesterday").is_err());
     }
 
     #[test]

@@ -45,9 +45,15 @@ const MAX_SHOWN: usize = 10;
 /// [`Failure`] with what the API said.
 pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> {
     match command {
-        Delivery::List { state, webhook, event, page } => {
-            let filter =
-                [("state", state.as_ref()), ("webhook", webhook.as_ref()), ("event", event.as_ref())];
+        Delivery::List { state, webhook, event, event_type, since, until, page } => {
+            let filter = [
+                ("state", state.as_ref()),
+                ("webhook", webhook.as_ref()),
+                ("event", event.as_ref()),
+                ("event_type", event_type.as_ref()),
+                ("since", since.as_ref()),
+                ("until", until.as_ref()),
+            ];
             list(context, &["deliveries"], &filter, &page, COLUMNS).await
         }
         Delivery::Get { id } => {

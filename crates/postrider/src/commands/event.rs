@@ -41,8 +41,9 @@ const MAX_LINE_BYTES: usize = 1024 * 1024;
 pub async fn run(context: &Context, command: Event) -> Result<Exit, Failure> {
     match command {
         Event::Send(command) => send(context, command).await,
-        Event::List { event_type, fate, page } => {
-            let filter = [("event_type", event_type.as_ref()), ("fate", fate.as_ref())];
+        Event::List { event_type, fate, since, page } => {
+            let filter =
+                [("event_type", event_type.as_ref()), ("fate", fate.as_ref()), ("since", since.as_ref())];
             list(context, &["events"], &filter, &page, COLUMNS).await
         }
         Event::Get { id } => {

@@ -1,7 +1,7 @@
 //! `postrider topology`: straight to the broker, since it must work before there is anything else.
 
 use postrider_broker::topology::{self, Topology};
-use postrider_broker::{BrokerError, Metrics, Session, Settings};
+use postrider_broker::{BrokerError, Lane, Metrics, Session, Settings};
 use postrider_core::wire::TopologyRecord;
 use prometheus::Registry;
 use serde_json::json;
@@ -19,10 +19,10 @@ const TRIES: u32 = 3;
 /// [`Failure`] with what the broker said.
 pub async fn run(context: &Context, command: args::Topology) -> Result<Exit, Failure> {
     match command {
-        args::Topology::Show(shards) => {
+        args::Topology::Show { shards } => {
             let broker = &context.settings.broker;
             let names = postrider_broker::Names::new(&broker.prefix, broker.delay_unit_ms);
-            let topology = Topology::new(&names, shards.shards.unwrap_or(topology::DEFAULT_SHARDS));
+            let topology = Topology::new(&names, shards);
             let text = topology.to_string();
             if context.out.is_table() || context.out.quiet {
                 context.out.text(text.trim_end())?;
@@ -35,8 +35,14 @@ pub async fn run(context: &Context, command: args::Topology) -> Result<Exit, Fai
         args::Topology::Diff(shards) => {
             let settings = context.settings.broker_as("operator")?;
             let session = open(&settings).await?;
-            let wanted = Topology::new(session.names(), shards.shards.unwrap_or(topology::DEFAULT_SHARDS));
-            let found = wanted.diff(&session).await;
+            let shards = match shards.shards {
+                Some(shards) => Ok(shards),
+                None => existing_shards(&session).await,
+            };
+            let found = match shards {
+                Ok(shards) => Topology::new(session.names(), shards).diff(&session).await,
+                Err(error) => Err(error),
+            };
             session.close().await;
             let differences = found.map_err(|error| broker("cannot compare the topology", &error))?;
             if !context.out.is_table() {
@@ -81,6 +87,19 @@ pub(crate) async fn apply(settings: &Settings, shards: Option<u16>) -> Result<To
             other => return other.map_err(|error| broker("cannot apply the topology", &error)),
         }
     }
+}
+
+/// As many shards as have queues; as many as a new installation has, if there are none.
+async fn existing_shards(session: &Session) -> Result<u16, BrokerError> {
+    for shard in 0..topology::MAX_SHARDS {
+        match session.depth(&session.names().delivery_queue(Lane::Fresh, shard)).await {
+            Ok(_) => {}
+            Err(BrokerError::Missing { .. }) if shard == 0 => return Ok(topology::DEFAULT_SHARDS),
+            Err(BrokerError::Missing { .. }) => return Ok(shard),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(topology::MAX_SHARDS)
 }
 
 /// A session of an operator: its metrics are shown to nobody.
