@@ -65,7 +65,7 @@ impl Written {
 }
 
 impl OutboxPublisher {
-    /// Publishes until `stop`, or until the session is over.
+    /// Publishes until `stop`, when everything that was answered for is out, or until the session is over.
     pub(crate) async fn run(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
         let mut stream = ConfigStream::open(session).await?;
         self.catch_up(&mut stream, stop).await?;
@@ -76,9 +76,8 @@ impl OutboxPublisher {
             Err(BrokerError::Lost)
         };
         tokio::select! {
-            () = stop.cancelled() => Ok(()),
             ended = follow => ended,
-            ended = self.publish(session) => ended,
+            ended = self.publish(session, stop) => ended,
         }
     }
 
@@ -122,11 +121,12 @@ impl OutboxPublisher {
         }
     }
 
-    async fn publish(&self, session: &Session) -> Result<(), BrokerError> {
+    async fn publish(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
         let wake = self.store.wake();
         let mut written = Written::default();
         let mut failing = false;
         loop {
+            let last = stop.is_cancelled();
             match self.publish_all(session, &mut written).await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
@@ -142,7 +142,13 @@ impl OutboxPublisher {
                 }
             }
             // The notification of a commit, or time: a row is never forgotten.
-            drop(tokio::time::timeout(LOOK, wake.outbox.notified()).await);
+            if last {
+                return Ok(());
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                looked = tokio::time::timeout(LOOK, wake.outbox.notified()) => drop(looked),
+            }
         }
     }
 

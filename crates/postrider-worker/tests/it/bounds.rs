@@ -95,3 +95,29 @@ async fn headers_of_the_broker_do_not_travel_with_a_republished_message() {
     eventually("nothing is left", async || bench.vhost.queue_depth(&bench.names().poison()).await == 0).await;
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn a_batch_that_came_back_too_often_is_taken_apart_and_still_delivered() {
+    let mut bench = Bench::new("set-apart").await;
+    let webhook = bench.webhook("wh");
+    bench.configuration.webhook(&webhook).await;
+    bench.deliver(&["e1", "e2", "e3"], "wh").await;
+    // Three consumers take it and die with it.
+    let fresh = bench.names().delivery_queue(postrider_broker::Lane::Fresh, 0);
+    for _ in 0..3 {
+        let metrics = postrider_broker::Metrics::register(&prometheus::Registry::new(), "victim").unwrap();
+        let victim = postrider_broker::Session::open(&bench.settings, &metrics).await.unwrap();
+        let mut consumer = victim.consume(&fresh, 1).await.unwrap();
+        let message = consumer.next().await.unwrap();
+        drop(message);
+        victim.close().await;
+    }
+    let worker = Worker::start(&bench.settings);
+    eventually("each is parked alone", async || worker.metric("postrider_parked_total", "crashes") == 3)
+        .await;
+    let done = bench.done(3).await;
+    assert!(done.iter().all(|done| done.attempts == 1), "no attempt was spent on the parking");
+    assert_eq!(bench.receiver.count(), 3);
+    bench.settled().await;
+    worker.stop().await;
+}

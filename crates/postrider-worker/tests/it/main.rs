@@ -190,7 +190,8 @@ impl Worker {
 
     fn metric(&self, name: &str, label: &str) -> u64 {
         let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
+        // It is registered when the role has begun.
+        let Some(family) = families.iter().find(|family| family.name() == name) else { return 0 };
         let has = |metric: &prometheus::proto::Metric| {
             label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label)
         };
