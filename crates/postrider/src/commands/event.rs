@@ -276,7 +276,12 @@ impl<'a> Sender<'a> {
             return Err(failure);
         }
         if self.single {
-            self.last_failure = Some(failure);
+            let again =
+                events.first().map(|event| format!("send it again with --id {}: that is safe", event.id));
+            self.last_failure = Some(match (failure.exit, again) {
+                (Exit::Unavailable, Some(again)) => failure.next(again),
+                _ => failure,
+            });
             return Ok(());
         }
         let from = match events.first().and_then(|event| event.line) {
