@@ -1,5 +1,7 @@
 //! Real input: every event of the four products is read, every bad message has its reason.
 
+#![allow(clippy::disallowed_methods, reason = "tests read their fixtures")]
+
 use postrider_core::intake::{self, Envelope};
 use postrider_core::{EventId, Timestamp};
 use serde::Deserialize;
