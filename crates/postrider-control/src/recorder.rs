@@ -81,14 +81,6 @@ impl Source {
     }
 }
 
-/// What one message means for the books.
-enum Meaning {
-    /// This is to be written.
-    Write(Entry),
-    /// A newer release wrote it: to be put away and read later.
-    Park,
-}
-
 impl Recorder {
     /// Records until `stop`, or until the session is over. What was received before `stop` is recorded and acked.
     pub(crate) async fn run(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
@@ -123,16 +115,16 @@ impl Recorder {
         &self,
         first: (Source, Incoming),
         messages: &mut mpsc::Receiver<(Source, Incoming)>,
-    ) -> Vec<(Meaning, Incoming)> {
+    ) -> Vec<(Option<Entry>, Incoming)> {
         let until = Instant::now() + GATHER;
         let mut next = Some(first);
         let (mut batch, mut facts) = (Vec::new(), 0);
         while let Some((source, message)) = next {
-            let meaning = self.read(source, &message).await;
-            if let Meaning::Write(Entry::Journal(journal)) = &meaning {
+            let entry = self.read(source, &message).await;
+            if let Some(Entry::Journal(journal)) = &entry {
                 facts += journal.facts.len();
             }
-            batch.push((meaning, message));
+            batch.push((entry, message));
             if batch.len() >= BATCH || facts >= BATCH_FACTS {
                 break;
             }
@@ -143,15 +135,15 @@ impl Recorder {
 
     async fn record(
         &self,
-        batch: Vec<(Meaning, Incoming)>,
+        batch: Vec<(Option<Entry>, Incoming)>,
         session: &Session,
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
         let (mut entries, mut messages) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for (meaning, message) in batch {
-            match meaning {
-                Meaning::Write(entry) => entries.push(entry),
-                Meaning::Park => self.park(session, &message).await?,
+        for (entry, message) in batch {
+            match entry {
+                Some(entry) => entries.push(entry),
+                None => self.park(session, &message).await?,
             }
             messages.push(message);
         }
@@ -229,16 +221,17 @@ impl Recorder {
             .await
     }
 
-    async fn read(&self, source: Source, message: &Incoming) -> Meaning {
+    /// What a message means for the books; nothing when a newer release wrote it and it is to be read later.
+    async fn read(&self, source: Source, message: &Incoming) -> Option<Entry> {
         let now = postrider_broker::now();
         let body = message.body();
-        Meaning::Write(match source {
+        Some(match source {
             Source::Journal => match wire::decode::<JournalMessage>(body) {
                 Ok(journal) => Entry::Journal(journal),
                 Err(error @ WireError::UnknownSchema(_)) => {
                     self.metrics.unknown_schema();
                     tracing::error!(%error, "a journal message is put away for {PARK_SECS} s; upgrade control");
-                    return Meaning::Park;
+                    return None;
                 }
                 Err(error) => unreadable(LetterKind::Poison, "unreadable_journal", &error, message, now),
             },

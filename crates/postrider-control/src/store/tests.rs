@@ -239,8 +239,9 @@ async fn a_lost_fact_shows_as_drift() {
     assert_eq!(counts(&t).await.missing_facts, 6);
 
     // A fact is never written, so no number is missing: the other side of the books tells.
+    type Lost = fn(&Fact) -> bool;
     type Part = fn(&postrider_core::books::Drift) -> u64;
-    let losses: [(&str, fn(&Fact) -> bool, Part); 3] = [
+    let losses: [(&str, Lost, Part); 3] = [
         (
             "event",
             |fact| matches!(fact, Fact::Event(event) if event.event_id.as_str() == "evt_3"),

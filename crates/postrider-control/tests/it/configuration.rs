@@ -1,0 +1,77 @@
+//! What control tells the data plane.
+
+use postrider_broker::config_stream::{ConfigStream, Read};
+use postrider_core::catalog::{Catalog, Lookup};
+use postrider_core::wire::{ConfigKind, ConfigRecord};
+use postrider_core::{TenantId, WebhookId};
+use postrider_testkit::patience;
+use serde_json::{Value, json};
+
+use crate::Place;
+
+/// Reads the stream from its beginning until it has given what is looked for.
+async fn read_until(
+    place: &Place,
+    found: impl Fn(&Catalog, &[ConfigRecord]) -> bool,
+) -> (Catalog, Vec<ConfigRecord>) {
+    let reading = async {
+        let mut stream = ConfigStream::open(&place.session).await.unwrap();
+        let (mut catalog, mut records) = (Catalog::new(), Vec::new());
+        while !found(&catalog, &records) {
+            if let Read::Record(record) = stream.next().await.unwrap() {
+                catalog.apply(&record);
+                records.push(*record);
+            }
+        }
+        (catalog, records)
+    };
+    tokio::time::timeout(patience(), reading).await.expect("the stream gives what was waited for")
+}
+
+#[tokio::test]
+async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
+    let place = Place::new("configuration").await;
+    let control = place.start().await.ready().await;
+    let made =
+        control.webhook(json!({ "api_key": { "in": "header", "name": "X-Key", "value": "canary" } })).await;
+    let gone = control.webhook(json!({ "name": "gone" })).await;
+    control.post("/v1/tenants", json!({ "id": "acme" })).await;
+    let id = |webhook: &Value| WebhookId::from_trusted(webhook["id"].as_str().unwrap());
+    let path = format!("/v1/webhooks/{}", id(&gone));
+    assert_eq!(control.call("DELETE", &path, Value::Null).await.0, 204);
+    let newest = control.get("/v1/status").await["revision"].as_u64().unwrap();
+
+    let (catalog, records) = read_until(&place, |catalog, _| catalog.revision() == newest).await;
+    assert!(catalog.is_complete());
+    assert_eq!(catalog.topology().unwrap().shards, 2);
+    assert!(matches!(catalog.webhook(&id(&gone)), Lookup::Deleted));
+    let Lookup::Known(webhook) = catalog.webhook(&id(&made)) else { panic!("the webhook is known") };
+    let credentials = webhook.open(&postrider_testkit::config::Configuration::master_key()).unwrap();
+    assert_eq!(credentials.api_key.unwrap().2.as_str(), "canary");
+    let text = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect::<String>();
+    let secret = made["secret"].as_str().unwrap();
+    assert!(!text.contains("canary") && !text.contains(secret), "secrets travel sealed");
+    let revisions: Vec<u64> =
+        records.iter().filter(|r| r.kind == ConfigKind::Webhook).map(|record| record.revision).collect();
+    assert!(revisions.is_sorted(), "{revisions:?}");
+    control.stop().await;
+
+    // The next start writes a snapshot, and the topology right behind it.
+    let control = place.start().await.ready().await;
+    let whole = |records: &[ConfigRecord]| {
+        let marks = records.iter().filter(|record| record.kind == ConfigKind::SnapshotEnd).count();
+        marks == 2 && records.last().is_some_and(|record| record.kind == ConfigKind::Topology)
+    };
+    let (_, records) = read_until(&place, |_, records| whole(records)).await;
+    let begin = records.iter().rposition(|record| record.kind == ConfigKind::SnapshotBegin).unwrap();
+    let mut catalog = Catalog::new();
+    for record in &records[begin..] {
+        catalog.apply(record);
+    }
+    assert!(catalog.is_complete());
+    assert_eq!((catalog.revision(), catalog.topology().unwrap().shards), (newest, 2));
+    assert!(catalog.has_tenant(&TenantId::from_trusted("acme")));
+    assert!(matches!(catalog.webhook(&id(&made)), Lookup::Known(_)));
+    assert!(matches!(catalog.webhook(&id(&gone)), Lookup::Deleted), "tombstones stay");
+    control.stop().await;
+}
