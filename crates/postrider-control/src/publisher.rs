@@ -12,6 +12,7 @@ use postrider_broker::{BrokerError, Lane, Names, Outgoing, Publisher, Readiness,
 use postrider_core::Epoch;
 use postrider_core::WebhookId;
 use postrider_core::wire::{self, ConfigKind, ConfigRecord, TopologyRecord};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{Broker as _, Link};
@@ -29,6 +30,8 @@ const ROWS: u32 = 256;
 const IN_FLIGHT: usize = 64;
 /// How often to look even if nobody said that there is something.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait after a snapshot was refused because it is too large.
+const REFUSED: Duration = Duration::from_secs(30);
 /// How long the config stream may take to give its next record while we catch up.
 const NEXT_RECORD: Duration = Duration::from_secs(30);
 
@@ -56,11 +59,14 @@ enum Trouble {
 struct Written {
     snapshot: Option<u64>,
     since: u64,
+    /// When one was refused: the next try is later.
+    refused: Option<Instant>,
 }
 
 impl Written {
     fn is_due(&self) -> bool {
-        self.snapshot.is_none_or(|bytes| self.since > bytes.max(DUE_BYTES))
+        self.refused.is_none_or(|at| at.elapsed() > REFUSED)
+            && self.snapshot.is_none_or(|bytes| self.since > bytes.max(DUE_BYTES))
     }
 }
 
@@ -226,6 +232,7 @@ impl OutboxPublisher {
                 MAX_SNAPSHOT_BYTES >> 20
             );
             self.readiness.set("config", Err(why));
+            written.refused = Some(Instant::now());
             return Ok(());
         }
         let (epoch, revision) = (self.store.epoch().clone(), snapshot.revision);
@@ -253,7 +260,7 @@ impl OutboxPublisher {
             );
             config_stream::write(publisher, names, &record).await?;
         }
-        *written = Written { snapshot: Some(bytes), since: 0 };
+        *written = Written { snapshot: Some(bytes), ..Written::default() };
         self.metrics.snapshot(bytes);
         self.readiness.set("config", Ok(()));
         tracing::info!(revision, objects, bytes, "wrote a snapshot of the configuration");
@@ -298,11 +305,13 @@ mod tests {
     fn a_snapshot_is_due_at_the_start_and_when_much_has_followed() {
         let mut written = Written::default();
         assert!(written.is_due());
-        written = Written { snapshot: Some(10), since: DUE_BYTES };
+        written = Written { snapshot: Some(10), since: DUE_BYTES, refused: None };
         assert!(!written.is_due());
         written.since += 1;
         assert!(written.is_due());
-        written.snapshot = Some(2 * DUE_BYTES);
+        written.refused = Some(Instant::now());
+        assert!(!written.is_due());
+        written = Written { snapshot: Some(2 * DUE_BYTES), since: DUE_BYTES + 1, refused: None };
         assert!(!written.is_due());
     }
 }

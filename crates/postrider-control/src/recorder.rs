@@ -299,27 +299,34 @@ fn unreadable(
     let mut letter = Letter::unreadable(kind, reason, detail, name, message.body(), now);
     letter.content_type = message.content_type().unwrap_or_default().to_owned();
     // Upstream's own message that killed routers.
-    if message.header_str("x-first-death-queue").is_some_and(|queue| queue.ends_with(".events")) {
+    if died_in(message).is_some_and(|queue| queue.ends_with(".events")) {
         letter.reason = "event".into();
         letter.event_id = name.to_owned();
-        if let Ok(tenant) = TenantId::parse(message.routing_key()) {
+        let tenant = message.header_str("tenant").unwrap_or_else(|| message.routing_key());
+        if let Ok(tenant) = TenantId::parse(tenant) {
             letter.tenant = tenant.to_string();
         }
     }
     Entry::Letter(letter)
 }
 
+/// The queue whose readers a message of the poison queue troubled: as they say, or as the broker says.
+fn died_in(message: &Incoming) -> Option<&str> {
+    message.header_str("queue").or_else(|| message.header_str("x-first-death-queue"))
+}
+
 /// What the message itself says of why it is here.
 fn why_poison(message: &Incoming) -> String {
-    if let Some(reason) = message.header_str("reason") {
-        return reason.chars().take(300).collect();
-    }
-    match (message.header_str("x-first-death-queue"), message.header_str("x-first-death-reason")) {
-        (Some(queue), Some(reason)) => format!("the broker gave it up in {queue}: {reason}"),
-        _ => format!(
-            "it came by way of the exchange {:?} with key {:?}",
-            message.exchange(),
-            message.routing_key()
-        ),
+    let reason = message.header_str("reason").or_else(|| message.header_str("x-first-death-reason"));
+    match (reason, died_in(message)) {
+        (Some(reason), Some(queue)) => format!("{reason} in {queue}").chars().take(300).collect(),
+        (Some(reason), None) => reason.chars().take(300).collect(),
+        (None, _) => {
+            format!(
+                "it came by way of the exchange {:?} with key {:?}",
+                message.exchange(),
+                message.routing_key()
+            )
+        }
     }
 }

@@ -21,18 +21,18 @@ const MAX_URI_BYTES: usize = 8 * 1024;
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The largest body of `POST /v1/events`, bytes.
 const MAX_EVENTS_BYTES: usize = 4 * 1024 * 1024;
-/// Bodies in memory at the same time: with the largest ones this is 128 MiB.
-const MAX_BODIES: usize = 32;
+/// Bytes of bodies in memory at the same time, in KiB; more wait.
+const MAX_BODIES_KIB: usize = 128 * 1024;
 /// How long a body may take to arrive, and how long a request may be worked on.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many bodies may be in memory.
+/// How much of bodies may be in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Bodies(Arc<Semaphore>);
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_BODIES)))
+        Self(Arc::new(Semaphore::new(MAX_BODIES_KIB)))
     }
 }
 
@@ -91,8 +91,9 @@ pub(crate) async fn take_body(State(api): State<Arc<Api>>, request: Request, nex
     if length.is_some_and(|length| length > most) {
         return too_large();
     }
-    let Ok(_place) = api.bodies.0.clone().try_acquire_owned() else {
-        return Problem::new(Code::Busy, "too many requests are worked on", "Try again in a moment.")
+    let kib = u32::try_from(length.unwrap_or(most).div_ceil(1024)).unwrap_or(u32::MAX);
+    let Ok(Ok(_place)) = timeout(TIMEOUT, api.bodies.0.clone().acquire_many_owned(kib)).await else {
+        return Problem::new(Code::Busy, "too many large requests are worked on", "Try again in a moment.")
             .retry_after(1)
             .into_response();
     };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use axum::body::Body;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream;
 use http::{Request, Response, StatusCode, header};
 use postrider_broker::{BrokerError, Depth, Names, Outgoing};
 use postrider_core::wire::TopologyRecord;
@@ -619,6 +620,21 @@ async fn requests_and_problems_are_counted() {
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
+}
+
+/// A body without a length is bounded too.
+#[tokio::test]
+async fn bodies_without_a_length_are_bounded() {
+    let t = Test::new().await;
+    let streamed = |body: Body| {
+        let mut request = request("POST", "/v1/webhooks", Some(""));
+        *request.body_mut() = body;
+        request
+    };
+    let pieces =
+        stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 64 * 1024]))));
+    let (status, _, problem) = read(t.send(streamed(Body::from_stream(pieces))).await).await;
+    assert_eq!((status, problem["code"].as_str()), (413, Some("body_too_large")));
 }
 
 /// A handler that panics answers 500 without the words of the panic.
