@@ -56,7 +56,7 @@ impl CatalogFeed {
                 readiness.set("config", Err(why.into()));
             }
         }
-        readiness.set("config", Ok(()));
+        self.report(readiness);
         let (feed, readiness) = (self.clone(), readiness.clone());
         tokio::spawn(async move { while feed.step(&mut stream, &readiness).await.is_ok() {} });
         Ok(())
@@ -66,20 +66,37 @@ impl CatalogFeed {
     async fn step(&self, stream: &mut ConfigStream, readiness: &Readiness) -> Result<bool, BrokerError> {
         match stream.next().await.ok_or(BrokerError::Lost)? {
             Read::CaughtUp => return Ok(true),
-            Read::Unreadable(why) => readiness.set("config", Err(why)),
+            Read::Unreadable(why) => {
+                self.catalog.write().unwrap_or_else(PoisonError::into_inner).note_unreadable(&why);
+                self.report(readiness);
+            }
+            Read::Damaged(why) => {
+                tracing::error!(why, "a record of the config stream is no record of ours; skipped")
+            }
             Read::Record(record) => {
                 let applied = self.catalog.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
-                match applied {
-                    Applied::Unreadable(why) => readiness.set("config", Err(why)),
-                    Applied::Changed | Applied::Unchanged => self.changes.send_modify(|n| *n += 1),
+                if applied != Applied::Unchanged {
+                    self.report(readiness);
                 }
+                self.changes.send_modify(|n| *n += 1);
             }
         }
         Ok(false)
     }
 
+    /// Says in the part `config` whether everything can be read.
+    fn report(&self, readiness: &Readiness) {
+        let catalog = self.read();
+        let state = match catalog.unreadable() {
+            Some(why) => Err(why.to_owned()),
+            None if catalog.is_complete() => Ok(()),
+            None => return,
+        };
+        readiness.set("config", state);
+    }
+
     /// Waits until the catalog is of this epoch and not older than `revision`, at most for `patience`; `false` when it
-    /// is not.
+    /// is not. An epoch of which no record is expected is not waited for.
     pub async fn at_least(&self, epoch: &Epoch, revision: u64, patience: Duration) -> bool {
         let mut changes = self.changes();
         let fresh = || {
@@ -91,6 +108,6 @@ impl CatalogFeed {
                 changes.changed().await.ok();
             }
         };
-        fresh() || tokio::time::timeout(patience, wait).await.is_ok()
+        fresh() || (self.read().expects(epoch) && tokio::time::timeout(patience, wait).await.is_ok())
     }
 }

@@ -28,8 +28,10 @@ pub enum Read {
     Record(Box<ConfigRecord>),
     /// Everything that was there at the opening has been read. Comes once.
     CaughtUp,
-    /// A record that this release cannot read: what it says, and what to do.
+    /// A record of a newer release: what it says, and what to do.
     Unreadable(String),
+    /// Not a record of ours at all.
+    Damaged(String),
 }
 
 impl ConfigStream {
@@ -51,7 +53,7 @@ impl ConfigStream {
                 Err(error @ WireError::UnknownSchema(_)) => {
                     Read::Unreadable(format!("a configuration record: {error}"))
                 }
-                Err(error) => Read::Unreadable(format!("a record of the config stream is damaged: {error}")),
+                Err(error) => Read::Damaged(error.to_string()),
             },
         })
     }

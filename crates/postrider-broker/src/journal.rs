@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use postrider_core::wire::{self, Fact, JournalMessage, SCHEMA};
+use postrider_core::wire::{self, EventFate, Fact, JournalMessage, SCHEMA};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,8 @@ use crate::publish::{Outgoing, Publisher};
 
 /// Facts in one message, at most.
 const MAX_FACTS: usize = 512;
+/// Bytes in one message, give or take one fact: far below the 16 MiB that RabbitMQ 4 takes.
+const PIECE_BYTES: usize = 512 * 1024;
 /// Callers whose facts wait.
 const MAX_WAITING: usize = 4096;
 
@@ -77,7 +79,14 @@ impl Journal {
         if facts.is_empty() {
             return Ok(());
         }
-        self.send(facts).await
+        let mut waiting = Vec::new();
+        for piece in pieces(facts) {
+            waiting.push(self.send(piece).await?);
+        }
+        for confirmed in waiting {
+            confirmed.await.map_err(|_| BrokerError::Lost)?;
+        }
+        Ok(())
     }
 
     /// Adds to the number of duplicates that this writer has met, and returns when the books can know.
@@ -89,13 +98,13 @@ impl Journal {
             return Ok(());
         }
         self.duplicates.fetch_add(count, Ordering::Relaxed);
-        self.send(Vec::new()).await
+        self.send(Vec::new()).await?.await.map_err(|_| BrokerError::Lost)
     }
 
-    async fn send(&self, facts: Vec<Fact>) -> Result<(), BrokerError> {
+    async fn send(&self, facts: Vec<Fact>) -> Result<oneshot::Receiver<()>, BrokerError> {
         let (confirmed, answer) = oneshot::channel();
         self.facts.send(Entry { facts, confirmed }).await.map_err(|_| BrokerError::Lost)?;
-        answer.await.map_err(|_| BrokerError::Lost)
+        Ok(answer)
     }
 }
 
@@ -112,7 +121,7 @@ impl Task {
         while let Some(first) = entries.recv().await {
             let mut facts = first.facts;
             let mut waiting = vec![first.confirmed];
-            while facts.len() < MAX_FACTS && weight(&facts) < wire_budget() {
+            while facts.len() < MAX_FACTS && weight(&facts) < PIECE_BYTES {
                 let Ok(entry) = entries.try_recv() else { break };
                 facts.extend(entry.facts);
                 waiting.push(entry.confirmed);
@@ -150,20 +159,73 @@ impl Task {
     }
 }
 
-/// Bytes of event bodies in one message, at most, give or take one entry.
-fn wire_budget() -> usize {
-    512 * 1024
+/// Facts as they go into messages: no piece is much larger than [`PIECE_BYTES`], unless one fact alone is.
+fn pieces(facts: Vec<Fact>) -> Vec<Vec<Fact>> {
+    let mut pieces: Vec<Vec<Fact>> = Vec::new();
+    let mut bytes = 0;
+    for fact in facts {
+        let more = weight(std::slice::from_ref(&fact));
+        match pieces.last_mut().filter(|piece| bytes + more <= PIECE_BYTES && piece.len() < MAX_FACTS) {
+            Some(piece) => {
+                bytes += more;
+                piece.push(fact);
+            }
+            None => {
+                bytes = more;
+                pieces.push(vec![fact]);
+            }
+        }
+    }
+    pieces
 }
 
+/// About how many bytes facts become.
 fn weight(facts: &[Fact]) -> usize {
-    facts
-        .iter()
-        .map(|fact| match fact {
-            Fact::Event(event) => {
-                event.event.as_ref().map_or(256, |e| e.context.get().len() + e.data.get().len() + 256)
-            }
-            Fact::Attempt(attempt) => attempt.response_body.as_ref().map_or(256, |body| body.len() + 256),
-            Fact::Done(_) | Fact::Held(_) => 128,
-        })
-        .sum()
+    const OWED: usize = 128;
+    let of = |fact: &Fact| match fact {
+        Fact::Event(event) => {
+            let body = event.event.as_ref().map_or(0, |e| e.context.get().len() + e.data.get().len());
+            let owed = match &event.fate {
+                EventFate::Routed(owed) => owed.len() * OWED,
+                EventFate::Unmatched | EventFate::Invalid { .. } => 0,
+            };
+            body + owed + 512
+        }
+        Fact::Attempt(attempt) => attempt.response_body.as_ref().map_or(0, String::len) + 1024,
+        Fact::Done(_) | Fact::Held(_) => 256,
+    };
+    facts.iter().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_core::wire::{EventFact, Owed};
+    use postrider_core::{DeliveryId, EventId, TenantId, Timestamp, WebhookId};
+
+    #[test]
+    fn no_message_is_larger_than_a_broker_takes() {
+        let owed = |n: usize| Owed {
+            delivery: DeliveryId::from_trusted(format!("{n:032x}")),
+            webhook: WebhookId::from_trusted(format!("wh_{n:032x}")),
+        };
+        let fact = |webhooks: usize| {
+            Fact::Event(EventFact {
+                tenant: TenantId::default_tenant(),
+                event_id: EventId::from_trusted("e"),
+                at: Timestamp::default(),
+                fate: EventFate::Routed((0..webhooks).map(owed).collect()),
+                event: None,
+            })
+        };
+        let facts: Vec<Fact> = (0..100).map(|_| fact(2_000)).collect();
+        let pieces = pieces(facts);
+        assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), 100);
+        for facts in pieces {
+            let message =
+                JournalMessage { schema: SCHEMA, writer: "w".into(), first: 0, duplicates: 0, facts };
+            let bytes = wire::encode(&message).len();
+            assert!(bytes <= 2 * PIECE_BYTES, "{bytes} bytes");
+        }
+    }
 }

@@ -19,8 +19,6 @@ const LATE: Duration = Duration::from_secs(2);
 /// A confirm that is later than this means that the session is over. Time during which the broker blocks the
 /// connection does not count.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a full queue is tried before giving up the session.
-const FULL: Duration = Duration::from_secs(30);
 /// Publishes under way at the same time, over all channels.
 const IN_FLIGHT: usize = 1024;
 
@@ -35,7 +33,7 @@ pub struct Outgoing {
     pub body: Vec<u8>,
     /// The content type; empty for none.
     pub content_type: String,
-    /// Names the message; also tells returned messages apart.
+    /// Names the message.
     pub message_id: String,
     /// Headers, names without `x-`.
     pub headers: Vec<(&'static str, String)>,
@@ -188,11 +186,11 @@ impl Publisher {
         self.inner.flow.flows()
     }
 
-    /// Waits until new work may begin.
+    /// Waits until new work may begin, or the session is over.
     pub async fn flowing(&self) {
         loop {
             let changed = self.inner.flow.changed.notified();
-            if self.is_flowing() {
+            if self.is_flowing() || self.inner.lost.is_cancelled() {
                 return;
             }
             // A notification between the check and the wait must not be missed for long.
@@ -202,11 +200,12 @@ impl Publisher {
 
     /// Publishes and waits for the confirm.
     ///
-    /// A full queue is tried again for a while. Any other trouble ends the session, since what became of the message is
+    /// A full queue is tried again for as long as the session lasts, and stops all new work meanwhile: ending the session
+    /// would only bring back what is already done. Any other trouble ends the session, since what became of the message is
     /// not known: whoever waits for it does not ack, and the next session does the work again with the same ids.
     ///
     /// # Errors
-    /// [`BrokerError`]: lost, late, full or unroutable.
+    /// [`BrokerError`]: lost, late or unroutable.
     pub async fn publish(&self, message: Outgoing) -> Result<(), BrokerError> {
         #[cfg(debug_assertions)]
         if crate::fault::loses(&message.exchange) {
@@ -227,14 +226,17 @@ impl Publisher {
         let _slot = inner.slots.acquire().await.map_err(|_| BrokerError::Lost)?;
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
+        let mut full = None;
         loop {
             let published = self.publish_watched(message).await;
             let (label, result) = match published {
+                // A returned message may be told to another publish of the same channel, which then ends the session:
+                // a confirm that comes with that end proves nothing.
+                Ok(Published::Confirmed) if inner.lost.is_cancelled() => {
+                    ("error", Some(Err(BrokerError::Lost)))
+                }
                 Ok(Published::Confirmed) => ("confirmed", Some(Ok(()))),
                 Ok(Published::Returned) => ("returned", Some(Err(unroutable(message)))),
-                Ok(Published::Nacked) if begun.elapsed() > FULL => {
-                    ("nacked", Some(Err(BrokerError::Full { exchange: message.exchange.clone() })))
-                }
                 Ok(Published::Nacked) => ("nacked", None),
                 Err(e @ BrokerError::Timeout { .. }) => ("timeout", Some(Err(e))),
                 Err(e) => ("error", Some(Err(e))),
@@ -250,6 +252,10 @@ impl Publisher {
                     return Err(e);
                 }
                 None => {
+                    full.get_or_insert_with(|| {
+                        tracing::warn!(exchange = message.exchange, "its queue is full; nothing new begins");
+                        Late::begin(&inner.flow)
+                    });
                     sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }

@@ -16,6 +16,7 @@ use crate::error::BrokerError;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::publish::{ConfirmedChannel, Publisher, within};
+use crate::readiness::Readiness;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -223,6 +224,29 @@ impl Session {
         within("channel.open", self.consuming.create_channel()).await
     }
 
+    /// Says in the part `publishing` of `readiness` whether publishing flows, for as long as the session lasts.
+    pub fn report_flow(&self, readiness: &Readiness) {
+        let (publisher, lost, readiness) = (self.publisher(), self.lost.clone(), readiness.clone());
+        tokio::spawn(async move {
+            loop {
+                readiness.set(
+                    "publishing",
+                    match publisher.is_flowing() {
+                        true => Ok(()),
+                        false => Err(
+                            "RabbitMQ takes no messages: it blocks us, a queue is full, or confirms are late"
+                                .into(),
+                        ),
+                    },
+                );
+                tokio::select! {
+                    () = lost.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                }
+            }
+        });
+    }
+
     /// Waits until the session is over.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
@@ -237,6 +261,7 @@ impl Session {
     pub async fn close(&self) {
         self.lost.cancel();
         self.metrics.connected.set(0);
+        self.metrics.blocked.set(0);
         for connection in [&*self.consuming, &self.publishing] {
             let close = connection.close(200, ShortString::from("closing"));
             if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), close).await {
@@ -249,8 +274,6 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.lost.cancel();
-        self.metrics.connected.set(0);
-        self.metrics.blocked.set(0);
     }
 }
 

@@ -11,9 +11,9 @@ use crate::session::Session;
 /// Records that the broker may send ahead. Acks are only credit.
 const PREFETCH: u16 = 500;
 /// How long the end of a stream that is not empty takes to show.
-const END_SHOWS: Duration = Duration::from_secs(2);
+const END_SHOWS: Duration = Duration::from_secs(5);
 /// A pause this long after the first record of the last chunk means that the chunk was read.
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +46,17 @@ impl StreamReader {
     /// Opens a stream: first its end is looked up, then it is read from `from`.
     pub(crate) async fn open(session: &Session, stream: &str, from: From) -> Result<Self, BrokerError> {
         let newest = newest_offset(session, stream).await?;
+        Ok(Self { newest, ..Self::attach(session, stream, from).await? })
+    }
+
+    /// Opens a stream without looking for its end.
+    pub(crate) async fn attach(session: &Session, stream: &str, from: From) -> Result<Self, BrokerError> {
         let offset = match from {
             From::First => AMQPValue::LongString("first".into()),
             From::Seconds(seconds) => AMQPValue::Timestamp(seconds),
         };
         let consumer = session.consume_with(stream, PREFETCH, offset_argument(offset)).await?;
-        Ok(Self { consumer, newest, caught_up: false })
+        Ok(Self { consumer, newest: None, caught_up: false })
     }
 
     /// The next step; `None` when the session is over.
@@ -71,7 +76,8 @@ impl StreamReader {
         Some(Step::Record(body))
     }
 
-    async fn record(&mut self) -> Option<(i64, Vec<u8>)> {
+    /// The next record and its offset; `None` when the session is over.
+    pub(crate) async fn record(&mut self) -> Option<(i64, Vec<u8>)> {
         let message = self.consumer.next().await?;
         let offset = offset_of(&message);
         let body = message.body().to_vec();

@@ -456,7 +456,7 @@ async fn current(session: &Session) -> Result<Option<TopologyRecord>, BrokerErro
             Read::Record(record) if record.kind == ConfigKind::Topology => {
                 catalog.apply(&record);
             }
-            Read::Record(_) | Read::Unreadable(_) => {}
+            Read::Record(_) | Read::Unreadable(_) | Read::Damaged(_) => {}
             Read::CaughtUp => return Ok(catalog.topology()),
         }
     }

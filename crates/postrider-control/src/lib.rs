@@ -1,7 +1,7 @@
 //! Control: the API, the store, and the recorder that keeps the books.
 //!
 //! The only role with a database. It is not on the way of a delivery: router and worker go on while it is down, and
-//! what they report waits in the journal. [`run`] starts everything.
+//! what they report waits in the journal. [`run()`] starts everything.
 //!
 //! - `store` holds all SQL; `recorder` writes what the other roles report into it, a batch in one transaction.
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.

@@ -123,7 +123,9 @@ impl OutboxPublisher {
                 }
             }
             Read::Record(_) | Read::CaughtUp => {}
-            Read::Unreadable(why) => tracing::error!(why, "a record of the config stream cannot be read"),
+            Read::Unreadable(why) | Read::Damaged(why) => {
+                tracing::error!(why, "a record of the config stream cannot be read")
+            }
         }
     }
 

@@ -197,9 +197,7 @@ impl Work {
         };
         let (recorded, published, lost) = tokio::join!(recording, publishing, losing);
         self.link.over(None);
-        if let Some(session) = Arc::into_inner(session) {
-            session.close().await;
-        }
+        session.close().await;
         if shutdown.is_cancelled() {
             return Ok(());
         }

@@ -12,6 +12,9 @@ use crate::wire::{ConfigKind, ConfigRecord, TenantRecord, TopologyRecord, Webhoo
 /// The most bytes that one event may become by fan-out: webhooks × size.
 pub const MAX_FAN_OUT_BYTES: usize = 64 * 1024 * 1024;
 
+/// The most webhooks that one event may go to: what is owed must fit into one message of the journal.
+pub const MAX_FAN_OUT: usize = 100_000;
+
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -50,13 +53,18 @@ pub enum Lookup {
 /// Tenants, webhooks and topology.
 ///
 /// Readers keep the newer revision of each object. A snapshot, read from its beginning to its end, makes the catalog
-/// complete: what it does not hold, and is not newer, is dropped. A snapshot of another epoch replaces everything.
+/// complete: what it does not hold, and is not newer, is dropped. A snapshot of another epoch replaces everything, at its
+/// end and at once: until then the catalog stays what it was.
 #[derive(Debug)]
 pub struct Catalog {
     epoch: Option<Epoch>,
     revision: u64,
     complete: bool,
     snapshot: Option<Snapshot>,
+    /// Another epoch, until its first snapshot is whole.
+    next: Option<Box<Catalog>>,
+    /// Objects that this release cannot read, and why.
+    unreadable: BTreeMap<String, String>,
     tenants: HashMap<TenantId, Versioned<()>>,
     webhooks: HashMap<WebhookId, Versioned<Arc<Webhook>>>,
     index: HashMap<TenantId, TenantIndex>,
@@ -75,6 +83,7 @@ struct Snapshot {
     revision: u64,
     tenants: HashSet<TenantId>,
     webhooks: HashSet<WebhookId>,
+    unreadable: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +106,8 @@ impl Catalog {
             revision: 0,
             complete: false,
             snapshot: None,
+            next: None,
+            unreadable: BTreeMap::new(),
             tenants: HashMap::new(),
             webhooks: HashMap::new(),
             index: HashMap::new(),
@@ -117,6 +128,32 @@ impl Catalog {
     /// The newest revision that was read.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// What this release cannot read of the configuration, if there is anything: routing without it could miss webhooks.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.values().next().map(String::as_str)
+    }
+
+    /// Notes a record that cannot be read at all, until a whole snapshot follows without it.
+    pub fn note_unreadable(&mut self, why: &str) {
+        self.forget_or_note("record".to_owned(), Some(why));
+    }
+
+    /// Whether a record of this epoch may still come, so that waiting for its revision makes sense.
+    pub fn expects(&self, epoch: &Epoch) -> bool {
+        self.epoch.as_ref() == Some(epoch)
+            || self.next.as_ref().is_some_and(|next| next.epoch.as_ref() == Some(epoch))
+    }
+
+    /// The longest total deadline of a webhook, milliseconds.
+    pub fn longest_timeout_ms(&self) -> u64 {
+        self.webhooks
+            .values()
+            .filter_map(|webhook| webhook.value.as_ref())
+            .map(|w| w.timeout_ms)
+            .max()
+            .unwrap_or(0)
     }
 
     /// How the topology was applied, once that is known.
@@ -160,7 +197,7 @@ impl Catalog {
         let of_type = index.of_type.get(&event.event_type);
         let wanted = of_type.into_iter().flatten().chain(&index.of_all);
         let shards = self.topology.value.map_or(1, |topology| topology.shards);
-        let mut targets = Vec::new();
+        let mut targets: Vec<Target> = Vec::new();
         for id in wanted {
             let Some(Versioned { revision, value: Some(_) }) = self.webhooks.get(id) else { continue };
             targets.push(Target {
@@ -170,7 +207,7 @@ impl Catalog {
                 shard: id.shard(shards),
             });
         }
-        if targets.len().saturating_mul(event.weight()) > MAX_FAN_OUT_BYTES {
+        if targets.len() > MAX_FAN_OUT || targets.len().saturating_mul(event.weight()) > MAX_FAN_OUT_BYTES {
             let detail = format!("{} webhooks take this event of {} bytes", targets.len(), event.weight());
             return Err(Refusal::new(RefusalReason::FanOutTooLarge, detail));
         }
@@ -185,6 +222,17 @@ impl Catalog {
         if record.kind == ConfigKind::SnapshotBegin {
             return self.begin_snapshot(record);
         }
+        if let Some(next) = self.next.as_mut().filter(|next| next.epoch.as_ref() == Some(&record.epoch)) {
+            let applied = next.apply(record);
+            if next.complete
+                && let Some(mut next) = self.next.take()
+            {
+                std::mem::swap(&mut next.topology, &mut self.topology);
+                *self = *next;
+                return Applied::Changed;
+            }
+            return applied;
+        }
         // Before the first snapshot begins, and after one of another epoch, records of an epoch we are not in are
         // leftovers: the snapshot holds everything that matters of them.
         if self.epoch.as_ref() != Some(&record.epoch) {
@@ -198,6 +246,15 @@ impl Catalog {
         };
         if self.snapshot.is_none() {
             self.revision = self.revision.max(record.revision);
+        }
+        if matches!(record.kind, ConfigKind::Tenant | ConfigKind::Webhook) {
+            let why = match &applied {
+                Applied::Unreadable(why) => Some(why.as_str()),
+                Applied::Changed => None,
+                // Older than what is known: says nothing about what cannot be read.
+                Applied::Unchanged => return applied,
+            };
+            self.forget_or_note(format!("{:?}/{}", record.kind, record.id), why);
         }
         applied
     }
@@ -218,18 +275,24 @@ impl Catalog {
     }
 
     fn begin_snapshot(&mut self, record: &ConfigRecord) -> Applied {
-        let other_epoch = self.epoch.as_ref() != Some(&record.epoch);
-        if other_epoch {
-            self.epoch = Some(record.epoch.clone());
-            self.revision = 0;
-            self.complete = false;
-            self.tenants.clear();
-            self.webhooks.clear();
-            self.index.clear();
+        if self.epoch.as_ref() != Some(&record.epoch) {
+            let mut other = Self { epoch: Some(record.epoch.clone()), ..Self::new() };
+            other.begin_snapshot(record);
+            if self.complete {
+                self.next = Some(Box::new(other));
+                return Applied::Unchanged;
+            }
+            std::mem::swap(&mut other.topology, &mut self.topology);
+            *self = other;
+            return Applied::Changed;
         }
-        self.snapshot =
-            Some(Snapshot { revision: record.revision, tenants: HashSet::new(), webhooks: HashSet::new() });
-        if other_epoch { Applied::Changed } else { Applied::Unchanged }
+        self.snapshot = Some(Snapshot {
+            revision: record.revision,
+            tenants: HashSet::new(),
+            webhooks: HashSet::new(),
+            unreadable: BTreeMap::new(),
+        });
+        Applied::Unchanged
     }
 
     fn end_snapshot(&mut self, record: &ConfigRecord) -> Applied {
@@ -248,8 +311,23 @@ impl Catalog {
             self.unindex(&id);
             self.webhooks.remove(&id);
         }
+        self.unreadable = snapshot.unreadable;
         self.complete = true;
         Applied::Changed
+    }
+
+    fn forget_or_note(&mut self, what: String, why: Option<&str>) {
+        match why {
+            Some(why) => {
+                if let Some(snapshot) = &mut self.snapshot {
+                    snapshot.unreadable.insert(what.clone(), why.to_owned());
+                }
+                self.unreadable.insert(what, why.to_owned());
+            }
+            None => {
+                self.unreadable.remove(&what);
+            }
+        }
     }
 
     fn apply_tenant(&mut self, record: &ConfigRecord) -> Applied {
@@ -476,8 +554,10 @@ mod tests {
         for record in [mark("b", 2, SnapshotBegin), tenant("b", 1), webhook("b", 2, "w2", &["T"])] {
             catalog.apply(&record);
         }
-        assert!(!catalog.is_complete(), "until the new snapshot ends");
+        assert_eq!(routed(&catalog, "T"), ["w1"], "until the new snapshot ends");
+        assert!(catalog.is_complete() && catalog.expects(&epoch("b")) && catalog.expects(&epoch("a")));
         catalog.apply(&mark("b", 2, SnapshotEnd));
+        assert!(!catalog.expects(&epoch("a")));
         catalog.apply(&webhook("a", 91, "w1", &["T"]));
         assert_eq!(routed(&catalog, "T"), ["w2"]);
         assert_eq!(catalog.epoch(), Some(&epoch("b")));
@@ -496,6 +576,15 @@ mod tests {
         record.body = Some(serde_json::value::RawValue::from_string(text).unwrap());
         assert!(matches!(catalog.apply(&record), Applied::Unreadable(_)));
         assert_eq!(routed(&catalog, "T"), ["w1"]);
+        assert!(catalog.unreadable().is_some_and(|why| why.contains("hologram")));
+        catalog.apply(&webhook("a", 3, "w1", &["V"]));
+        assert_eq!((catalog.unreadable(), routed(&catalog, "V")), (None, vec!["w1".to_owned()]));
+        catalog.note_unreadable("schema 2");
+        for record in [mark("a", 4, SnapshotBegin), tenant("a", 1), mark("a", 4, SnapshotEnd)] {
+            assert!(catalog.unreadable().is_some());
+            catalog.apply(&record);
+        }
+        assert_eq!(catalog.unreadable(), None, "a whole snapshot without it");
     }
 
     #[test]

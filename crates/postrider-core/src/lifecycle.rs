@@ -1,6 +1,6 @@
 //! Everything that can become of a delivery after one attempt.
 
-use crate::ladder::Wait;
+use crate::ladder::{self, Wait};
 use crate::outcome::Outcome;
 use crate::retry::{Chance, RetryPolicy};
 use crate::time::Timestamp;
@@ -80,7 +80,9 @@ pub fn next(
     if progress.attempt >= most_attempts {
         return Next::Dead(DeadReason::Exhausted);
     }
-    let delay_ms = policy.delay_ms(progress.attempt, chance).max(at_least_ms);
+    // An interval whose jitter takes it beyond the ladder is cut to what the ladder carries; a `Retry-After` is not.
+    let longest_ms = u64::from(ladder::MAX_UNITS).saturating_mul(unit_ms);
+    let delay_ms = policy.delay_ms(progress.attempt, chance).min(longest_ms).max(at_least_ms);
     let Some(wait) = Wait::at_least(delay_ms, unit_ms) else {
         return Next::Dead(DeadReason::TooOld);
     };
@@ -187,7 +189,8 @@ mod tests {
                         break;
                     }
                     Next::Retry { at, wait } => {
-                        prop_assert!(at.since_ms(now) >= policy.delay_ms(attempt, Chance::new(*draw)));
+                        let longest_ms = u64::from(ladder::MAX_UNITS) * unit_ms;
+                        prop_assert!(at.since_ms(now) >= policy.delay_ms(attempt, Chance::new(*draw)).min(longest_ms));
                         prop_assert_eq!(at.since_ms(now), wait.as_ms(unit_ms));
                         if let Outcome::Busy { retry_after_ms: Some(asked_ms), .. } = outcome {
                             prop_assert!(at.since_ms(now) >= *asked_ms);
@@ -208,6 +211,23 @@ mod tests {
         assert_eq!(guard(3, 0), Guard::SetApart { crashes: 1 });
         assert_eq!(guard(9, 3), Guard::SetApart { crashes: 4 });
         assert_eq!(guard(3, 4), Guard::Poison);
+    }
+
+    #[test]
+    fn the_longest_legal_interval_is_retried() {
+        let spec = RetrySpec {
+            schedule_ms: Some(vec![crate::retry::MAX_INTERVAL_MS]),
+            max_age_ms: 30 * 24 * 3600 * 1000,
+            ..RetrySpec::default()
+        };
+        let policy = RetryPolicy::new(spec).unwrap();
+        let born = Timestamp::from_millis(0);
+        for draw in [0.0, 0.5, 0.999] {
+            let progress = Progress { attempt: 1, born };
+            let outcome = Outcome::Failed { status: 500 };
+            let decided = next(&policy, 1000, progress, &outcome, born, Chance::new(draw));
+            assert!(matches!(decided, Next::Retry { .. }), "{decided:?}");
+        }
     }
 
     #[test]

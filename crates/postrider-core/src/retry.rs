@@ -8,8 +8,6 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-use crate::ladder;
-
 /// A draw of chance: a number from 0 (included) to 1 (excluded), drawn by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Chance(f64);
@@ -29,8 +27,8 @@ impl Chance {
     }
 }
 
-/// The longest interval that can be asked for: what the ladder can carry, in whole days (12).
-pub const MAX_INTERVAL_MS: u64 = 12 * 24 * 3600 * 1000;
+/// The longest interval that can be asked for: what the ladder carries, in whole days (11).
+pub const MAX_INTERVAL_MS: u64 = 11 * 24 * 3600 * 1000;
 
 /// The most attempts that can be asked for.
 pub const MAX_ATTEMPTS: u32 = 100;
@@ -173,8 +171,7 @@ impl RetryPolicy {
     /// The interval after attempt `attempt` with jitter, milliseconds: from `1 - jitter` to `1 + jitter` times.
     pub fn delay_ms(&self, attempt: u32, chance: Chance) -> u64 {
         let spread = 1.0 + self.jitter * (2.0 * chance.get() - 1.0);
-        let delay_ms = (self.interval_ms(attempt) as f64 * spread).round() as u64;
-        delay_ms.clamp(1, u64::from(ladder::MAX_UNITS) * 1000)
+        ((self.interval_ms(attempt) as f64 * spread).round() as u64).max(1)
     }
 }
 

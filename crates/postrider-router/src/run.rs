@@ -26,6 +26,16 @@ const MAX_FRESH_READY: u32 = 200_000;
 /// How long an event waits for the configuration that its publisher knew (DESIGN §5.2).
 const REVISION_PATIENCE: Duration = Duration::from_secs(2);
 
+/// After a wait in vain no event is waited for during this time: a publisher that names a configuration which does not
+/// exist must not hold up the others.
+const PATIENCE_RETURNS: Duration = Duration::from_secs(30);
+
+/// When waiting for a configuration was last in vain.
+#[derive(Debug, Default)]
+struct Patience {
+    ended_at: Option<tokio::time::Instant>,
+}
+
 /// What the router needs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -90,6 +100,7 @@ impl Router {
     async fn session(&self) -> Result<(), BrokerError> {
         let session = Session::open(&self.config.broker, &self.broker_metrics).await?;
         self.readiness.set("broker", Ok(()));
+        session.report_flow(&self.readiness);
         self.journal.over(session.publisher());
         let ended = tokio::select! {
             () = self.shutdown.cancelled() => Ok(()),
@@ -109,6 +120,7 @@ impl Router {
         let room = self.watch_room(session);
         // Known only once this router is handed events: until then another one is active and adds to it.
         let mut seen: Option<Seen> = None;
+        let mut patience = Patience::default();
         loop {
             let first = tokio::select! {
                 biased;
@@ -120,22 +132,32 @@ impl Router {
                 return Ok(());
             }
             if seen.is_none() {
-                seen = Some(self.read_seen(session).await?);
+                let read = tokio::select! {
+                    () = self.shutdown.cancelled() => return Ok(()),
+                    () = session.lost() => return Err(BrokerError::Lost),
+                    read = self.read_seen(session) => read?,
+                };
+                seen = Some(read);
             }
             let Some(seen) = &mut seen else { continue };
-            self.settle(session, first, &mut events, seen).await?;
+            self.settle(session, first, &mut events, seen, &mut patience).await?;
         }
     }
 
     /// Waits until new work may begin; `false` at the shutdown.
     async fn may_begin(&self, session: &Session, room: &watch::Receiver<bool>) -> Result<bool, BrokerError> {
         let publisher = session.publisher();
-        let mut room = room.clone();
-        while !publisher.is_flowing() || !*room.borrow_and_update() {
-            let why = if publisher.is_flowing() {
-                format!("more than {MAX_FRESH_READY} fresh deliveries wait for workers; start more workers")
+        let (mut room, mut changes) = (room.clone(), self.feed.changes());
+        loop {
+            let unreadable = self.feed.read().unreadable().map(str::to_owned);
+            let why = if let Some(what) = unreadable {
+                format!("part of the configuration cannot be read, and routing could miss webhooks: {what}")
+            } else if !publisher.is_flowing() {
+                "RabbitMQ takes no messages at the moment (blocked, full, or confirms are late)".to_owned()
+            } else if !*room.borrow_and_update() {
+                format!("more than {MAX_FRESH_READY} fresh messages wait for workers; start more workers")
             } else {
-                "RabbitMQ takes no messages at the moment (blocked, or confirms are late)".to_owned()
+                break;
             };
             self.readiness.set("events", Err(why));
             self.metrics.paused.set(1);
@@ -144,6 +166,7 @@ impl Router {
                 () = session.lost() => return Err(BrokerError::Lost),
                 () = publisher.flowing(), if !publisher.is_flowing() => {}
                 changed = room.changed() => changed.map_err(|_| BrokerError::Lost)?,
+                changed = changes.changed() => changed.map_err(|_| BrokerError::Lost)?,
             }
         }
         self.metrics.paused.set(0);
@@ -155,12 +178,13 @@ impl Router {
         let at = now();
         let since = Timestamp::from_millis(at.as_millis() - i64::try_from(WINDOW_MS).unwrap_or(i64::MAX));
         let mut seen = Seen::default();
-        for record in seen_stream::read_since(session, since).await? {
+        let note = |record: SeenRecord| {
             for (tenant, event) in &record.ids {
                 seen.note(tenant, event, record.at);
             }
-        }
-        seen.forget(at);
+            seen.forget(at);
+        };
+        seen_stream::read_since(session, since, note).await?;
         Ok(seen)
     }
 
@@ -171,6 +195,7 @@ impl Router {
         first: Incoming,
         events: &mut Consumer,
         seen: &mut Seen,
+        patience: &mut Patience,
     ) -> Result<(), BrokerError> {
         let begun = tokio::time::Instant::now();
         let mut messages = vec![first];
@@ -178,8 +203,9 @@ impl Router {
             let Some(next) = events.try_next() else { break };
             messages.push(next);
         }
-        for message in &messages {
-            self.wait_for_revision(message).await;
+        tokio::select! {
+            () = session.lost() => return Err(BrokerError::Lost),
+            () = self.wait_for_revision(&messages, patience) => {}
         }
         let names = session.names();
         let mut batch = self.decide(&messages, seen, names);
@@ -240,16 +266,21 @@ impl Router {
         batch
     }
 
-    /// An event published through control names the configuration that its publisher knew.
-    async fn wait_for_revision(&self, message: &Incoming) {
-        let (Some(epoch), Some(revision)) =
-            (message.header_str("postrider-epoch"), message.header_i64("postrider-revision"))
-        else {
+    /// Events published through control name the configuration that their publisher knew: the batch waits for the newest
+    /// of them, once.
+    async fn wait_for_revision(&self, messages: &[Incoming], patience: &mut Patience) {
+        let named = messages.iter().filter_map(|message| {
+            let epoch = Epoch::from_trusted(message.header_str("postrider-epoch")?);
+            let revision = u64::try_from(message.header_i64("postrider-revision")?).ok()?;
+            self.feed.read().expects(&epoch).then_some((revision, epoch))
+        });
+        let Some((revision, epoch)) = named.max_by_key(|(revision, _)| *revision) else { return };
+        if patience.ended_at.is_some_and(|at| at.elapsed() < PATIENCE_RETURNS) {
             return;
-        };
-        let revision = u64::try_from(revision).unwrap_or(0);
-        if !self.feed.at_least(&Epoch::from_trusted(epoch), revision, REVISION_PATIENCE).await {
-            tracing::warn!(epoch, revision, "routing with an older configuration than the publisher knew");
+        }
+        if !self.feed.at_least(&epoch, revision, REVISION_PATIENCE).await {
+            patience.ended_at = Some(tokio::time::Instant::now());
+            tracing::warn!(%epoch, revision, "routing with an older configuration than the publisher knew");
         }
     }
 

@@ -144,7 +144,10 @@ impl Deliverer {
             (catalog.webhook(&delivery.webhook), fresh)
         };
         let (mut found, fresh) = known(&self.feed);
-        if !fresh {
+        // A webhook that is known under another epoch is delivered to as it is: the store was restored, and revisions of
+        // different epochs do not compare.
+        let expected = self.feed.read().expects(&delivery.epoch);
+        if !fresh && (expected || matches!(found, Lookup::Unknown)) {
             self.feed.at_least(&delivery.epoch, delivery.revision, REVISION_PATIENCE).await;
             found = known(&self.feed).0;
         }

@@ -1,8 +1,8 @@
 //! Delivery → attempt → outcome → what comes next.
 //!
 //! A delivery is one pipeline: begin → sign → send → classify → decide → record → settle ([`deliver`]). The decisions are
-//! made in `postrider-core`; the request is sent in [`http`]; everything that follows is published, confirmed and acked
-//! in [`settle`], and nowhere else. The worker has no store: what it knows comes from the config stream, and what it did
+//! made in `postrider-core`; the request is sent in [`http`]; everything that follows is published and confirmed in
+//! [`settle`], and nowhere else, before the message is acked. The worker has no store: what it knows comes from the config stream, and what it did
 //! goes to the journal.
 
 mod deliver;

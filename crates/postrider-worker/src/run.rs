@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use postrider_broker::{
     BrokerError, CatalogFeed, Consumer, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
     supervise,
@@ -35,7 +35,7 @@ pub struct Config {
     pub master_key: MasterKey,
     /// Which addresses deliveries may reach.
     pub egress: EgressPolicy,
-    /// How long what is in flight may take after the shutdown.
+    /// How long what is in flight may take after the shutdown; at least the longest timeout of a webhook and 5 s.
     pub drain: Duration,
     /// Deliveries that may be begun and not settled, the members of their batches included: also the most that a crash
     /// sends twice (DESIGN §1).
@@ -129,6 +129,7 @@ impl Worker {
     async fn session(&self) -> Result<(), BrokerError> {
         let session = Arc::new(Session::open(&self.config.broker, &self.broker_metrics).await?);
         self.readiness.set("broker", Ok(()));
+        session.report_flow(&self.readiness);
         self.journal.over(session.publisher());
         let ended = tokio::select! {
             () = self.shutdown.cancelled() => Ok(()),
@@ -173,6 +174,7 @@ impl Worker {
             self.readiness.set("deliveries", Ok(()));
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
+                () = session.lost() => return Err(BrokerError::Lost),
                 ended = consumers.join_next() => match ended {
                     Some(Ok(ended)) => ended?,
                     Some(Err(error)) => return Err(BrokerError::Config(format!("a consumer's task failed: {error}"))),
@@ -196,7 +198,9 @@ impl Worker {
             }
             self.in_flight.wait().await;
         };
-        if tokio::time::timeout(self.config.drain, drained).await.is_err() {
+        // No request that may still be answered is cut off, however short the drain was set.
+        let longest = Duration::from_millis(self.feed.read().longest_timeout_ms()) + Duration::from_secs(5);
+        if tokio::time::timeout(self.config.drain.max(longest), drained).await.is_err() {
             let left = self.in_flight.len();
             tracing::warn!(left, "not everything in flight ended within the drain; it will be sent again");
         }
@@ -230,6 +234,7 @@ impl Intake {
                     self.settler.give_back(message, &destination).await?;
                     break;
                 }
+                () = self.settler.session.lost() => return Err(BrokerError::Lost),
                 slots = self.room_for(&message) => slots?,
             };
             let (settler, deliverer) = (self.settler.clone(), self.deliverer.clone());
@@ -272,7 +277,8 @@ async fn handle(
         Err(WireError::UnknownSchema(schema)) => {
             tracing::warn!(schema, "a delivery of a newer release is parked; upgrade this worker");
             deliverer.metrics.unusable.with_label_values(&["unknown_schema"]).inc();
-            settler.park_unread(message.body().to_vec(), &destination).await?;
+            let count = message.header_i64("deliveries").unwrap_or(1);
+            settler.park_unread(message.body().to_vec(), &destination, count).await?;
             return message.ack().await;
         }
         Err(WireError::Malformed(error)) => {
@@ -287,8 +293,9 @@ async fn handle(
         work.to.into_iter().map(move |delivery| Job { event: event.clone(), delivery, lane, shard })
     });
     let count = message.delivery_count();
+    // All of them, also when one fails: whoever holds the slots of this message must not begin another meanwhile.
     let settled = jobs.map(|job| settle_one(settler.clone(), deliverer.clone(), job, count));
-    try_join_all(settled).await?;
+    join_all(settled).await.into_iter().collect::<Result<(), BrokerError>>()?;
     message.ack().await
 }
 

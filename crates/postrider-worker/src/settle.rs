@@ -1,6 +1,7 @@
-//! Carrying out what was decided: publish what follows, confirm it, and only then ack.
+//! Carrying out what was decided: publish what follows, and wait for the confirms.
 //!
-//! The one place in the worker that publishes and acks.
+//! The one place in the worker that publishes. A message is acked in [`crate::run`] when everything in it went through
+//! here.
 
 use std::sync::Arc;
 
@@ -78,11 +79,17 @@ impl Settler {
     }
 
     /// A message as it is, later: for a worker of a newer release.
-    pub(crate) async fn park_unread(&self, body: Vec<u8>, destination: &str) -> Result<(), BrokerError> {
+    pub(crate) async fn park_unread(
+        &self,
+        body: Vec<u8>,
+        destination: &str,
+        deliveries: i64,
+    ) -> Result<(), BrokerError> {
         self.metrics.parked.with_label_values(&["unknown_schema"]).inc();
         let key = Names::park_key(600, destination);
         let id = uuid::Uuid::new_v4().to_string();
-        self.session.publisher().publish(Outgoing::json(self.session.names().park(), key, body, id)).await
+        let message = Outgoing::json(self.session.names().park(), key, body, id);
+        self.session.publisher().publish(message.header("deliveries", deliveries.to_string())).await
     }
 
     /// Gives back a message that was not begun, so that another worker gets it with a fresh count of deliveries.
