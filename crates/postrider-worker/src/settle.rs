@@ -1,6 +1,6 @@
 //! Carrying out what was decided: publish what follows, and wait for the confirms.
 //!
-//! The one place in the worker that publishes. A message is acked in [`crate::run`] when everything in it went through
+//! The one place in the worker that publishes. A message is acked in [`mod@crate::run`] when everything in it went through
 //! here.
 
 use std::sync::Arc;
