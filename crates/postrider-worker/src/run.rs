@@ -237,6 +237,9 @@ impl Intake {
                 () = self.settler.session.lost() => return Err(BrokerError::Lost),
                 slots = self.room_for(&message) => slots?,
             };
+            if self.settler.session.is_lost() {
+                return Err(BrokerError::Lost);
+            }
             let (settler, deliverer) = (self.settler.clone(), self.deliverer.clone());
             let (lane, shard) = (self.lane, self.shard);
             self.in_flight.spawn(async move {

@@ -96,6 +96,37 @@ async fn a_deleted_queue_ends_the_session() {
 }
 
 #[tokio::test]
+async fn a_full_queue_stops_new_work_and_ends_no_session() {
+    let (vhost, settings, session) = open("full-queue", 1000).await;
+    topology::apply(&session, Some(1)).await.unwrap();
+    let policy = format!("{}api/policies/{}/full", vhost.broker().management_url(), vhost.name());
+    let client = postrider_testkit::http::client();
+    let limit = r#"{"pattern":"journal$","apply-to":"queues","definition":{"max-length":3}}"#;
+    let set =
+        client.put(&policy).header("content-type", "application/json").body(limit).send().await.unwrap();
+    assert!(set.status().is_success(), "{}", set.status());
+    let publisher = session.publisher();
+    // The policy takes effect a moment later, so messages go on coming until the queue refuses one.
+    let mut publishes = Vec::new();
+    eventually("nothing new may begin", async || {
+        let message =
+            Outgoing::json(settings.names().journal(), "", b"{}".to_vec(), publishes.len().to_string());
+        let publisher = publisher.clone();
+        publishes.push(tokio::spawn(async move { publisher.publish(message).await }));
+        !session.publisher().is_flowing()
+    })
+    .await;
+    let published = publishes.len();
+    assert!(client.delete(&policy).send().await.unwrap().status().is_success());
+    for publish in publishes {
+        publish.await.unwrap().unwrap();
+    }
+    eventually("work may begin again", async || publisher.is_flowing()).await;
+    assert!(!session.is_lost());
+    assert_eq!(session.depth(&settings.names().journal()).await.unwrap().ready as usize, published);
+}
+
+#[tokio::test]
 async fn a_blocked_connection_stops_new_work_and_loses_nothing() {
     let Some(node) = Node::start().await else { return };
     let settings = Settings::new(node.broker().url("%2f"), "test");
