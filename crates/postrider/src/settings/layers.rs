@@ -12,12 +12,13 @@ use crate::exit::Failure;
 pub(super) const ENV_PREFIX: &str = "POSTRIDER_";
 
 /// What tests, the scripts in `dev/` and the compose file read: no settings of this program, and no mistakes either.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "POSTRIDER_TEST_",
     "POSTRIDER_FAULT",
     "POSTRIDER_DEMO_BUILD",
     "POSTRIDER_RABBITMQ_SERVER",
     "POSTRIDER_BROKER_START_SECONDS",
+    "POSTRIDER_IMAGE",
     "POSTRIDER_BUILD_PROFILE",
     "POSTRIDER_API_PORT",
     "POSTRIDER_PROMETHEUS_PORT",
