@@ -34,7 +34,8 @@ CREATE TABLE webhooks (
 ) STRICT;
 CREATE INDEX webhooks_of_tenant ON webhooks (tenant, deleted_at, seq);
 
--- What control still has to tell the broker. Rows are marked when they are confirmed, and removed later.
+-- What control still has to tell the broker. Deliveries are removed when they are confirmed, configuration is marked then
+-- and removed later.
 CREATE TABLE outbox (
     seq        INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     kind       TEXT    NOT NULL CHECK (kind IN ('config', 'delivery')),
@@ -45,6 +46,7 @@ CREATE TABLE outbox (
     sent_at    INTEGER
 ) STRICT;
 CREATE INDEX outbox_unsent ON outbox (seq) WHERE sent_at IS NULL;
+CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL;
 
 -- `owed` says how many series of this event's deliveries are owed: by routing, and by redeliveries.
 CREATE TABLE events (
@@ -60,6 +62,8 @@ CREATE TABLE events (
     accepted_at INTEGER NOT NULL,
     UNIQUE (tenant, id)
 ) STRICT;
+CREATE INDEX events_of_tenant ON events (tenant, seq);
+CREATE INDEX events_of_fate ON events (tenant, fate, seq);
 CREATE INDEX events_of_type ON events (tenant, event_type, seq);
 CREATE INDEX events_by_fate ON events (fate, owed);
 
@@ -93,11 +97,13 @@ CREATE TABLE deliveries (
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX deliveries_of_tenant ON deliveries (tenant, seq);
 CREATE INDEX deliveries_of_state ON deliveries (tenant, state, seq);
 CREATE INDEX deliveries_of_type ON deliveries (tenant, event_type, seq);
 CREATE INDEX deliveries_of_webhook ON deliveries (webhook, seq);
 CREATE INDEX deliveries_of_event ON deliveries (event);
 CREATE INDEX deliveries_held ON deliveries (webhook, seq) WHERE held = 1;
+CREATE INDEX deliveries_held_of_tenant ON deliveries (tenant, seq) WHERE held = 1;
 
 -- The books count these rows. `owed` = 0: somebody reported it, nobody has said yet that it is owed. `attempts` is what
 -- its end says, `logged` how many attempts arrived.
@@ -159,7 +165,8 @@ CREATE TABLE dead_letters (
     resolved_at  INTEGER,
     resolution   TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX dead_letters_of_tenant ON dead_letters (tenant, kind, seq);
+CREATE INDEX dead_letters_of_tenant ON dead_letters (tenant, seq);
+CREATE INDEX dead_letters_of_kind ON dead_letters (tenant, kind, seq);
 CREATE INDEX dead_letters_open ON dead_letters (delivery) WHERE resolved_at IS NULL;
 
 -- Which facts of each writer arrived, as ranges from `first` up to and without `past`, merged where they touch.

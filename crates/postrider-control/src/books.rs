@@ -26,7 +26,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// A sample older than this says nothing any more.
 const FRESH: Duration = Duration::from_secs(5);
 /// Beyond the longest timeout of a webhook, for what comes before and after a request.
-const MARGIN: Duration = Duration::from_secs(2);
+const MARGIN: Duration = Duration::from_secs(3);
+/// How long a timeout that was in force may still be running after a change.
+const LONGEST: Duration = Duration::from_secs(65);
 /// A series that a worker reported is owed within this time, or the books are wrong: its event's fact follows closely.
 const UNOWED: Duration = Duration::from_secs(30);
 /// Counting takes at most one part in this many of the time, however large the store is.
@@ -81,6 +83,8 @@ pub(crate) struct Bookkeeper {
     metrics: Metrics,
     seen: std::sync::Mutex<Option<Seen>>,
     counted: Mutex<Option<Counted>>,
+    /// The longest timeout of late, and since when it has not been seen.
+    longest: std::sync::Mutex<(u64, Instant)>,
 }
 
 impl Bookkeeper {
@@ -97,6 +101,7 @@ impl Bookkeeper {
             metrics,
             seen: std::sync::Mutex::new(None),
             counted: Mutex::new(None),
+            longest: std::sync::Mutex::new((0, Instant::now())),
         }
     }
 
@@ -170,7 +175,7 @@ impl Bookkeeper {
         let seen = seen.filter(|seen| seen.at.elapsed() < FRESH);
         let counted = self.counted(now).await?;
         let books = counted.books;
-        let quiet_ms = books.longest_timeout_ms + millis(MARGIN);
+        let quiet_ms = self.longest_timeout_ms(books.longest_timeout_ms) + millis(MARGIN);
         let holds = seen.and_then(|seen| seen.sample.holds.map(|holds| (holds, seen.since)));
         // Read after the books: whatever they did not see yet has been noted here.
         let active = self.activity.last();
@@ -191,6 +196,16 @@ impl Bookkeeper {
             at_rest: at_rest.is_some(),
             broker: seen.map(|Seen { sample, .. }| (sample.waiting, sample.workers, sample.routers)),
         })
+    }
+
+    /// The longest timeout that a request under way may have: also that of a webhook that was changed or deleted a moment
+    /// ago.
+    fn longest_timeout_ms(&self, now_ms: u64) -> u64 {
+        let mut longest = self.longest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if now_ms >= longest.0 || longest.1.elapsed() > LONGEST {
+            *longest = (now_ms, Instant::now());
+        }
+        longest.0
     }
 
     /// Counts, unless it was done a moment ago.

@@ -74,7 +74,14 @@ impl OutboxPublisher {
     /// Publishes until `stop`, when everything that was answered for is out, or until the session is over.
     pub(crate) async fn run(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
         let mut stream = ConfigStream::open(session).await?;
-        self.catch_up(&mut stream, stop).await?;
+        let newest = self.catch_up(&mut stream, stop).await?;
+        match self.renew_if_restored(newest).await {
+            Ok(()) => {}
+            Err(error) => {
+                self.readiness.set("store", Err(error.to_string()));
+                return Err(BrokerError::Config(format!("the store does not answer: {error}")));
+            }
+        }
         let follow = async {
             while let Some(read) = stream.next().await {
                 self.learn(&read);
@@ -87,11 +94,33 @@ impl OutboxPublisher {
         }
     }
 
-    /// Reads what is on the stream: the topology is not ours, but our snapshots carry it on.
-    async fn catch_up(&self, stream: &mut ConfigStream, stop: &CancellationToken) -> Result<(), BrokerError> {
+    /// A store that is older than what it once published was restored from a backup. Under its old epoch readers would
+    /// take its next changes for older ones and ignore them.
+    async fn renew_if_restored(&self, newest: u64) -> Result<(), StoreError> {
+        let revision = self.store.revision().await?;
+        if newest > revision {
+            tracing::warn!(
+                newest,
+                revision,
+                "the store is older than what it published: it was restored; a new epoch begins"
+            );
+            self.store.renew_epoch().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is on the stream: the topology is not ours, but our snapshots carry it on. Returns the newest revision
+    /// of this store's epoch.
+    async fn catch_up(
+        &self,
+        stream: &mut ConfigStream,
+        stop: &CancellationToken,
+    ) -> Result<u64, BrokerError> {
+        let epoch = self.store.epoch();
+        let mut newest = 0;
         loop {
             let read = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return Ok(newest),
                 read = tokio::time::timeout(NEXT_RECORD, stream.next()) => read,
             };
             match read {
@@ -103,8 +132,15 @@ impl OutboxPublisher {
                     });
                 }
                 Ok(None) => return Err(BrokerError::Lost),
-                Ok(Some(Read::CaughtUp)) => return Ok(()),
-                Ok(Some(read)) => self.learn(&read),
+                Ok(Some(Read::CaughtUp)) => return Ok(newest),
+                Ok(Some(read)) => {
+                    if let Read::Record(record) = &read
+                        && record.epoch == epoch
+                    {
+                        newest = newest.max(record.revision);
+                    }
+                    self.learn(&read);
+                }
             }
         }
     }
@@ -237,7 +273,7 @@ impl OutboxPublisher {
             written.refused = Some(Instant::now());
             return Ok(());
         }
-        let (epoch, revision) = (self.store.epoch().clone(), snapshot.revision);
+        let (epoch, revision) = (self.store.epoch(), snapshot.revision);
         let mark = |kind| ConfigRecord::bare(&epoch, revision, kind, "");
         config_stream::write(publisher, names, &mark(ConfigKind::SnapshotBegin)).await?;
         let (mut bytes, mut objects) = (0, 0u64);

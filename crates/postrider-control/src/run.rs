@@ -96,8 +96,14 @@ pub async fn run(
     readiness.set("api", Ok(()));
 
     let mut tasks = Tasks { set: JoinSet::new(), stop: shutdown.child_token() };
-    let stop = tasks.stop.clone();
-    tasks.start("api", api::serve(listener, api, stop.clone()));
+    // The sessions end after the API, so that what it answered for is sent.
+    let (stop, answered) = (tasks.stop.clone(), CancellationToken::new());
+    let api_ended = answered.clone().drop_guard();
+    tasks.start("api", async move {
+        api::serve(listener, api, stop).await;
+        drop(api_ended);
+    });
+    let stop = answered;
     tasks.start("sessions", async move {
         let (readiness, stop) = (&readiness, &stop);
         supervise(readiness, stop, || {

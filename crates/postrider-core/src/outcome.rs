@@ -142,7 +142,7 @@ impl Outcome {
         match self {
             Self::Delivered { .. } => "",
             Self::Busy { .. } => {
-                "The receiver asks for less; lower rate_per_second or max_in_flight, or let it grow."
+                "The receiver asks for less; give it more capacity, or pause the webhook until it has some."
             }
             Self::Failed { .. } => "The receiver failed; its own log of this moment says why.",
             Self::Refused { status: 401 | 403 } => {

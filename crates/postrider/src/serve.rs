@@ -21,6 +21,8 @@ use crate::telemetry;
 
 /// How much longer than its drain a role may take to stop.
 const STOPPING: Duration = Duration::from_secs(10);
+/// How long control may take: it answers what it has begun, then sends what it answered for.
+const CONTROL_STOPPING: Duration = Duration::from_secs(25);
 /// A worker drains at least as long as a webhook may take to answer, and 5 s.
 const LONGEST_DRAIN: Duration = Duration::from_millis(*postrider_core::webhook::TIMEOUT_MS.end() + 5_000);
 /// How long control waits for the topology before it serves what it has: its API must not depend on the broker.
@@ -335,7 +337,7 @@ impl Fleet {
         self.stopping.cancel();
         let data_plane = finish(&mut self.data_plane, self.drain.max(LONGEST_DRAIN) + STOPPING).await;
         self.stop_control.cancel();
-        let control = finish(&mut self.control, STOPPING).await;
+        let control = finish(&mut self.control, CONTROL_STOPPING).await;
         data_plane.and(control)
     }
 }

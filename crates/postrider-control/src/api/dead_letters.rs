@@ -116,7 +116,8 @@ pub(super) async fn list(
         reason: asked.reason,
         resolved: asked.resolved,
     };
-    let list = List::new(api.store.epoch(), "dead letters", &filter);
+    let epoch = api.store.epoch();
+    let list = List::new(&epoch, "dead letters", &filter);
     let before = list.row(asked.cursor.as_deref())?;
     let mut rows = api.store.dead_letters(&filter, before, limit + 1).await?;
     let more = rows.len() > limit as usize;

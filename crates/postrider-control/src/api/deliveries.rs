@@ -260,7 +260,8 @@ pub(super) async fn list(
         since,
         until,
     };
-    let list = List::new(api.store.epoch(), "deliveries", &filter);
+    let epoch = api.store.epoch();
+    let list = List::new(&epoch, "deliveries", &filter);
     let before = list.row(asked.cursor.as_deref())?;
     let mut rows = api.store.deliveries(&filter, before, limit + 1).await?;
     let more = rows.len() > limit as usize;

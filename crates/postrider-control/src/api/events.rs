@@ -358,7 +358,8 @@ pub(super) async fn list(
         fate: word("fate", asked.fate.as_deref(), &["routed", "unmatched", "invalid"])?,
         since: time("since", asked.since.as_deref())?,
     };
-    let list = List::new(api.store.epoch(), "events", &filter);
+    let epoch = api.store.epoch();
+    let list = List::new(&epoch, "events", &filter);
     let before = list.row(asked.cursor.as_deref())?;
     let mut rows = api.store.events(&filter, before, limit + 1).await?;
     let more = rows.len() > limit as usize;

@@ -140,6 +140,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route(OPENAPI_PATH, get(describe))
         .fallback(layers::not_found)
         .method_not_allowed_fallback(layers::method_not_allowed)
+        // `take_body` bounds bodies, at more than the framework's own limit.
+        .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(from_fn(layers::deadline))
         .layer(from_fn_with_state(api.clone(), idempotency::once))
         .layer(from_fn_with_state(api.clone(), layers::take_body))

@@ -77,8 +77,11 @@ struct DriftParts {
     unowed: u64,
     /// Attempts missing from the log.
     missing_attempts: u64,
-    /// At rest: |pending − held − deliveries that RabbitMQ holds|.
+    /// At rest: pending deliveries that are neither held nor in RabbitMQ.
     at_rest: u64,
+    /// At rest: messages in RabbitMQ beyond what is pending: copies of deliveries that a lost connection left behind. They
+    /// are no drift.
+    copies: u64,
 }
 
 /// The books.
@@ -114,6 +117,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, _: Scope) -> Result<Answ
             unowed: drift.unowed,
             missing_attempts: drift.missing_attempts,
             at_rest: drift.at_rest,
+            copies: drift.copies,
         },
         at_rest: balance.at_rest,
         revision: books.revision,

@@ -89,7 +89,8 @@ pub(super) async fn list(
     Params(asked): Params<Asked>,
 ) -> Result<Answer, Problem> {
     let limit = limit(asked.limit)?;
-    let list = List::new(api.store.epoch(), "tenants", &());
+    let epoch = api.store.epoch();
+    let list = List::new(&epoch, "tenants", &());
     let after = asked.cursor.as_deref().map(|cursor| list.place(cursor)).transpose()?.unwrap_or_default();
     let mut rows = api.store.tenants(&after, limit + 1).await?;
     let more = rows.len() > limit as usize;

@@ -259,7 +259,7 @@ async fn a_webhook_is_made_shown_changed_and_removed() {
     assert_eq!(status, 200, "{patched}");
     assert_eq!(patched["headers"], json!({ "X-Shop": "********", "X-New": "********" }));
     assert_eq!((&patched["retry"], &patched["max_in_flight"]), (&Value::Null, &json!(3)));
-    assert!(patched.get("warnings").is_none());
+    assert_eq!(patched["warnings"].as_array().unwrap().len(), 1, "a limit that is not held to is said");
     assert!(patched["revision"].as_u64() > made["revision"].as_u64());
     let row = t.api.store.webhook("default", id).await.unwrap().unwrap();
     let credentials = row.record.webhook(1).unwrap().open(&key(1)).unwrap();
@@ -459,8 +459,12 @@ async fn events_that_are_none_are_refused_whole_and_by_name() {
     let deep = format!(r#"{{"event_type":"A","data":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(t.call("POST", "/v1/events", Some(&deep)).await.1["reason"], "too_deep");
     let larger = format!("[{}]", vec![large.as_str(); 17].join(","));
-    assert_eq!(t.call("POST", "/v1/events", Some(&larger)).await.0, 413);
+    let (status, problem) = t.call("POST", "/v1/events", Some(&larger)).await;
+    assert_eq!((status, problem["code"].is_string()), (413, true), "{problem}");
     assert!(t.published().is_empty());
+    let event = json!({ "event_type": "A", "data": "x".repeat(200 * 1024) }).to_string();
+    let three_mib = format!("[{}]", vec![event.as_str(); 15].join(","));
+    assert_eq!(t.call("POST", "/v1/events", Some(&three_mib)).await.0, 202);
 }
 
 #[tokio::test]

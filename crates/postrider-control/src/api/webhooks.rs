@@ -27,6 +27,8 @@ use super::scope::Scope;
 use crate::store::{Change, WebhookFilter, WebhookRow};
 
 /// The most webhooks of one tenant.
+/// Requests in flight to a webhook that does not say how many.
+const DEFAULT_IN_FLIGHT: u32 = 10;
 const MAX_WEBHOOKS: u64 = 10_000;
 /// The most event types of one webhook.
 const MAX_EVENT_TYPES: usize = 1000;
@@ -234,11 +236,17 @@ impl Api {
     fn shown(&self, row: WebhookRow) -> Result<Webhook, Problem> {
         let headers = self.headers_of(&row.record)?;
         let record = row.record;
-        let warnings = if record.url.starts_with("http:") {
-            vec!["The URL begins with http://: bodies and signatures can be read on the way; use https://."]
-        } else {
-            Vec::new()
-        };
+        let mut warnings = Vec::new();
+        if record.url.starts_with("http:") {
+            warnings.push(
+                "The URL begins with http://: bodies and signatures can be read on the way; use https://.",
+            );
+        }
+        if record.max_in_flight != DEFAULT_IN_FLIGHT || record.rate_per_second.is_some() {
+            warnings.push(
+                "max_in_flight and rate_per_second are kept, but this release does not hold to them yet.",
+            );
+        }
         Ok(Webhook {
             id: record.id.to_string(),
             tenant: record.tenant.to_string(),
@@ -352,7 +360,11 @@ impl Api {
             headers: None,
             retry,
             timeout_ms: within("timeout_ms", new.timeout_ms.unwrap_or(15_000), TIMEOUT_MS)?,
-            max_in_flight: within("max_in_flight", new.max_in_flight.unwrap_or(10), MAX_IN_FLIGHT)?,
+            max_in_flight: within(
+                "max_in_flight",
+                new.max_in_flight.unwrap_or(DEFAULT_IN_FLIGHT),
+                MAX_IN_FLIGHT,
+            )?,
             rate_per_second: new
                 .rate_per_second
                 .map(|rate| within("rate_per_second", rate, 1..=MAX_RATE))
@@ -556,7 +568,8 @@ pub(super) async fn list(
     let limit = limit(asked.limit)?;
     let state = word("state", asked.state.as_deref(), &["active", "paused", "disabled"])?;
     let filter = WebhookFilter { tenant: scope.tenant().to_string(), state };
-    let list = List::new(api.store.epoch(), "webhooks", &filter);
+    let epoch = api.store.epoch();
+    let list = List::new(&epoch, "webhooks", &filter);
     let before = list.row(asked.cursor.as_deref())?;
     let mut rows = api.store.webhooks(&filter, before, limit + 1).await?;
     let more = rows.len() > limit as usize;

@@ -230,7 +230,7 @@ impl Store {
     pub(crate) async fn webhooks_to_release(&self) -> Result<Vec<String>, StoreError> {
         Ok(sqlx::query_scalar(
             "SELECT w.id FROM webhooks w WHERE w.state <> 'paused'
-             AND EXISTS (SELECT 1 FROM deliveries d WHERE d.webhook = w.id AND d.held = 1) LIMIT 1000",
+             AND EXISTS (SELECT 1 FROM deliveries d WHERE d.webhook = w.id AND d.held = 1 AND d.event IS NOT NULL) LIMIT 1000",
         )
         .fetch_all(&self.readers)
         .await?)
@@ -313,7 +313,7 @@ impl Change<'_> {
             id: DeliveryId::from_trusted(id),
             webhook: WebhookId::from_trusted(row.try_get::<String, _>("webhook")?),
             revision: unsigned(revision),
-            epoch: self.store.epoch().clone(),
+            epoch: self.store.epoch(),
             series,
             attempt: 1,
             born: now,
@@ -339,7 +339,7 @@ impl Change<'_> {
              JOIN webhooks w ON w.id = d.webhook AND w.state <> 'paused'
              JOIN series s ON s.delivery = d.id AND s.series = d.series
              LEFT JOIN bodies b ON b.event = d.event
-             WHERE d.webhook = $1 AND d.held = 1 ORDER BY d.seq LIMIT $2",
+             WHERE d.webhook = $1 AND d.held = 1 AND d.event IS NOT NULL ORDER BY d.seq LIMIT $2",
         )
         .bind(webhook)
         .bind(i64::from(limit))
@@ -364,7 +364,7 @@ impl Change<'_> {
                 id: DeliveryId::from_trusted(id),
                 webhook: WebhookId::from_trusted(webhook),
                 revision: unsigned(row.try_get("revision")?),
-                epoch: self.store.epoch().clone(),
+                epoch: self.store.epoch(),
                 series: small(series),
                 attempt: small(row.try_get("held_attempt")?).max(1),
                 born: Timestamp::from_millis(row.try_get("born_at")?),

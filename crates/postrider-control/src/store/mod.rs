@@ -59,7 +59,7 @@ const READERS: u32 = 4;
 pub(crate) struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
-    epoch: Epoch,
+    epoch: std::sync::RwLock<Epoch>,
     wake: Wake,
     _lock: File,
 }
@@ -100,12 +100,24 @@ impl Store {
         migrate(&writer).await?;
         let epoch = begin(&writer, key).await?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, epoch, wake: Wake::default(), _lock: lock })
+        Ok(Self { writer, readers, epoch: epoch.into(), wake: Wake::default(), _lock: lock })
     }
 
     /// Which store this is: random, made with it.
-    pub(crate) fn epoch(&self) -> &Epoch {
-        &self.epoch
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Makes this another store for all readers: it was restored, and what it will say next must not be taken for older
+    /// than what it said before.
+    pub(crate) async fn renew_epoch(&self) -> Result<(), StoreError> {
+        let epoch = format!("ep_{}", uuid::Uuid::now_v7().simple());
+        sqlx::query("UPDATE meta SET value = $1 WHERE name = 'epoch'")
+            .bind(&epoch)
+            .execute(&self.writer)
+            .await?;
+        *self.epoch.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Epoch::from_trusted(epoch);
+        Ok(())
     }
 
     /// What tells tasks that there is something new.
@@ -326,13 +338,13 @@ pub(crate) mod test_store {
         let t = TestStore::new().await;
         assert_eq!(t.store.revision().await.unwrap(), 1);
         assert!(t.store.tenant("default").await.unwrap().is_some());
-        let epoch = t.store.epoch().clone();
+        let epoch = t.store.epoch();
         for name in ["", "-wal", "-shm", ".lock"] {
             let path = t.dir.path().join(format!("state/postrider.db{name}"));
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{}", path.display());
         }
-        assert_eq!(t.reopen().await.store.epoch(), &epoch);
+        assert_eq!(t.reopen().await.store.epoch(), epoch);
     }
 
     #[tokio::test]

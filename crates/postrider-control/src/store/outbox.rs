@@ -117,8 +117,12 @@ impl Store {
         Ok(unsigned(n))
     }
 
-    /// Marks rows as sent, up to this one.
+    /// Notes that rows are sent, up to this one. Deliveries are removed: with their bodies they may be large.
     pub(crate) async fn mark_sent(&self, up_to: i64, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM outbox WHERE sent_at IS NULL AND kind = 'delivery' AND seq <= $1")
+            .bind(up_to)
+            .execute(&self.writer)
+            .await?;
         sqlx::query("UPDATE outbox SET sent_at = $2 WHERE sent_at IS NULL AND seq <= $1")
             .bind(up_to)
             .bind(now.as_millis())
@@ -220,10 +224,10 @@ impl SnapshotReader<'_> {
             let deleted = row.try_get::<Option<i64>, _>("deleted_at")?.is_some();
             let epoch = self.store.epoch();
             records.push(if deleted {
-                ConfigRecord::bare(epoch, revision, ConfigKind::Tenant, &id)
+                ConfigRecord::bare(&epoch, revision, ConfigKind::Tenant, &id)
             } else {
                 let body = TenantRecord { id: TenantId::from_trusted(id.as_str()) };
-                ConfigRecord::of(epoch, revision, ConfigKind::Tenant, &id, &body)
+                ConfigRecord::of(&epoch, revision, ConfigKind::Tenant, &id, &body)
             });
         }
         Ok(records)
@@ -245,7 +249,7 @@ impl SnapshotReader<'_> {
             last = Some(row.try_get("seq")?);
             let id: String = row.try_get("id")?;
             let revision = unsigned(row.try_get("revision")?);
-            let mut record = ConfigRecord::bare(self.store.epoch(), revision, ConfigKind::Webhook, &id);
+            let mut record = ConfigRecord::bare(&self.store.epoch(), revision, ConfigKind::Webhook, &id);
             if let Some(text) = row.try_get::<Option<String>, _>("record")? {
                 let body = RawValue::from_string(text)
                     .map_err(|e| StoreError::Damaged(format!("the record of webhook {id}: {e}")))?;

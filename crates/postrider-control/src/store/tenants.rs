@@ -71,7 +71,9 @@ impl Change<'_> {
         if self.has_tenant(id.as_str()).await? {
             return Ok(Err(TenantRefused::Exists));
         }
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tenants").fetch_one(&mut *self.tx).await?;
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tenants WHERE deleted_at IS NULL")
+            .fetch_one(&mut *self.tx)
+            .await?;
         if count >= MAX_TENANTS {
             return Ok(Err(TenantRefused::TooMany));
         }
@@ -87,7 +89,7 @@ impl Change<'_> {
         .execute(&mut *self.tx)
         .await?;
         let body = TenantRecord { id: id.clone() };
-        let record = ConfigRecord::of(self.store.epoch(), revision, ConfigKind::Tenant, id.as_str(), &body);
+        let record = ConfigRecord::of(&self.store.epoch(), revision, ConfigKind::Tenant, id.as_str(), &body);
         self.tell(&record, now).await?;
         Ok(Ok(TenantRow { id: id.to_string(), revision, created_at: now }))
     }
@@ -111,7 +113,7 @@ impl Change<'_> {
             .bind(now.as_millis())
             .execute(&mut *self.tx)
             .await?;
-        let record = ConfigRecord::bare(self.store.epoch(), revision, ConfigKind::Tenant, id.as_str());
+        let record = ConfigRecord::bare(&self.store.epoch(), revision, ConfigKind::Tenant, id.as_str());
         self.tell(&record, now).await?;
         Ok(Ok(revision))
     }

@@ -451,7 +451,7 @@ async fn a_redelivery_is_a_new_series_that_is_owed() {
     let sent = outgoing(&t).await;
     assert_eq!(sent.len(), 1);
     assert_eq!((sent[0].series, sent[0].attempt, sent[0].revision), (2, 1, revision));
-    assert_eq!(sent[0].epoch, *t.store.epoch());
+    assert_eq!(sent[0].epoch, t.store.epoch());
     let books = t.store.books(NOW).await.unwrap();
     assert_eq!((books.counts.owed, books.counts.dead, books.counts.pending), (3, 1, 2));
     assert_eq!((books.counts.drift(None).total(), books.dead_unresolved, books.unsent_deliveries), (0, 1, 1));
@@ -560,7 +560,7 @@ async fn the_outbox_is_in_order_and_the_snapshot_is_whole() {
 
     let mut catalog = postrider_core::catalog::Catalog::new();
     let mut snapshot = t.store.snapshot(NOW).await.unwrap();
-    let mark = |kind| postrider_core::wire::ConfigRecord::bare(t.store.epoch(), 5, kind, "");
+    let mark = |kind| postrider_core::wire::ConfigRecord::bare(&t.store.epoch(), 5, kind, "");
     catalog.apply(&mark(postrider_core::wire::ConfigKind::SnapshotBegin));
     loop {
         let records = snapshot.next().await.unwrap();
@@ -639,4 +639,31 @@ async fn lists_page_without_gaps_or_repeats() {
     assert_eq!(t.store.deliveries(&one, None, 10).await.unwrap().len(), 1);
     let like = DeliveryFilter { event_type: Some("%".into()), ..filter };
     assert!(t.store.deliveries(&like, None, 10).await.unwrap().is_empty(), "compared literally");
+}
+
+/// Lists walk an index backwards; none reads and sorts a whole tenant.
+#[tokio::test]
+async fn lists_are_read_by_an_index() {
+    let t = TestStore::new().await;
+    for list in [
+        "SELECT * FROM deliveries WHERE tenant = 'a' AND seq < 9 ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM deliveries WHERE tenant = 'a' AND state = 'dead' ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM deliveries WHERE tenant = 'a' AND held = 1 ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM deliveries WHERE tenant = 'a' AND event_type = 't' ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM events WHERE tenant = 'a' AND seq < 9 ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM events WHERE tenant = 'a' AND fate = 'invalid' ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM dead_letters WHERE tenant = 'a' ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM dead_letters WHERE tenant = 'a' AND kind = 'invalid' ORDER BY seq DESC LIMIT 5",
+        "SELECT seq FROM outbox WHERE sent_at IS NOT NULL AND sent_at < 9 LIMIT 5",
+    ] {
+        let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {list}")))
+            .fetch_all(&t.store.readers)
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| sqlx::Row::get(row, "detail"))
+            .collect();
+        let plan = plan.join("; ");
+        assert!(!plan.contains("TEMP B-TREE") && !plan.starts_with("SCAN"), "{list}: {plan}");
+    }
 }

@@ -17,7 +17,7 @@ impl Store {
         for (sql, before) in [
             (
                 "DELETE FROM outbox WHERE seq IN
-                 (SELECT seq FROM outbox WHERE sent_at IS NOT NULL AND sent_at < $1 ORDER BY seq LIMIT $2)",
+                 (SELECT seq FROM outbox WHERE sent_at IS NOT NULL AND sent_at < $1 LIMIT $2)",
                 ago(SENT_MS),
             ),
             (

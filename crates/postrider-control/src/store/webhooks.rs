@@ -116,7 +116,7 @@ impl Change<'_> {
         .await?;
         let row = webhook_of(&row)?;
         let told =
-            ConfigRecord::of(self.store.epoch(), revision, ConfigKind::Webhook, record.id.as_str(), record);
+            ConfigRecord::of(&self.store.epoch(), revision, ConfigKind::Webhook, record.id.as_str(), record);
         self.tell(&told, now).await?;
         self.for_release = true;
         Ok(row)
@@ -134,7 +134,7 @@ impl Change<'_> {
         .bind(now.as_millis())
         .execute(&mut *self.tx)
         .await?;
-        let told = ConfigRecord::bare(self.store.epoch(), revision, ConfigKind::Webhook, id);
+        let told = ConfigRecord::bare(&self.store.epoch(), revision, ConfigKind::Webhook, id);
         self.tell(&told, now).await?;
         self.for_release = true;
         Ok(revision)

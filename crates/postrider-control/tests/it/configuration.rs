@@ -75,3 +75,34 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     assert!(matches!(catalog.webhook(&id(&gone)), Lookup::Deleted), "tombstones stay");
     control.stop().await;
 }
+
+#[tokio::test]
+async fn a_restored_store_is_another_epoch_and_its_changes_count() {
+    let place = Place::new("restored").await;
+    let control = place.start().await.ready().await;
+    let early = control.webhook(json!({ "name": "early" })).await;
+    control.stop().await;
+    let (store, backup) = (place.dir.path().join("postrider.db"), place.dir.path().join("backup.db"));
+    std::fs::copy(&store, &backup).unwrap();
+
+    // Work goes on, and then the backup is put back.
+    let control = place.start().await.ready().await;
+    let path = format!("/v1/webhooks/{}", early["id"].as_str().unwrap());
+    for n in 0..5 {
+        assert_eq!(control.call("PATCH", &path, json!({ "name": format!("later {n}") })).await.0, 200);
+    }
+    let late = control.webhook(json!({ "name": "late" })).await;
+    control.stop().await;
+    std::fs::copy(&backup, &store).unwrap();
+    for leftover in ["postrider.db-wal", "postrider.db-shm"] {
+        std::fs::remove_file(place.dir.path().join(leftover)).ok();
+    }
+
+    let control = place.start().await.ready().await;
+    assert_eq!(control.call("DELETE", &path, Value::Null).await.0, 204);
+    let id = |webhook: &Value| WebhookId::from_trusted(webhook["id"].as_str().unwrap());
+    let deleted = |catalog: &Catalog| matches!(catalog.webhook(&id(&early)), Lookup::Deleted);
+    let (catalog, _) = read_until(&place, |catalog, _| deleted(catalog)).await;
+    assert!(matches!(catalog.webhook(&id(&late)), Lookup::Unknown), "what the backup does not know is gone");
+    control.stop().await;
+}
