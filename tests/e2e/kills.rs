@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use postrider_testkit::process::python;
-use postrider_testkit::rabbit::Node;
+use postrider_testkit::rabbit::{Node, Vhost};
 use postrider_testkit::{eventually, workspace_dir};
 use serde_json::json;
 
@@ -17,7 +17,8 @@ const EVENTS: usize = 1000;
 async fn pika_publishes_while_everything_is_killed_once() {
     let Some(python) = python() else { return };
     let Some(node) = Node::start().await else { return };
-    let system = System::new(node.broker().url("%2f")).await;
+    let vhost = Vhost::create(node.broker(), "kills").await;
+    let system = System::new(vhost.url()).await;
     let [control, router, worker] = system.start_all_roles().await;
     let (_, secret) = system.webhook("/hook", &json!({ "timeout_ms": 5000 })).await;
     node.settled().await;
@@ -25,7 +26,7 @@ async fn pika_publishes_while_everything_is_killed_once() {
     let ledger = system.store_path().with_file_name("confirmed.txt");
     let mut publisher = Command::new(&python)
         .arg(workspace_dir().join("tests/python/publish.py"))
-        .args([node.broker().url("%2f"), EVENTS.to_string(), ledger.display().to_string()])
+        .args([vhost.url(), EVENTS.to_string(), ledger.display().to_string()])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
