@@ -262,21 +262,25 @@ impl Topology {
     /// [`BrokerError`] when the broker does not answer.
     pub async fn diff(&self, session: &Session) -> Result<Vec<Difference>, BrokerError> {
         let mut differences = Vec::new();
+        // A role with least rights may look and not declare: after the first denial it only looks.
+        let mut may_declare = true;
         let mut channel = session.declaring_channel().await?;
         for exchange in &self.exchanges {
             let found = match declare_exchange(&channel, exchange, true).await {
-                Ok(()) => declare_exchange(&channel, exchange, false).await,
-                missing => missing,
+                Ok(()) if may_declare => declare_exchange(&channel, exchange, false).await,
+                looked => looked,
             };
+            may_declare &= !matches!(found, Err(BrokerError::Denied { .. }));
             if note(found, &exchange.name, &mut differences)? {
                 channel = session.declaring_channel().await?;
             }
         }
         for queue in &self.queues {
             let found = match declare_queue(&channel, queue, true).await {
-                Ok(()) => declare_queue(&channel, queue, false).await,
-                missing => missing,
+                Ok(()) if may_declare => declare_queue(&channel, queue, false).await,
+                looked => looked,
             };
+            may_declare &= !matches!(found, Err(BrokerError::Denied { .. }));
             if note(found, &queue.name, &mut differences)? {
                 channel = session.declaring_channel().await?;
             }
@@ -558,7 +562,7 @@ fn note(
             differences.push(Difference::Other { name, argument, detail });
             Ok(true)
         }
-        // A role with least rights may look and not declare: what exists is taken as it is.
+        // What exists is taken as it is.
         Err(BrokerError::Denied { .. }) => Ok(true),
         Err(error) => Err(error),
     }

@@ -42,7 +42,8 @@ pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         roles = plan.names().join(","),
-        broker = ?plan.broker,
+        broker = plan.broker.address(),
+        prefix = plan.broker.prefix,
         metrics = %settings.observe.metrics_listen,
         "starting"
     );
