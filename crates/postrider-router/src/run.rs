@@ -117,6 +117,7 @@ impl Router {
 
     async fn route(&self, session: &Session) -> Result<(), BrokerError> {
         let mut events = session.consume(&session.names().events(), PREFETCH).await?;
+        self.readiness.set("events", Ok(()));
         let room = self.watch_room(session);
         // Known only once this router is handed events: until then another one is active and adds to it.
         let mut seen: Option<Seen> = None;
