@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postrider_testkit::process::{Postrider, free_port};
-use postrider_testkit::{Receiver, eventually};
+use postrider_testkit::{Receiver, eventually, patience, within};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -146,17 +146,16 @@ impl System {
     /// Waits until everything ended and the books balance at rest, and returns them.
     pub(crate) async fn balanced(&self, delivered: u64) -> Value {
         let mut last = Value::Null;
-        let waiting = tokio::time::timeout(Duration::from_secs(90), async {
-            loop {
-                last = self.status().await;
-                let all = last["deliveries"]["delivered"] == delivered && last["deliveries"]["pending"] == 0;
-                if all && last["drift"] == 0 && last["at_rest"] == true {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+        // Three times the usual: retries of what was in flight when something was killed take their time.
+        let balanced = within(3 * patience(), async || {
+            last = self.status().await;
+            let all = last["deliveries"]["delivered"] == delivered && last["deliveries"]["pending"] == 0;
+            (all && last["drift"] == 0 && last["at_rest"] == true).then_some(())
         });
-        assert!(waiting.await.is_ok(), "{delivered} delivered and drift 0 at rest was not reached: {last:#}");
+        assert!(
+            balanced.await.is_some(),
+            "{delivered} delivered and drift 0 at rest was not reached: {last:#}"
+        );
         last
     }
 

@@ -30,7 +30,7 @@ mod report;
 mod target;
 
 pub use logging::logging;
-pub use patience::{eventually, eventually_some, patience};
+pub use patience::{eventually, eventually_some, patience, within};
 pub use receiver::{Answer, Receiver, Request};
 pub use report::not_run;
 pub use target::{target_dir, workspace_dir};

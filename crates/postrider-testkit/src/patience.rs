@@ -27,7 +27,7 @@ pub async fn eventually_some<T>(what: &str, probe: impl AsyncFnMut() -> Option<T
 }
 
 /// Polls until `probe` finds something, at most for `limit`; a probe that hangs counts as one that found nothing.
-pub(crate) async fn within<T>(limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+pub async fn within<T>(limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         match tokio::time::timeout_at(deadline.into(), probe()).await {

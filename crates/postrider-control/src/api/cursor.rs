@@ -6,6 +6,7 @@ use postrider_core::Epoch;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::answer::Page;
 use super::problem::{Code, Problem};
 
 /// Items of a list when nothing else is asked, and at most.
@@ -13,19 +14,34 @@ pub(crate) const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
 /// A list with its filters: cursors of other lists do not fit.
-pub(crate) struct List<'a> {
-    epoch: &'a Epoch,
+pub(crate) struct List {
+    epoch: Epoch,
     name: String,
 }
 
-impl<'a> List<'a> {
+impl List {
     /// The list of this kind with these filters.
-    pub(crate) fn new(epoch: &'a Epoch, kind: &str, filters: &impl std::fmt::Debug) -> Self {
+    pub(crate) fn new(epoch: Epoch, kind: &str, filters: &impl std::fmt::Debug) -> Self {
         Self { epoch, name: format!("{kind} {filters:?}") }
     }
 
+    /// One page of the list, from `limit` + 1 rows: the one too many says that there is a next page, and is not shown.
+    pub(crate) fn page<R, T>(
+        &self,
+        mut rows: Vec<R>,
+        limit: u32,
+        place: impl Fn(&R) -> String,
+        show: impl FnMut(R) -> Result<T, Problem>,
+    ) -> Result<Page<T>, Problem> {
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > most;
+        rows.truncate(most);
+        let next = rows.last().filter(|_| more).map(|row| self.cursor(&place(row)));
+        Ok(Page { items: rows.into_iter().map(show).collect::<Result<_, _>>()?, next })
+    }
+
     /// A cursor behind the item at `place`.
-    pub(crate) fn cursor(&self, place: &str) -> String {
+    fn cursor(&self, place: &str) -> String {
         let mut bytes = self.checksum(place).to_vec();
         bytes.extend_from_slice(place.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
@@ -84,11 +100,11 @@ mod tests {
     #[test]
     fn a_cursor_fits_only_its_list() {
         let epoch = Epoch::from_trusted("ep_1");
-        let list = List::new(&epoch, "deliveries", &("default", Some("dead")));
+        let list = List::new(epoch.clone(), "deliveries", &("default", Some("dead")));
         let cursor = list.cursor("17");
         assert_eq!(list.row(Some(&cursor)).unwrap(), Some(17));
         assert_eq!(list.row(None).unwrap(), None);
-        let other = List::new(&epoch, "deliveries", &("default", Some("pending")));
+        let other = List::new(epoch.clone(), "deliveries", &("default", Some("pending")));
         assert!(other.row(Some(&cursor)).is_err());
         for forged in ["", "x", "AAAAAAAAAAAAAAAA", &cursor[1..], &format!("{cursor}AA")] {
             assert!(list.row(Some(forged)).is_err(), "{forged}");

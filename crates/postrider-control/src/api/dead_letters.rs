@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::answer::{Answer, Page, shown};
+use super::answer::{Answer, shown};
 use super::body::{self, Params};
 use super::cursor::{List, limit};
 use super::deliveries::{Redelivery, again, word};
@@ -116,14 +116,10 @@ pub(super) async fn list(
         reason: asked.reason,
         resolved: asked.resolved,
     };
-    let epoch = api.store.epoch();
-    let list = List::new(&epoch, "dead letters", &filter);
+    let list = List::new(api.store.epoch(), "dead letters", &filter);
     let before = list.row(asked.cursor.as_deref())?;
-    let mut rows = api.store.dead_letters(&filter, before, limit + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| list.cursor(&row.seq.to_string()));
-    Answer::ok(&Page { items: rows.into_iter().map(DeadLetter::from).collect(), next })
+    let rows = api.store.dead_letters(&filter, before, limit + 1).await?;
+    Answer::ok(&list.page(rows, limit, |row| row.seq.to_string(), |row| Ok(DeadLetter::from(row)))?)
 }
 
 #[derive(ToSchema)]

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::answer::{Answer, Page, shown};
+use super::answer::{Answer, shown};
 use super::body::{Params, bad_json};
 use super::cursor::{List, limit};
 use super::deliveries::{Delivery, time, word};
@@ -358,14 +358,10 @@ pub(super) async fn list(
         fate: word("fate", asked.fate.as_deref(), &["routed", "unmatched", "invalid"])?,
         since: time("since", asked.since.as_deref())?,
     };
-    let epoch = api.store.epoch();
-    let list = List::new(&epoch, "events", &filter);
+    let list = List::new(api.store.epoch(), "events", &filter);
     let before = list.row(asked.cursor.as_deref())?;
-    let mut rows = api.store.events(&filter, before, limit + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| list.cursor(&row.seq.to_string()));
-    Answer::ok(&Page { items: rows.into_iter().map(Event::from).collect(), next })
+    let rows = api.store.events(&filter, before, limit + 1).await?;
+    Answer::ok(&list.page(rows, limit, |row| row.seq.to_string(), |row| Ok(Event::from(row)))?)
 }
 
 #[derive(ToSchema)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::answer::{Answer, Page, shown};
+use super::answer::{Answer, shown};
 use super::body::{Body, Params};
 use super::cursor::{List, limit};
 use super::idempotency::Once;
@@ -89,14 +89,10 @@ pub(super) async fn list(
     Params(asked): Params<Asked>,
 ) -> Result<Answer, Problem> {
     let limit = limit(asked.limit)?;
-    let epoch = api.store.epoch();
-    let list = List::new(&epoch, "tenants", &());
+    let list = List::new(api.store.epoch(), "tenants", &());
     let after = asked.cursor.as_deref().map(|cursor| list.place(cursor)).transpose()?.unwrap_or_default();
-    let mut rows = api.store.tenants(&after, limit + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| list.cursor(&row.id));
-    Answer::ok(&Page { items: rows.into_iter().map(Tenant::from).collect(), next })
+    let rows = api.store.tenants(&after, limit + 1).await?;
+    Answer::ok(&list.page(rows, limit, |row| row.id.clone(), |row| Ok(Tenant::from(row)))?)
 }
 
 #[derive(ToSchema)]

@@ -17,7 +17,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::answer::{Answer, Page, shown};
+use super::answer::{Answer, shown};
 use super::body::{self, Body, Params};
 use super::cursor::{List, limit};
 use super::deliveries::word;
@@ -568,15 +568,10 @@ pub(super) async fn list(
     let limit = limit(asked.limit)?;
     let state = word("state", asked.state.as_deref(), &["active", "paused", "disabled"])?;
     let filter = WebhookFilter { tenant: scope.tenant().to_string(), state };
-    let epoch = api.store.epoch();
-    let list = List::new(&epoch, "webhooks", &filter);
+    let list = List::new(api.store.epoch(), "webhooks", &filter);
     let before = list.row(asked.cursor.as_deref())?;
-    let mut rows = api.store.webhooks(&filter, before, limit + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| list.cursor(&row.seq.to_string()));
-    let items = rows.into_iter().map(|row| api.shown(row)).collect::<Result<Vec<_>, _>>()?;
-    Answer::ok(&Page { items, next })
+    let rows = api.store.webhooks(&filter, before, limit + 1).await?;
+    Answer::ok(&list.page(rows, limit, |row| row.seq.to_string(), |row| api.shown(row))?)
 }
 
 #[derive(ToSchema)]
