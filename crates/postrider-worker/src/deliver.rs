@@ -27,7 +27,7 @@ const UNKNOWN_RUNG_SECS: u32 = 5;
 
 /// One delivery in the hands of this worker.
 #[derive(Clone, Debug)]
-pub(crate) struct Job {
+pub(crate) struct Taken {
     /// The event.
     pub(crate) event: Arc<EventRecord>,
     /// The delivery.
@@ -87,25 +87,25 @@ pub(crate) struct Deliverer {
 
 impl Deliverer {
     /// Makes one attempt, or finds out why there is none to make.
-    pub(crate) async fn deliver(&self, job: &Job) -> Verdict {
-        let webhook = match self.webhook_of(job).await {
+    pub(crate) async fn deliver(&self, taken: &Taken) -> Verdict {
+        let webhook = match self.webhook_of(taken).await {
             Ok(webhook) => webhook,
             Err(verdict) => return verdict,
         };
         match webhook.state {
-            WebhookState::Active => self.attempt(job, &webhook).await,
+            WebhookState::Active => self.attempt(taken, &webhook).await,
             WebhookState::Paused => Verdict::Held,
             WebhookState::Disabled => Verdict::Skipped,
         }
     }
 
-    async fn attempt(&self, job: &Job, webhook: &Webhook) -> Verdict {
-        let delivery = &job.delivery;
+    async fn attempt(&self, taken: &Taken, webhook: &Webhook) -> Verdict {
+        let delivery = &taken.delivery;
         let begun = now();
-        self.observe_start(job, begun);
+        self.observe_start(taken, begun);
         let sent = match self.opened.credentials(webhook, &self.master_key) {
             Ok(credentials) => {
-                let event = Event::from((*job.event).clone());
+                let event = Event::from((*taken.event).clone());
                 let request =
                     request::build(webhook, &credentials, &event, &delivery.id, delivery.attempt, begun);
                 self.http.send(request, Duration::from_millis(webhook.timeout_ms)).await
@@ -127,7 +127,7 @@ impl Deliverer {
         let progress = Progress { attempt: delivery.attempt, born: delivery.born };
         let chance = Chance::new(rand::random());
         let next = lifecycle::next(&webhook.retry, self.unit_ms, progress, &outcome, ended, chance);
-        let attempt = self.record(job, webhook, sent, &outcome, next, begun, ended);
+        let attempt = self.record(taken, webhook, sent, &outcome, next, begun, ended);
         match next {
             Next::Delivered => Verdict::Delivered(attempt),
             Next::Retry { at, wait } => Verdict::Retry { attempt, at, wait },
@@ -136,8 +136,8 @@ impl Deliverer {
     }
 
     /// The webhook as this worker knows it, or what becomes of the delivery without one.
-    async fn webhook_of(&self, job: &Job) -> Result<Arc<Webhook>, Verdict> {
-        let delivery = &job.delivery;
+    async fn webhook_of(&self, taken: &Taken) -> Result<Arc<Webhook>, Verdict> {
+        let delivery = &taken.delivery;
         let known = |feed: &CatalogFeed| {
             let catalog = feed.read();
             let fresh = catalog.epoch() == Some(&delivery.epoch) && catalog.revision() >= delivery.revision;
@@ -166,11 +166,11 @@ impl Deliverer {
         }
     }
 
-    fn observe_start(&self, job: &Job, begun: Timestamp) {
-        match job.delivery.due {
+    fn observe_start(&self, taken: &Taken, begun: Timestamp) {
+        match taken.delivery.due {
             Some(due) => self.metrics.retry_lag_seconds.observe(seconds(begun.since_ms(due))),
-            None if job.delivery.attempt == 1 && job.delivery.series == 1 => {
-                let waited_ms = begun.since_ms(job.event.accepted_at);
+            None if taken.delivery.attempt == 1 && taken.delivery.series == 1 => {
+                let waited_ms = begun.since_ms(taken.event.accepted_at);
                 self.metrics.first_attempt_seconds.observe(seconds(waited_ms));
             }
             None => {}
@@ -181,7 +181,7 @@ impl Deliverer {
     #[expect(clippy::too_many_arguments, reason = "everything that is known of one attempt, once")]
     fn record(
         &self,
-        job: &Job,
+        taken: &Taken,
         webhook: &Webhook,
         sent: Sent,
         outcome: &Outcome,
@@ -189,7 +189,7 @@ impl Deliverer {
         begun: Timestamp,
         ended: Timestamp,
     ) -> AttemptFact {
-        let delivery = &job.delivery;
+        let delivery = &taken.delivery;
         let duration_ms = ended.since_ms(begun);
         self.metrics.attempted(outcome, duration_ms);
         let (response_headers, response_body, error) = match sent {
@@ -210,7 +210,7 @@ impl Deliverer {
             Next::Delivered => tracing::debug!(
                 delivery.id = delivery.id.as_str(),
                 webhook.id = webhook.id.as_str(),
-                event.r#type = job.event.event_type.as_str(),
+                event.r#type = taken.event.event_type.as_str(),
                 attempt = delivery.attempt,
                 status = outcome.status(),
                 duration_ms,
@@ -218,14 +218,14 @@ impl Deliverer {
             ),
             Next::Retry { at, .. } => tracing::info!(
                 delivery.id = delivery.id.as_str(), webhook.id = webhook.id.as_str(),
-                event.r#type = job.event.event_type.as_str(), attempt = delivery.attempt,
+                event.r#type = taken.event.event_type.as_str(), attempt = delivery.attempt,
                 class = outcome.class(), status = outcome.status(), duration_ms, next_at = %at,
                 "attempt failed, will retry"
             ),
             Next::Dead(reason) => tracing::warn!(
                 delivery.id = delivery.id.as_str(),
                 webhook.id = webhook.id.as_str(),
-                event.r#type = job.event.event_type.as_str(),
+                event.r#type = taken.event.event_type.as_str(),
                 attempt = delivery.attempt,
                 class = outcome.class(),
                 status = outcome.status(),

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::deliver::{Deliverer, Job};
+use crate::deliver::{Deliverer, Taken};
 use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::settle::Settler;
@@ -291,13 +291,13 @@ async fn handle(
             return message.ack().await;
         }
     };
-    let jobs = deliveries.work.into_iter().flat_map(|work| {
+    let taken = deliveries.work.into_iter().flat_map(|work| {
         let event = work.event;
-        work.to.into_iter().map(move |delivery| Job { event: event.clone(), delivery, lane, shard })
+        work.to.into_iter().map(move |delivery| Taken { event: event.clone(), delivery, lane, shard })
     });
     let count = message.delivery_count();
     // All of them, also when one fails: whoever holds the slots of this message must not begin another meanwhile.
-    let settled = jobs.map(|job| settle_one(settler.clone(), deliverer.clone(), job, count));
+    let settled = taken.map(|taken| settle_one(settler.clone(), deliverer.clone(), taken, count));
     join_all(settled).await.into_iter().collect::<Result<(), BrokerError>>()?;
     message.ack().await
 }
@@ -305,23 +305,23 @@ async fn handle(
 async fn settle_one(
     settler: Arc<Settler>,
     deliverer: Arc<Deliverer>,
-    job: Job,
+    taken: Taken,
     delivery_count: i64,
 ) -> Result<(), BrokerError> {
-    if guard(delivery_count, job.delivery.crashes) != Guard::Begin {
-        return settler.set_apart(&job).await;
+    if guard(delivery_count, taken.delivery.crashes) != Guard::Begin {
+        return settler.set_apart(&taken).await;
     }
     let _begun = InFlight::begin(&deliverer.metrics);
     // A task of its own, so that a panic is caught and hurts this delivery only.
     let attempt = tokio::spawn({
-        let (deliverer, job) = (deliverer.clone(), job.clone());
-        async move { deliverer.deliver(&job).await }
+        let (deliverer, taken) = (deliverer.clone(), taken.clone());
+        async move { deliverer.deliver(&taken).await }
     });
     match attempt.await {
-        Ok(verdict) => settler.settle(&job, verdict).await,
+        Ok(verdict) => settler.settle(&taken, verdict).await,
         Err(panic) => {
-            tracing::error!(delivery.id = job.delivery.id.as_str(), %panic, "delivering panicked");
-            settler.set_apart(&job).await
+            tracing::error!(delivery.id = taken.delivery.id.as_str(), %panic, "delivering panicked");
+            settler.set_apart(&taken).await
         }
     }
 }

@@ -12,7 +12,7 @@ use postrider_core::wire::{
     self, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, Fact, HeldFact, SCHEMA,
 };
 
-use crate::deliver::{Job, Verdict};
+use crate::deliver::{Taken, Verdict};
 use crate::metrics::{Metrics, seconds};
 
 /// Carries out verdicts over one session.
@@ -28,8 +28,8 @@ impl Settler {
     ///
     /// # Errors
     /// [`BrokerError`]: nothing may be acked; the session is over and the message comes again.
-    pub(crate) async fn settle(&self, job: &Job, verdict: Verdict) -> Result<(), BrokerError> {
-        let (successor, facts) = follow(job, verdict, self.session.names(), &self.metrics);
+    pub(crate) async fn settle(&self, taken: &Taken, verdict: Verdict) -> Result<(), BrokerError> {
+        let (successor, facts) = follow(taken, verdict, self.session.names(), &self.metrics);
         self.write(successor, facts).await
     }
 
@@ -51,22 +51,22 @@ impl Settler {
 
     /// A delivery whose handling panicked, or whose message came back too often: alone, through a short parking, or to
     /// the poison when that has happened too often.
-    pub(crate) async fn set_apart(&self, job: &Job) -> Result<(), BrokerError> {
-        let crashes = job.delivery.crashes + 1;
+    pub(crate) async fn set_apart(&self, taken: &Taken) -> Result<(), BrokerError> {
+        let crashes = taken.delivery.crashes + 1;
         if crashes >= POISON_AT {
             self.metrics.unusable.with_label_values(&["crashes"]).inc();
             tracing::error!(
-                delivery.id = job.delivery.id.as_str(),
+                delivery.id = taken.delivery.id.as_str(),
                 crashes,
                 "a delivery kills its workers and is set aside as poison"
             );
-            let body = wire::encode(&DeliveryMessage::single(job.event.clone(), job.delivery.clone()));
-            return self.poison(body, "crashes", &Names::destination(job.lane, job.shard)).await;
+            let body = wire::encode(&DeliveryMessage::single(taken.event.clone(), taken.delivery.clone()));
+            return self.poison(body, "crashes", &Names::destination(taken.lane, taken.shard)).await;
         }
         self.metrics.parked.with_label_values(&["crashes"]).inc();
-        let delivery = DeliveryRecord { crashes, ..job.delivery.clone() };
+        let delivery = DeliveryRecord { crashes, ..taken.delivery.clone() };
         let rung_secs = PARK_RUNGS_SECS[rand::random_range(0..2)];
-        self.write(Some(park(job, delivery, rung_secs, self.session.names())), Vec::new()).await
+        self.write(Some(park(taken, delivery, rung_secs, self.session.names())), Vec::new()).await
     }
 
     /// Bytes that are no message of ours.
@@ -105,8 +105,13 @@ impl Settler {
 }
 
 /// What follows from a verdict: at most one message, and the facts.
-fn follow(job: &Job, verdict: Verdict, names: &Names, metrics: &Metrics) -> (Option<Outgoing>, Vec<Fact>) {
-    let delivery = &job.delivery;
+fn follow(
+    taken: &Taken,
+    verdict: Verdict,
+    names: &Names,
+    metrics: &Metrics,
+) -> (Option<Outgoing>, Vec<Fact>) {
+    let delivery = &taken.delivery;
     let done = |end: End, reason: &str, attempts: u32| {
         metrics.finished.with_label_values(&[end.as_str()]).inc();
         Fact::Done(DoneFact {
@@ -122,7 +127,7 @@ fn follow(job: &Job, verdict: Verdict, names: &Names, metrics: &Metrics) -> (Opt
     let made = delivery.attempt.saturating_sub(1);
     match verdict {
         Verdict::Delivered(attempt) => {
-            let latency_ms = now().since_ms(job.event.accepted_at);
+            let latency_ms = now().since_ms(taken.event.accepted_at);
             let first_try = if delivery.attempt == 1 { "true" } else { "false" };
             metrics.latency_seconds.with_label_values(&[first_try]).observe(seconds(latency_ms));
             (None, vec![Fact::Attempt(attempt), done(End::Delivered, "", delivery.attempt)])
@@ -136,14 +141,14 @@ fn follow(job: &Job, verdict: Verdict, names: &Names, metrics: &Metrics) -> (Opt
                 unknown_since: None,
                 ..delivery.clone()
             };
-            let key = wait.routing_key(&Names::destination(postrider_broker::Lane::Retry, job.shard));
-            let message = single(job, next, names.ladder(wait.entry_level()), key);
+            let key = wait.routing_key(&Names::destination(postrider_broker::Lane::Retry, taken.shard));
+            let message = single(taken, next, names.ladder(wait.entry_level()), key);
             (Some(message), vec![Fact::Attempt(attempt)])
         }
         Verdict::Dead { attempt, reason } => {
             let dead = DeadMessage {
                 schema: SCHEMA,
-                event: job.event.clone(),
+                event: taken.event.clone(),
                 delivery: delivery.clone(),
                 reason: reason.as_str().to_owned(),
                 class: attempt.class.clone(),
@@ -168,19 +173,19 @@ fn follow(job: &Job, verdict: Verdict, names: &Names, metrics: &Metrics) -> (Opt
         Verdict::Park { unknown_since, rung_secs } => {
             metrics.parked.with_label_values(&["unknown_revision"]).inc();
             let later = DeliveryRecord { unknown_since: Some(unknown_since), ..delivery.clone() };
-            (Some(park(job, later, rung_secs, names)), Vec::new())
+            (Some(park(taken, later, rung_secs, names)), Vec::new())
         }
     }
 }
 
-fn park(job: &Job, delivery: DeliveryRecord, rung_secs: u32, names: &Names) -> Outgoing {
-    let key = Names::park_key(rung_secs, &Names::destination(job.lane, job.shard));
-    single(job, delivery, names.park(), key)
+fn park(taken: &Taken, delivery: DeliveryRecord, rung_secs: u32, names: &Names) -> Outgoing {
+    let key = Names::park_key(rung_secs, &Names::destination(taken.lane, taken.shard));
+    single(taken, delivery, names.park(), key)
 }
 
-fn single(job: &Job, delivery: DeliveryRecord, exchange: String, key: String) -> Outgoing {
+fn single(taken: &Taken, delivery: DeliveryRecord, exchange: String, key: String) -> Outgoing {
     let id = message_id(&delivery);
-    let body = wire::encode(&DeliveryMessage::single(job.event.clone(), delivery));
+    let body = wire::encode(&DeliveryMessage::single(taken.event.clone(), delivery));
     Outgoing::json(exchange, key, body, id).header("deliveries", "1")
 }
 
