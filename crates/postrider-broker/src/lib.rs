@@ -7,9 +7,9 @@
 //! Two rules hold everywhere: every wait on the broker has a timeout, and what follows from a message is published and
 //! confirmed before the message is acked.
 
-mod catalog_feed;
 pub mod config_stream;
 mod consume;
+mod directory_feed;
 mod error;
 #[cfg(debug_assertions)]
 mod fault;
@@ -24,8 +24,8 @@ mod stream;
 mod supervise;
 pub mod topology;
 
-pub use catalog_feed::CatalogFeed;
 pub use consume::{Consumer, Incoming};
+pub use directory_feed::DirectoryFeed;
 pub use error::BrokerError;
 pub use journal::Journal;
 pub use metrics::Metrics;

@@ -454,14 +454,14 @@ async fn current(session: &Session) -> Result<Option<TopologyRecord>, BrokerErro
         Err(BrokerError::Missing { .. }) => return Ok(None),
         other => other?,
     };
-    let mut catalog = postrider_core::catalog::Catalog::new();
+    let mut directory = postrider_core::directory::Directory::new();
     loop {
         match stream.next().await.ok_or(BrokerError::Lost)? {
             Read::Record(record) if record.kind == ConfigKind::Topology => {
-                catalog.apply(&record);
+                directory.apply(&record);
             }
             Read::Record(_) | Read::Unreadable(_) | Read::Damaged(_) => {}
-            Read::CaughtUp => return Ok(catalog.topology()),
+            Read::CaughtUp => return Ok(directory.topology()),
         }
     }
 }

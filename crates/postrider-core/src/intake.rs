@@ -143,7 +143,7 @@ impl Refusal {
 /// Reads one message as an event.
 ///
 /// The id is the body's `id`, else the CloudEvents `id`, else the AMQP `message_id`, else `made` (then a redelivery may
-/// get another). Whether the tenant exists is not known here; see [`crate::catalog::Catalog::route`].
+/// get another). Whether the tenant exists is not known here; see [`crate::directory::Directory::route`].
 ///
 /// # Errors
 /// [`Refusal`] for everything that is not exactly an event.

@@ -9,7 +9,7 @@
 
 pub mod address;
 pub mod books;
-pub mod catalog;
+pub mod directory;
 pub mod event;
 pub mod id;
 pub mod intake;

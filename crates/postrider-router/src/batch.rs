@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postrider_broker::{Names, Outgoing};
-use postrider_core::catalog::{Catalog, Target};
+use postrider_core::directory::{Directory, Target};
 use postrider_core::intake::{self, Envelope, Refusal, RefusalReason};
 use postrider_core::lifecycle::{Guard, guard};
 use postrider_core::wire::{
@@ -62,7 +62,7 @@ impl Batch {
     pub(crate) fn take(
         &mut self,
         arrival: &Arrival<'_>,
-        catalog: &Catalog,
+        directory: &Directory,
         seen: &mut Seen,
         names: &Names,
         now: Timestamp,
@@ -82,7 +82,7 @@ impl Batch {
         }
         let made = EventId::from_trusted(format!("evt_{}", uuid::Uuid::now_v7().simple()));
         match intake::read(arrival.envelope, arrival.body, now, made) {
-            Ok(event) => self.take_event(event, arrival, catalog, seen, names, now),
+            Ok(event) => self.take_event(event, arrival, directory, seen, names, now),
             Err(refusal) => self.refuse(&refusal, arrival, seen, names, now),
         }
     }
@@ -91,7 +91,7 @@ impl Batch {
         &mut self,
         event: Event,
         arrival: &Arrival<'_>,
-        catalog: &Catalog,
+        directory: &Directory,
         seen: &mut Seen,
         names: &Names,
         now: Timestamp,
@@ -100,7 +100,7 @@ impl Batch {
             self.duplicates += 1;
             return;
         }
-        let targets = match catalog.route(&event) {
+        let targets = match directory.route(&event) {
             Ok(targets) => targets,
             Err(refusal) => return self.refuse(&refusal, arrival, seen, names, now),
         };
@@ -125,7 +125,7 @@ impl Batch {
             fate,
             event: Some(record.clone()),
         }));
-        let epoch = catalog.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
+        let epoch = directory.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
         for target in targets {
             self.add_delivery(target, &record, &epoch, now);
         }
@@ -275,14 +275,14 @@ mod tests {
         ConfigKind, ConfigRecord, RetryRecord, TenantRecord, TopologyRecord, WebhookRecord,
     };
 
-    fn catalog(webhooks: usize, shards: u16) -> Catalog {
+    fn directory(webhooks: usize, shards: u16) -> Directory {
         let epoch = Epoch::from_trusted("ep");
-        let mut catalog = Catalog::new();
+        let mut directory = Directory::new();
         let topology = TopologyRecord { shards, most_shards: shards };
-        catalog.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Topology, "topology", &topology));
-        catalog.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotBegin, ""));
+        directory.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Topology, "topology", &topology));
+        directory.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotBegin, ""));
         let tenant = TenantRecord { id: TenantId::default_tenant() };
-        catalog.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Tenant, "default", &tenant));
+        directory.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Tenant, "default", &tenant));
         for n in 0..webhooks {
             let id = format!("wh_{n}");
             let webhook = WebhookRecord {
@@ -302,10 +302,10 @@ mod tests {
                 rate_per_second: None,
                 state: "active".into(),
             };
-            catalog.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Webhook, &id, &webhook));
+            directory.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Webhook, &id, &webhook));
         }
-        catalog.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotEnd, ""));
-        catalog
+        directory.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotEnd, ""));
+        directory
     }
 
     fn arrival(body: &str) -> Arrival<'_> {
@@ -313,10 +313,10 @@ mod tests {
         Arrival { envelope, body: body.as_bytes(), delivery_count: 0, crashes: 0 }
     }
 
-    fn batch(catalog: &Catalog, bodies: &[String]) -> Batch {
+    fn batch(directory: &Directory, bodies: &[String]) -> Batch {
         let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
         for body in bodies {
-            batch.take(&arrival(body), catalog, &mut seen, &names, Timestamp::from_millis(1), 0);
+            batch.take(&arrival(body), directory, &mut seen, &names, Timestamp::from_millis(1), 0);
         }
         batch
     }
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn deliveries_are_batched_by_shard_and_split_at_the_limit() {
         let bodies: Vec<String> = (0..10).map(|n| format!(r#"{{"event_type":"T","id":"e{n}"}}"#)).collect();
-        let mut batch = batch(&catalog(7, 2), &bodies);
+        let mut batch = batch(&directory(7, 2), &bodies);
         assert_eq!((batch.routed, batch.deliveries), (10, 70));
         let messages = decoded(&mut batch, 16);
         assert_eq!(messages.iter().map(DeliveryMessage::len).sum::<usize>(), 70);
@@ -346,7 +346,7 @@ mod tests {
         let large = "x".repeat(100_000);
         let bodies: Vec<String> =
             (0..3).map(|n| format!(r#"{{"event_type":"T","id":"e{n}","data":"{large}"}}"#)).collect();
-        let mut batch = batch(&catalog(2, 1), &bodies);
+        let mut batch = batch(&directory(2, 1), &bodies);
         let messages = decoded(&mut batch, 16);
         assert_eq!(messages.len(), 3, "each event's body once, with both deliveries");
         assert!(messages.iter().all(|message| message.len() == 2));
@@ -355,14 +355,14 @@ mod tests {
     #[test]
     fn a_repeated_event_is_counted_and_makes_nothing() {
         let body = r#"{"event_type":"T","id":"e"}"#.to_owned();
-        let mut batch = batch(&catalog(1, 1), &[body.clone(), body]);
+        let mut batch = batch(&directory(1, 1), &[body.clone(), body]);
         assert_eq!((batch.routed, batch.duplicates, batch.facts.len(), batch.accepted.len()), (1, 1, 1, 1));
         assert_eq!(decoded(&mut batch, 16).len(), 1);
     }
 
     #[test]
     fn a_refused_message_is_kept_with_its_reason() {
-        let batch = batch(&catalog(1, 1), &["{".to_owned(), "{".to_owned()]);
+        let batch = batch(&directory(1, 1), &["{".to_owned(), "{".to_owned()]);
         assert_eq!(batch.refused, [RefusalReason::NotJson]);
         assert_eq!(batch.duplicates, 1);
         assert_eq!(batch.aside[0].exchange, "p.invalid");
@@ -373,10 +373,10 @@ mod tests {
     #[test]
     fn what_comes_back_too_often_is_set_apart_then_poison() {
         let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
-        let catalog = catalog(1, 1);
+        let directory = directory(1, 1);
         for crashes in [0, 4] {
             let arrival = Arrival { delivery_count: 3, crashes, ..arrival(r#"{"event_type":"T","id":"e"}"#) };
-            batch.take(&arrival, &catalog, &mut seen, &names, Timestamp::from_millis(1), 1);
+            batch.take(&arrival, &directory, &mut seen, &names, Timestamp::from_millis(1), 1);
         }
         assert_eq!(batch.aside[0].routing_key, "5.events");
         assert_eq!(batch.aside[1].exchange, "p.poison");

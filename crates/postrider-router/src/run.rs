@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use postrider_broker::seen_stream::{self, SeenRecord};
 use postrider_broker::{
-    BrokerError, CatalogFeed, Consumer, Incoming, Journal, Lane, Names, Readiness, Session, Settings, now,
+    BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings, now,
     supervise,
 };
 use postrider_core::intake::Envelope;
@@ -75,7 +75,7 @@ pub async fn run(
         broker_metrics: postrider_broker::Metrics::register(registry, "router")?,
         metrics: Metrics::register(registry)?,
         journal: Journal::start("router", config.broker.names(), stop_journal.clone()),
-        feed: CatalogFeed::new(),
+        feed: DirectoryFeed::new(),
         config,
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
@@ -90,7 +90,7 @@ struct Router {
     broker_metrics: postrider_broker::Metrics,
     metrics: Metrics,
     journal: Journal,
-    feed: CatalogFeed,
+    feed: DirectoryFeed,
     readiness: Readiness,
     shutdown: CancellationToken,
 }
@@ -241,7 +241,7 @@ impl Router {
     }
 
     fn decide(&self, messages: &[Incoming], seen: &mut Seen, names: &Names) -> Batch {
-        let catalog = self.feed.read();
+        let directory = self.feed.read();
         let mut batch = Batch::default();
         for message in messages {
             // A message that was parked comes back under another key; its tenant travels in a header meanwhile.
@@ -262,7 +262,7 @@ impl Router {
                 delivery_count: message.delivery_count(),
                 crashes: u32::try_from(crashes).unwrap_or(0),
             };
-            batch.take(&arrival, &catalog, seen, names, now(), rand::random_range(0..1000));
+            batch.take(&arrival, &directory, seen, names, now(), rand::random_range(0..1000));
         }
         batch
     }

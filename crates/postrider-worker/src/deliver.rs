@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_broker::{CatalogFeed, Lane, now};
-use postrider_core::catalog::Lookup;
+use postrider_broker::{DirectoryFeed, Lane, now};
+use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
 use postrider_core::lifecycle::{self, DeadReason, Next, Progress};
 use postrider_core::outcome::{Success, Unreachable};
@@ -76,7 +76,7 @@ pub(crate) enum Verdict {
 
 /// What delivering needs, shared by all deliveries of a worker.
 pub(crate) struct Deliverer {
-    pub(crate) feed: CatalogFeed,
+    pub(crate) feed: DirectoryFeed,
     pub(crate) http: Http,
     pub(crate) master_key: MasterKey,
     pub(crate) metrics: Metrics,
@@ -138,10 +138,11 @@ impl Deliverer {
     /// The webhook as this worker knows it, or what becomes of the delivery without one.
     async fn webhook_of(&self, taken: &Taken) -> Result<Arc<Webhook>, Verdict> {
         let delivery = &taken.delivery;
-        let known = |feed: &CatalogFeed| {
-            let catalog = feed.read();
-            let fresh = catalog.epoch() == Some(&delivery.epoch) && catalog.revision() >= delivery.revision;
-            (catalog.webhook(&delivery.webhook), fresh)
+        let known = |feed: &DirectoryFeed| {
+            let directory = feed.read();
+            let fresh =
+                directory.epoch() == Some(&delivery.epoch) && directory.revision() >= delivery.revision;
+            (directory.webhook(&delivery.webhook), fresh)
         };
         let (mut found, fresh) = known(&self.feed);
         // A webhook that is known under another epoch is delivered to as it is: the store was restored, and revisions of

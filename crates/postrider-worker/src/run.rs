@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use postrider_broker::{
-    BrokerError, CatalogFeed, Consumer, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
+    BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
     supervise,
 };
 use postrider_core::address::EgressPolicy;
@@ -84,7 +84,7 @@ pub async fn run(
         tracing::warn!(ranges = ?config.egress.opened(), "deliveries may reach these private ranges");
     }
     let journal = Journal::start("worker", config.broker.names(), stop_journal.clone());
-    let feed = CatalogFeed::new();
+    let feed = DirectoryFeed::new();
     let deliverer = Deliverer {
         feed: feed.clone(),
         http: Http::new(config.egress.clone())?,
@@ -116,7 +116,7 @@ struct Worker {
     broker_metrics: postrider_broker::Metrics,
     metrics: Metrics,
     journal: Journal,
-    feed: CatalogFeed,
+    feed: DirectoryFeed,
     deliverer: Arc<Deliverer>,
     slots: Arc<Semaphore>,
     in_flight: TaskTracker,

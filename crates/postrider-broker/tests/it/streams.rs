@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider_broker::config_stream::{ConfigStream, Read};
 use postrider_broker::seen_stream::{self, SeenRecord};
-use postrider_broker::{CatalogFeed, Outgoing, Readiness, Session, now, topology};
+use postrider_broker::{DirectoryFeed, Outgoing, Readiness, Session, now, topology};
 use postrider_core::{EventId, TenantId, Timestamp};
 use postrider_testkit::config::{Configuration, NewWebhook};
 use postrider_testkit::eventually;
@@ -18,7 +18,7 @@ async fn a_reader_has_everything_before_it_says_so() {
     for n in 0..300 {
         configuration.webhook(&NewWebhook::new(format!("wh_{n}"), "https://example.com/")).await;
     }
-    let feed = CatalogFeed::new();
+    let feed = DirectoryFeed::new();
     let readiness = Readiness::new();
     feed.catch_up(&session, &readiness).await.unwrap();
     assert_eq!(feed.read().webhook_count(), 300);
@@ -33,7 +33,7 @@ async fn a_reader_has_everything_before_it_says_so() {
 async fn without_a_snapshot_a_reader_waits_and_says_what_for() {
     let (_vhost, settings, session) = open("no-snapshot", 1000).await;
     let configuration = Configuration::without_snapshot(&settings).await;
-    let (feed, readiness) = (CatalogFeed::new(), Readiness::new());
+    let (feed, readiness) = (DirectoryFeed::new(), Readiness::new());
     let reading = tokio::spawn({
         let (feed, readiness) = (feed.clone(), readiness.clone());
         async move { feed.catch_up(&session, &readiness).await }

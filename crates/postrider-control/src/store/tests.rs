@@ -558,29 +558,29 @@ async fn the_outbox_is_in_order_and_the_snapshot_is_whole() {
     t.store.mark_sent(rows[2].seq, NOW).await.unwrap();
     assert_eq!(t.store.count_unsent().await.unwrap(), 1);
 
-    let mut catalog = postrider_core::catalog::Catalog::new();
+    let mut directory = postrider_core::directory::Directory::new();
     let mut snapshot = t.store.snapshot(NOW).await.unwrap();
     let mark = |kind| postrider_core::wire::ConfigRecord::bare(&t.store.epoch(), 5, kind, "");
-    catalog.apply(&mark(postrider_core::wire::ConfigKind::SnapshotBegin));
+    directory.apply(&mark(postrider_core::wire::ConfigKind::SnapshotBegin));
     loop {
         let records = snapshot.next().await.unwrap();
         if records.is_empty() {
             break;
         }
         for record in records {
-            catalog.apply(&record);
+            directory.apply(&record);
         }
     }
     assert_eq!(snapshot.revision, 5);
     drop(snapshot);
-    catalog.apply(&mark(postrider_core::wire::ConfigKind::SnapshotEnd));
-    assert!(catalog.is_complete() && catalog.revision() == 5);
+    directory.apply(&mark(postrider_core::wire::ConfigKind::SnapshotEnd));
+    assert!(directory.is_complete() && directory.revision() == 5);
     assert!(
-        catalog.has_tenant(&TenantId::default_tenant())
-            && catalog.has_tenant(&TenantId::parse("acme").unwrap())
+        directory.has_tenant(&TenantId::default_tenant())
+            && directory.has_tenant(&TenantId::parse("acme").unwrap())
     );
-    assert!(matches!(catalog.webhook(&webhook_id(1)), postrider_core::catalog::Lookup::Deleted));
-    assert!(matches!(catalog.webhook(&webhook_id(2)), postrider_core::catalog::Lookup::Known(_)));
+    assert!(matches!(directory.webhook(&webhook_id(1)), postrider_core::directory::Lookup::Deleted));
+    assert!(matches!(directory.webhook(&webhook_id(2)), postrider_core::directory::Lookup::Known(_)));
     // Deleted things are forgotten when no delivery can be on its way any more.
     let later = NOW.plus_ms(13 * 24 * 3600 * 1000);
     let mut snapshot = t.store.snapshot(later).await.unwrap();

@@ -1,7 +1,7 @@
 //! What control tells the data plane.
 
 use postrider_broker::config_stream::{ConfigStream, Read};
-use postrider_core::catalog::{Catalog, Lookup};
+use postrider_core::directory::{Directory, Lookup};
 use postrider_core::wire::{ConfigKind, ConfigRecord};
 use postrider_core::{TenantId, WebhookId};
 use postrider_testkit::patience;
@@ -12,18 +12,18 @@ use crate::Place;
 /// Reads the stream from its beginning until it has given what is looked for.
 async fn read_until(
     place: &Place,
-    found: impl Fn(&Catalog, &[ConfigRecord]) -> bool,
-) -> (Catalog, Vec<ConfigRecord>) {
+    found: impl Fn(&Directory, &[ConfigRecord]) -> bool,
+) -> (Directory, Vec<ConfigRecord>) {
     let reading = async {
         let mut stream = ConfigStream::open(&place.session).await.unwrap();
-        let (mut catalog, mut records) = (Catalog::new(), Vec::new());
-        while !found(&catalog, &records) {
+        let (mut directory, mut records) = (Directory::new(), Vec::new());
+        while !found(&directory, &records) {
             if let Read::Record(record) = stream.next().await.unwrap() {
-                catalog.apply(&record);
+                directory.apply(&record);
                 records.push(*record);
             }
         }
-        (catalog, records)
+        (directory, records)
     };
     tokio::time::timeout(patience(), reading).await.expect("the stream gives what was waited for")
 }
@@ -41,11 +41,11 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     assert_eq!(control.call("DELETE", &path, Value::Null).await.0, 204);
     let newest = control.get("/v1/status").await["revision"].as_u64().unwrap();
 
-    let (catalog, records) = read_until(&place, |catalog, _| catalog.revision() == newest).await;
-    assert!(catalog.is_complete());
-    assert_eq!(catalog.topology().unwrap().shards, 2);
-    assert!(matches!(catalog.webhook(&id(&gone)), Lookup::Deleted));
-    let Lookup::Known(webhook) = catalog.webhook(&id(&made)) else { panic!("the webhook is known") };
+    let (directory, records) = read_until(&place, |directory, _| directory.revision() == newest).await;
+    assert!(directory.is_complete());
+    assert_eq!(directory.topology().unwrap().shards, 2);
+    assert!(matches!(directory.webhook(&id(&gone)), Lookup::Deleted));
+    let Lookup::Known(webhook) = directory.webhook(&id(&made)) else { panic!("the webhook is known") };
     let credentials = webhook.open(&postrider_testkit::config::Configuration::master_key()).unwrap();
     assert_eq!(credentials.api_key.unwrap().2.as_str(), "canary");
     let text = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect::<String>();
@@ -64,15 +64,15 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     };
     let (_, records) = read_until(&place, |_, records| whole(records)).await;
     let begin = records.iter().rposition(|record| record.kind == ConfigKind::SnapshotBegin).unwrap();
-    let mut catalog = Catalog::new();
+    let mut directory = Directory::new();
     for record in &records[begin..] {
-        catalog.apply(record);
+        directory.apply(record);
     }
-    assert!(catalog.is_complete());
-    assert_eq!((catalog.revision(), catalog.topology().unwrap().shards), (newest, 2));
-    assert!(catalog.has_tenant(&TenantId::from_trusted("acme")));
-    assert!(matches!(catalog.webhook(&id(&made)), Lookup::Known(_)));
-    assert!(matches!(catalog.webhook(&id(&gone)), Lookup::Deleted), "tombstones stay");
+    assert!(directory.is_complete());
+    assert_eq!((directory.revision(), directory.topology().unwrap().shards), (newest, 2));
+    assert!(directory.has_tenant(&TenantId::from_trusted("acme")));
+    assert!(matches!(directory.webhook(&id(&made)), Lookup::Known(_)));
+    assert!(matches!(directory.webhook(&id(&gone)), Lookup::Deleted), "tombstones stay");
     control.stop().await;
 }
 
@@ -101,8 +101,11 @@ async fn a_restored_store_is_another_epoch_and_its_changes_count() {
     let control = place.start().await.ready().await;
     assert_eq!(control.call("DELETE", &path, Value::Null).await.0, 204);
     let id = |webhook: &Value| WebhookId::from_trusted(webhook["id"].as_str().unwrap());
-    let deleted = |catalog: &Catalog| matches!(catalog.webhook(&id(&early)), Lookup::Deleted);
-    let (catalog, _) = read_until(&place, |catalog, _| deleted(catalog)).await;
-    assert!(matches!(catalog.webhook(&id(&late)), Lookup::Unknown), "what the backup does not know is gone");
+    let deleted = |directory: &Directory| matches!(directory.webhook(&id(&early)), Lookup::Deleted);
+    let (directory, _) = read_until(&place, |directory, _| deleted(directory)).await;
+    assert!(
+        matches!(directory.webhook(&id(&late)), Lookup::Unknown),
+        "what the backup does not know is gone"
+    );
     control.stop().await;
 }

@@ -18,7 +18,7 @@ pub const MAX_FAN_OUT: usize = 100_000;
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It changed the catalog.
+    /// It changed the directory.
     Changed,
     /// It is older than what is known, of another epoch, or a mark.
     Unchanged,
@@ -52,17 +52,17 @@ pub enum Lookup {
 
 /// Tenants, webhooks and topology.
 ///
-/// Readers keep the newer revision of each object. A snapshot, read from its beginning to its end, makes the catalog
+/// Readers keep the newer revision of each object. A snapshot, read from its beginning to its end, makes the directory
 /// complete: what it does not hold, and is not newer, is dropped. A snapshot of another epoch replaces everything, at its
-/// end and at once: until then the catalog stays what it was.
+/// end and at once: until then the directory stays what it was.
 #[derive(Debug)]
-pub struct Catalog {
+pub struct Directory {
     epoch: Option<Epoch>,
     revision: u64,
     complete: bool,
     snapshot: Option<Snapshot>,
     /// Another epoch, until its first snapshot is whole.
-    next: Option<Box<Catalog>>,
+    next: Option<Box<Directory>>,
     /// Objects that this release cannot read, and why.
     unreadable: BTreeMap<String, String>,
     tenants: HashMap<TenantId, Versioned<()>>,
@@ -92,13 +92,13 @@ struct TenantIndex {
     of_all: BTreeSet<WebhookId>,
 }
 
-impl Default for Catalog {
+impl Default for Directory {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Catalog {
+impl Directory {
     /// Knows nothing yet.
     pub fn new() -> Self {
         Self {
@@ -392,7 +392,7 @@ impl Catalog {
         }
     }
 
-    /// What the catalog holds, in order, for tests and for people: tenant → webhooks.
+    /// What the directory holds, in order, for tests and for people: tenant → webhooks.
     pub fn outline(&self) -> BTreeMap<TenantId, Vec<WebhookId>> {
         let mut outline: BTreeMap<TenantId, Vec<WebhookId>> = BTreeMap::new();
         for (tenant, _) in self.tenants.iter().filter(|(_, tenant)| tenant.value.is_some()) {
@@ -455,15 +455,15 @@ mod tests {
         ConfigRecord::bare(&epoch(ep), revision, kind, "")
     }
 
-    fn catalog(records: &[ConfigRecord]) -> Catalog {
-        let mut catalog = Catalog::new();
+    fn directory(records: &[ConfigRecord]) -> Directory {
+        let mut directory = Directory::new();
         for record in records {
-            assert!(!matches!(catalog.apply(record), Applied::Unreadable(_)), "{record:?}");
+            assert!(!matches!(directory.apply(record), Applied::Unreadable(_)), "{record:?}");
         }
-        catalog
+        directory
     }
 
-    fn routed(catalog: &Catalog, event_type: &str) -> Vec<String> {
+    fn routed(directory: &Directory, event_type: &str) -> Vec<String> {
         let event = Event {
             tenant: TenantId::default_tenant(),
             id: EventId::from_trusted("e"),
@@ -477,7 +477,7 @@ mod tests {
             accepted_at: Timestamp::default(),
         };
         let mut ids: Vec<String> =
-            catalog.route(&event).unwrap().into_iter().map(|target| target.webhook.to_string()).collect();
+            directory.route(&event).unwrap().into_iter().map(|target| target.webhook.to_string()).collect();
         ids.sort();
         ids
     }
@@ -486,50 +486,50 @@ mod tests {
 
     #[test]
     fn types_are_matched_exactly_and_all_takes_all() {
-        let catalog = catalog(&[
+        let directory = directory(&[
             mark("a", 0, SnapshotBegin),
             tenant("a", 1),
             webhook("a", 2, "w1", &["USER_LOGIN", "A b"]),
             webhook("a", 3, "w2", &[]),
             mark("a", 0, SnapshotEnd),
         ]);
-        assert_eq!(routed(&catalog, "USER_LOGIN"), ["w1", "w2"]);
-        assert_eq!(routed(&catalog, "user_login"), ["w2"]);
-        assert_eq!(routed(&catalog, "USER_LOGIN.x"), ["w2"]);
+        assert_eq!(routed(&directory, "USER_LOGIN"), ["w1", "w2"]);
+        assert_eq!(routed(&directory, "user_login"), ["w2"]);
+        assert_eq!(routed(&directory, "USER_LOGIN.x"), ["w2"]);
     }
 
     #[test]
     fn nothing_is_complete_before_a_whole_snapshot() {
-        let mut catalog =
-            catalog(&[webhook("a", 5, "w0", &[]), mark("a", 3, SnapshotEnd), mark("a", 6, SnapshotBegin)]);
-        assert!(!catalog.is_complete());
-        catalog.apply(&tenant("a", 6));
-        catalog.apply(&mark("a", 6, SnapshotEnd));
-        assert!(catalog.is_complete());
-        assert_eq!(catalog.webhook_count(), 0, "a record before the first snapshot is a leftover");
+        let mut directory =
+            directory(&[webhook("a", 5, "w0", &[]), mark("a", 3, SnapshotEnd), mark("a", 6, SnapshotBegin)]);
+        assert!(!directory.is_complete());
+        directory.apply(&tenant("a", 6));
+        directory.apply(&mark("a", 6, SnapshotEnd));
+        assert!(directory.is_complete());
+        assert_eq!(directory.webhook_count(), 0, "a record before the first snapshot is a leftover");
     }
 
     #[test]
     fn newer_wins_whatever_the_order() {
-        let mut catalog = catalog(&[
+        let mut directory = directory(&[
             mark("a", 9, SnapshotBegin),
             tenant("a", 1),
             webhook("a", 9, "w1", &["NEW"]),
             webhook("a", 7, "w1", &["OLD"]),
             mark("a", 9, SnapshotEnd),
         ]);
-        assert_eq!(routed(&catalog, "NEW"), ["w1"]);
-        assert!(routed(&catalog, "OLD").is_empty());
-        catalog.apply(&ConfigRecord::bare(&epoch("a"), 10, ConfigKind::Webhook, "w1"));
-        assert!(routed(&catalog, "NEW").is_empty());
-        assert!(matches!(catalog.webhook(&WebhookId::from_trusted("w1")), Lookup::Deleted));
-        assert_eq!(catalog.apply(&webhook("a", 9, "w1", &["NEW"])), Applied::Unchanged);
-        assert_eq!(catalog.revision(), 10);
+        assert_eq!(routed(&directory, "NEW"), ["w1"]);
+        assert!(routed(&directory, "OLD").is_empty());
+        directory.apply(&ConfigRecord::bare(&epoch("a"), 10, ConfigKind::Webhook, "w1"));
+        assert!(routed(&directory, "NEW").is_empty());
+        assert!(matches!(directory.webhook(&WebhookId::from_trusted("w1")), Lookup::Deleted));
+        assert_eq!(directory.apply(&webhook("a", 9, "w1", &["NEW"])), Applied::Unchanged);
+        assert_eq!(directory.revision(), 10);
     }
 
     #[test]
     fn the_end_of_a_snapshot_drops_what_is_absent_and_not_newer() {
-        let mut catalog = catalog(&[
+        let mut directory = directory(&[
             mark("a", 1, SnapshotBegin),
             tenant("a", 1),
             webhook("a", 1, "gone", &["T"]),
@@ -537,35 +537,35 @@ mod tests {
             webhook("a", 8, "newer", &["T"]),
         ]);
         for record in [mark("a", 5, SnapshotBegin), tenant("a", 1), mark("a", 5, SnapshotEnd)] {
-            catalog.apply(&record);
+            directory.apply(&record);
         }
-        assert_eq!(routed(&catalog, "T"), ["newer"]);
-        assert!(matches!(catalog.webhook(&WebhookId::from_trusted("gone")), Lookup::Unknown));
+        assert_eq!(routed(&directory, "T"), ["newer"]);
+        assert!(matches!(directory.webhook(&WebhookId::from_trusted("gone")), Lookup::Unknown));
     }
 
     #[test]
     fn another_epoch_replaces_everything() {
-        let mut catalog = catalog(&[
+        let mut directory = directory(&[
             mark("a", 90, SnapshotBegin),
             tenant("a", 1),
             webhook("a", 90, "w1", &["T"]),
             mark("a", 90, SnapshotEnd),
         ]);
         for record in [mark("b", 2, SnapshotBegin), tenant("b", 1), webhook("b", 2, "w2", &["T"])] {
-            catalog.apply(&record);
+            directory.apply(&record);
         }
-        assert_eq!(routed(&catalog, "T"), ["w1"], "until the new snapshot ends");
-        assert!(catalog.is_complete() && catalog.expects(&epoch("b")) && catalog.expects(&epoch("a")));
-        catalog.apply(&mark("b", 2, SnapshotEnd));
-        assert!(!catalog.expects(&epoch("a")));
-        catalog.apply(&webhook("a", 91, "w1", &["T"]));
-        assert_eq!(routed(&catalog, "T"), ["w2"]);
-        assert_eq!(catalog.epoch(), Some(&epoch("b")));
+        assert_eq!(routed(&directory, "T"), ["w1"], "until the new snapshot ends");
+        assert!(directory.is_complete() && directory.expects(&epoch("b")) && directory.expects(&epoch("a")));
+        directory.apply(&mark("b", 2, SnapshotEnd));
+        assert!(!directory.expects(&epoch("a")));
+        directory.apply(&webhook("a", 91, "w1", &["T"]));
+        assert_eq!(routed(&directory, "T"), ["w2"]);
+        assert_eq!(directory.epoch(), Some(&epoch("b")));
     }
 
     #[test]
     fn an_unreadable_record_leaves_what_was_known() {
-        let mut catalog = catalog(&[
+        let mut directory = directory(&[
             mark("a", 1, SnapshotBegin),
             tenant("a", 1),
             webhook("a", 1, "w1", &["T"]),
@@ -574,27 +574,27 @@ mod tests {
         let mut record = webhook("a", 2, "w1", &["U"]);
         let text = record.body.take().unwrap().get().replace("\"postrider\"", "\"hologram\"");
         record.body = Some(serde_json::value::RawValue::from_string(text).unwrap());
-        assert!(matches!(catalog.apply(&record), Applied::Unreadable(_)));
-        assert_eq!(routed(&catalog, "T"), ["w1"]);
-        assert!(catalog.unreadable().is_some_and(|why| why.contains("hologram")));
-        catalog.apply(&webhook("a", 3, "w1", &["V"]));
-        assert_eq!((catalog.unreadable(), routed(&catalog, "V")), (None, vec!["w1".to_owned()]));
-        catalog.note_unreadable("schema 2");
+        assert!(matches!(directory.apply(&record), Applied::Unreadable(_)));
+        assert_eq!(routed(&directory, "T"), ["w1"]);
+        assert!(directory.unreadable().is_some_and(|why| why.contains("hologram")));
+        directory.apply(&webhook("a", 3, "w1", &["V"]));
+        assert_eq!((directory.unreadable(), routed(&directory, "V")), (None, vec!["w1".to_owned()]));
+        directory.note_unreadable("schema 2");
         for record in [mark("a", 4, SnapshotBegin), tenant("a", 1), mark("a", 4, SnapshotEnd)] {
-            assert!(catalog.unreadable().is_some());
-            catalog.apply(&record);
+            assert!(directory.unreadable().is_some());
+            directory.apply(&record);
         }
-        assert_eq!(catalog.unreadable(), None, "a whole snapshot without it");
+        assert_eq!(directory.unreadable(), None, "a whole snapshot without it");
     }
 
     #[test]
     fn an_unknown_tenant_is_refused() {
-        let catalog = catalog(&[mark("a", 0, SnapshotBegin), mark("a", 0, SnapshotEnd)]);
+        let directory = directory(&[mark("a", 0, SnapshotBegin), mark("a", 0, SnapshotEnd)]);
         let event: Event = serde_json::from_str::<wire::EventRecord>(
             r#"{"tenant":"nobody","id":"e","type":"T","time":"","context":null,"data":null,"accepted_at":0}"#,
         )
         .unwrap()
         .into();
-        assert_eq!(catalog.route(&event).unwrap_err().reason, RefusalReason::UnknownTenant);
+        assert_eq!(directory.route(&event).unwrap_err().reason, RefusalReason::UnknownTenant);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use postrider_core::Epoch;
-use postrider_core::catalog::{Applied, Catalog};
+use postrider_core::directory::{Applied, Directory};
 use tokio::sync::watch;
 
 use crate::config_stream::{ConfigStream, Read};
@@ -12,28 +12,28 @@ use crate::error::BrokerError;
 use crate::readiness::Readiness;
 use crate::session::Session;
 
-/// A catalog that follows the config stream. Clones share it; it outlives sessions.
+/// A directory that follows the config stream. Clones share it; it outlives sessions.
 #[derive(Clone, Debug)]
-pub struct CatalogFeed {
-    catalog: Arc<RwLock<Catalog>>,
+pub struct DirectoryFeed {
+    directory: Arc<RwLock<Directory>>,
     changes: watch::Sender<u64>,
 }
 
-impl Default for CatalogFeed {
+impl Default for DirectoryFeed {
     fn default() -> Self {
-        Self { catalog: Arc::default(), changes: watch::Sender::new(0) }
+        Self { directory: Arc::default(), changes: watch::Sender::new(0) }
     }
 }
 
-impl CatalogFeed {
+impl DirectoryFeed {
     /// Knows nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// What is known now. Not to be held over an await.
-    pub fn read(&self) -> RwLockReadGuard<'_, Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    pub fn read(&self) -> RwLockReadGuard<'_, Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of every change.
@@ -41,7 +41,7 @@ impl CatalogFeed {
         self.changes.subscribe()
     }
 
-    /// Reads the stream until the catalog is complete and as new as the stream was at the call, then goes on following
+    /// Reads the stream until the directory is complete and as new as the stream was at the call, then goes on following
     /// it in the background for as long as the session lasts. The part `config` of `readiness` says what is missing.
     ///
     /// # Errors
@@ -67,14 +67,14 @@ impl CatalogFeed {
         match stream.next().await.ok_or(BrokerError::Lost)? {
             Read::CaughtUp => return Ok(true),
             Read::Unreadable(why) => {
-                self.catalog.write().unwrap_or_else(PoisonError::into_inner).note_unreadable(&why);
+                self.directory.write().unwrap_or_else(PoisonError::into_inner).note_unreadable(&why);
                 self.report(readiness);
             }
             Read::Damaged(why) => {
                 tracing::error!(why, "a record of the config stream is no record of ours; skipped")
             }
             Read::Record(record) => {
-                let applied = self.catalog.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
+                let applied = self.directory.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
                 if applied != Applied::Unchanged {
                     self.report(readiness);
                 }
@@ -86,22 +86,22 @@ impl CatalogFeed {
 
     /// Says in the part `config` whether everything can be read.
     fn report(&self, readiness: &Readiness) {
-        let catalog = self.read();
-        let state = match catalog.unreadable() {
+        let directory = self.read();
+        let state = match directory.unreadable() {
             Some(why) => Err(why.to_owned()),
-            None if catalog.is_complete() => Ok(()),
+            None if directory.is_complete() => Ok(()),
             None => return,
         };
         readiness.set("config", state);
     }
 
-    /// Waits until the catalog is of this epoch and not older than `revision`, at most for `patience`; `false` when it
+    /// Waits until the directory is of this epoch and not older than `revision`, at most for `patience`; `false` when it
     /// is not. An epoch of which no record is expected is not waited for.
     pub async fn at_least(&self, epoch: &Epoch, revision: u64, patience: Duration) -> bool {
         let mut changes = self.changes();
         let fresh = || {
-            let catalog = self.read();
-            catalog.epoch() == Some(epoch) && catalog.revision() >= revision
+            let directory = self.read();
+            directory.epoch() == Some(epoch) && directory.revision() >= revision
         };
         let wait = async {
             while !fresh() {
