@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::catalogue::TypeEntry;
 use crate::event::{Event, EventType};
 use crate::id::{DeliveryId, Epoch, TenantId, WebhookId};
 use crate::intake::{Refusal, RefusalReason};
+use crate::profile::{DEFAULT_TIMEOUT_MS, Profile};
 use crate::webhook::Webhook;
 use crate::wire::{ConfigKind, ConfigRecord, TenantRecord, TopologyRecord, WebhookRecord};
 
@@ -24,6 +26,25 @@ pub enum Applied {
     Unchanged,
     /// It cannot be read by this release; what was known of the object stays.
     Unreadable(String),
+}
+
+/// What was noticed about an event that was routed all the same: a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// No catalogue of the tenant has its type.
+    UnknownType,
+    /// Its data does not fit its type's schema.
+    Schema,
+}
+
+impl Mark {
+    /// One word from a closed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownType => "unknown_type",
+            Self::Schema => "schema",
+        }
+    }
 }
 
 /// One delivery that routing decided on.
@@ -151,9 +172,22 @@ impl Directory {
         self.webhooks
             .values()
             .filter_map(|webhook| webhook.value.as_ref())
-            .map(|w| w.timeout_ms)
+            .map(|w| {
+                self.profile_of(w).map_or(DEFAULT_TIMEOUT_MS, |profile| profile.timeout_ms(w.timeout_ms))
+            })
             .max()
             .unwrap_or(0)
+    }
+
+    /// The profile that a webhook speaks; `None` if the catalogue that it belongs to is not there.
+    pub fn profile_of(&self, webhook: &Webhook) -> Option<Arc<Profile>> {
+        Profile::built_in(&webhook.profile).map(Arc::new)
+    }
+
+    /// What the tenant's catalogues say of an event type, by its name or an alias.
+    pub fn type_entry(&self, tenant: &TenantId, event_type: &EventType) -> Option<Arc<TypeEntry>> {
+        let _ = (tenant, event_type);
+        None
     }
 
     /// How the topology was applied, once that is known.
@@ -242,7 +276,9 @@ impl Directory {
             ConfigKind::Tenant => self.apply_tenant(record),
             ConfigKind::Webhook => self.apply_webhook(record),
             ConfigKind::SnapshotEnd => self.end_snapshot(record),
-            ConfigKind::Topology | ConfigKind::SnapshotBegin | ConfigKind::Other => Applied::Unchanged,
+            ConfigKind::Catalogue | ConfigKind::Topology | ConfigKind::SnapshotBegin | ConfigKind::Other => {
+                Applied::Unchanged
+            }
         };
         if self.snapshot.is_none() {
             self.revision = self.revision.max(record.revision);
@@ -418,7 +454,7 @@ mod tests {
     use super::*;
     use crate::event;
     use crate::time::Timestamp;
-    use crate::wire::RetryRecord;
+    use crate::wire::TenantSettings;
     use crate::{EventId, wire};
 
     fn epoch(name: &str) -> Epoch {
@@ -427,27 +463,19 @@ mod tests {
 
     fn webhook(ep: &str, revision: u64, id: &str, types: &[&str]) -> ConfigRecord {
         let body = WebhookRecord {
-            id: WebhookId::from_trusted(id),
-            tenant: TenantId::default_tenant(),
-            name: id.into(),
-            url: "https://example.com/".into(),
-            profile: "postrider".into(),
             all: types.is_empty(),
             event_types: types.iter().map(|t| EventType::parse(t).unwrap()).collect(),
-            secrets: vec![],
-            api_key: None,
-            headers: None,
-            retry: RetryRecord::default(),
-            timeout_ms: 1000,
-            max_in_flight: 10,
-            rate_per_second: None,
-            state: "active".into(),
+            ..WebhookRecord::new(
+                WebhookId::from_trusted(id),
+                TenantId::default_tenant(),
+                "https://example.com/",
+            )
         };
         ConfigRecord::of(&epoch(ep), revision, ConfigKind::Webhook, id, &body)
     }
 
     fn tenant(ep: &str, revision: u64) -> ConfigRecord {
-        let body = TenantRecord { id: TenantId::default_tenant() };
+        let body = TenantRecord { id: TenantId::default_tenant(), settings: TenantSettings::default() };
         ConfigRecord::of(&epoch(ep), revision, ConfigKind::Tenant, "default", &body)
     }
 

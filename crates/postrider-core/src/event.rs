@@ -92,7 +92,41 @@ pub struct Event {
     pub accepted_at: Timestamp,
 }
 
+/// What upstream reports for triggers to make events of. It reaches no receiver itself.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its id, from which the ids of its events are made.
+    pub id: EventId,
+    /// Its name: the same rule as for event types.
+    pub name: EventType,
+    /// When it happened, as upstream wrote it (RFC 3339), or the time of arrival.
+    pub time: Arc<str>,
+    /// Any JSON: who and where, as upstream sees it.
+    pub current_context: Json,
+    /// Any JSON: what happened.
+    pub data: Json,
+    /// The subject it is about, if upstream says.
+    pub key: Option<Arc<str>>,
+    /// Ties it to other things that happened; its events carry it, or else the action's id.
+    pub correlation_id: Option<Arc<str>>,
+    /// W3C trace context, passed on to the requests.
+    pub traceparent: Option<Arc<str>>,
+    /// When the router first saw it.
+    pub accepted_at: Timestamp,
+}
+
+/// What the ids of Postrider's own events begin with.
+pub const OWN_ID_PREFIX: &str = "own_";
+
 impl Event {
+    /// Whether Postrider itself made it. Such an event never causes another, and a subscription to everything does not
+    /// take it.
+    pub fn is_own(&self) -> bool {
+        self.id.as_str().starts_with(OWN_ID_PREFIX)
+    }
+
     /// Bytes of the two free-form members: what a copy of this event weighs.
     pub fn weight(&self) -> usize {
         self.current_context.get().len() + self.data.get().len() + 256

@@ -9,23 +9,29 @@
 
 pub mod address;
 pub mod books;
+pub mod catalogue;
 pub mod directory;
 pub mod event;
+pub mod expression;
 pub mod id;
 pub mod intake;
 pub mod ladder;
 pub mod lifecycle;
 pub mod outcome;
+pub mod profile;
+pub mod reminder;
 pub mod request;
 pub mod retry;
+pub mod schema;
 pub mod seal;
 pub mod signature;
 pub mod subscription;
 pub mod time;
+pub mod trigger;
 pub mod webhook;
 pub mod wire;
 
-pub use event::{Event, EventType, Json};
+pub use event::{Action, Event, EventType, Json};
 pub use id::{DeliveryId, Epoch, EventId, TenantId, WebhookId};
 pub use lifecycle::Next;
 pub use outcome::Outcome;

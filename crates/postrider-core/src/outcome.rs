@@ -2,6 +2,8 @@
 //!
 //! An answer is an outcome, not an error: errors on the delivery path mean that the broker or the program failed.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Timestamp;
 
 /// The longest that a `Retry-After` is obeyed: 24 hours (`reference/reliability.md` R-12).
@@ -67,13 +69,31 @@ pub enum Unreachable {
 }
 
 /// Which statuses mean success.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Success {
     /// 200 to 299 (Standard Webhooks).
     #[default]
+    #[serde(rename = "2xx")]
     Any2xx,
     /// 200 and nothing else.
+    #[serde(rename = "200")]
     Only200,
+    /// Everything below 400.
+    #[serde(rename = "below_400")]
+    Below400,
+}
+
+/// Which failures are tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retried {
+    /// All but 410; other 4xx and redirects on a short schedule.
+    #[default]
+    Default,
+    /// All, each on the whole schedule.
+    Everything,
+    /// Answers from 500 on and nothing else: not 4xx, not a timeout, not a connection that fails.
+    ServerErrors,
 }
 
 impl Outcome {
@@ -89,6 +109,7 @@ impl Outcome {
         let delivered = match success {
             Success::Any2xx => (200..300).contains(&status),
             Success::Only200 => status == 200,
+            Success::Below400 => status < 400,
         };
         if delivered {
             return Self::Delivered { status };

@@ -4,10 +4,12 @@
 
 use url::Url;
 
+use crate::catalogue::TypeEntry;
 use crate::event::Event;
 use crate::id::DeliveryId;
+use crate::profile::Profile;
 use crate::time::Timestamp;
-use crate::webhook::{Credentials, KeyPlace, Profile, Webhook};
+use crate::webhook::{Credentials, KeyPlace, Webhook};
 
 /// The value of `User-Agent`.
 pub const USER_AGENT: &str = concat!("postrider/", env!("CARGO_PKG_VERSION"));
@@ -24,19 +26,21 @@ pub struct Request {
 }
 
 /// Makes the request of attempt `attempt` (the first of a series is 1) at the time `at`.
+#[expect(clippy::too_many_arguments, reason = "everything that makes a request, once")]
 pub fn build(
     webhook: &Webhook,
+    _profile: &Profile,
+    _entry: Option<&TypeEntry>,
     credentials: &Credentials,
     event: &Event,
     delivery: &DeliveryId,
     attempt: u32,
     at: Timestamp,
 ) -> Request {
-    let body = match webhook.profile {
-        Profile::Postrider => four_members(event),
-    };
+    let body = four_members(event);
     let id = delivery.message_id();
-    let signature = credentials.keys.iter().map(|key| key.sign(&id, at, &body)).collect::<Vec<_>>().join(" ");
+    let signature =
+        credentials.keys.iter().map(|(key, _)| key.sign(&id, at, &body)).collect::<Vec<_>>().join(" ");
     let mut headers = vec![
         ("content-type".to_owned(), "application/json".to_owned()),
         ("user-agent".to_owned(), USER_AGENT.to_owned()),
@@ -91,11 +95,12 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::EventType;
     use crate::id::{EventId, TenantId, WebhookId};
     use crate::signature::SigningKey;
     use crate::subscription::Subscription;
     use crate::webhook::{SealedCredentials, WebhookState};
-    use crate::{EventType, RetryPolicy};
+    use crate::wire::RetryRecord;
 
     #[test]
     fn the_default_request() {
@@ -117,24 +122,39 @@ mod tests {
             tenant: event.tenant.clone(),
             name: "n".into(),
             url: Url::parse("https://example.com/hooks?a=1").unwrap(),
-            profile: Profile::Postrider,
+            profile: "postrider".into(),
+            payload_version: None,
+            signed: true,
             subscription: Subscription::all(),
             state: WebhookState::Active,
-            retry: RetryPolicy::default(),
-            timeout_ms: 15_000,
+            active_from: None,
+            expires_at: None,
+            retry: RetryRecord::default(),
+            timeout_ms: None,
             max_in_flight: 10,
             rate_per_second: None,
             sealed: SealedCredentials::default(),
             revision: 1,
         };
         let credentials = Credentials {
-            keys: vec![SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap()],
+            keys: vec![(SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(), None)],
+            auth: None,
+            tls: None,
             api_key: Some((KeyPlace::Query, "key".into(), Zeroizing::new("a&b".into()))),
             headers: vec![("x-shop".into(), Zeroizing::new("7".into()))],
         };
         let delivery = DeliveryId::of(&event.tenant, &event.id, &webhook.id);
         let at = Timestamp::from_millis(1_614_265_330_999);
-        let request = build(&webhook, &credentials, &event, &delivery, 3, at);
+        let request = build(
+            &webhook,
+            &Profile::built_in("postrider").unwrap(),
+            None,
+            &credentials,
+            &event,
+            &delivery,
+            3,
+            at,
+        );
         assert_eq!(
             String::from_utf8(request.body.clone()).unwrap(),
             r#"{"event_time":"2026-11-21T20:00:00Z","event_type":"Client added \"two\" factor auth","current_context":{ "b" : 1.0, "a": "\u00fc" },"data":null}"#
@@ -150,7 +170,7 @@ mod tests {
         assert_eq!(header("webhook-attempt"), "3");
         assert_eq!(header("x-shop"), "7");
         assert_eq!(header("traceparent"), event.traceparent.clone().unwrap().to_string());
-        assert!(credentials.keys[0].verifies(
+        assert!(credentials.keys[0].0.verifies(
             &header("webhook-signature"),
             &header("webhook-id"),
             at,

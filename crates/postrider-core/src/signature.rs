@@ -12,6 +12,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::profile::KeyForm;
 use crate::time::Timestamp;
 
 /// How far the timestamp of a request may be from the receiver's clock, seconds.
@@ -71,6 +72,21 @@ impl SigningKey {
             return Err(BadKey::NotRandom);
         }
         Ok(Self::Hmac(bytes))
+    }
+
+    /// Reads a webhook's secret as its profile wants it.
+    ///
+    /// # Errors
+    /// [`BadKey`]; none of them shows the secret.
+    pub fn of_secret(text: &str, form: KeyForm) -> Result<Self, BadKey> {
+        match form {
+            KeyForm::Base64 => Self::parse(text),
+            KeyForm::Text => Ok(Self::Hmac(Zeroizing::new(text.as_bytes().to_vec()))),
+            KeyForm::TextAfterPrefix => {
+                let rest = text.strip_prefix("whsec_").unwrap_or(text);
+                Ok(Self::Hmac(Zeroizing::new(rest.as_bytes().to_vec())))
+            }
+        }
     }
 
     /// One entry of the `webhook-signature` header: `v1,` or `v1a,` and base64.

@@ -1,13 +1,16 @@
 //! A receiver's registration.
 
+use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::id::{TenantId, WebhookId};
-use crate::retry::RetryPolicy;
+use crate::profile::KeyForm;
 use crate::seal::{BadSeal, MasterKey};
 use crate::signature::SigningKey;
 use crate::subscription::Subscription;
+use crate::time::Timestamp;
+use crate::wire::{RetryRecord, SecretRecord};
 
 /// Shortest and longest total deadline of a request, milliseconds (DESIGN §7).
 pub const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
@@ -31,16 +34,24 @@ pub struct Webhook {
     pub name: String,
     /// Where requests go.
     pub url: Url,
-    /// Envelope, signature and success rules.
-    pub profile: Profile,
+    /// The name of the profile: one of the built-in ones, or of a catalogue of the tenant.
+    pub profile: String,
+    /// Which version of the profile's payload; the profile's own when missing.
+    pub payload_version: Option<String>,
+    /// Whether requests are signed.
+    pub signed: bool,
     /// Which events it takes.
     pub subscription: Subscription,
     /// Whether it receives.
     pub state: WebhookState,
-    /// When attempts follow each other.
-    pub retry: RetryPolicy,
-    /// Total deadline of a request, milliseconds.
-    pub timeout_ms: u64,
+    /// Nothing is sent before this.
+    pub active_from: Option<Timestamp>,
+    /// Nothing is sent from this on.
+    pub expires_at: Option<Timestamp>,
+    /// When attempts follow each other, as far as the webhook says; the rest is the profile's.
+    pub retry: RetryRecord,
+    /// Total deadline of a request, milliseconds; the profile's when missing.
+    pub timeout_ms: Option<u64>,
     /// Most requests in flight.
     pub max_in_flight: u32,
     /// Most requests a second, if limited.
@@ -79,28 +90,6 @@ impl WebhookState {
     }
 }
 
-/// Envelope, signature and success rules that a webhook speaks (DESIGN §7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Profile {
-    /// The four members of the event and nothing else; Standard Webhooks headers; 2xx.
-    #[default]
-    Postrider,
-}
-
-impl Profile {
-    /// The profile's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Postrider => "postrider",
-        }
-    }
-
-    /// Reads a profile's name.
-    pub fn parse(text: &str) -> Option<Self> {
-        (text == Self::Postrider.as_str()).then_some(Self::Postrider)
-    }
-}
-
 /// Where an API key goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyPlace {
@@ -113,12 +102,92 @@ pub enum KeyPlace {
 /// What a webhook needs to authenticate, sealed.
 #[derive(Clone, Debug, Default)]
 pub struct SealedCredentials {
-    /// Signing keys, the current one first.
-    pub secrets: Vec<String>,
+    /// Signing secrets, the current one first.
+    pub secrets: Vec<SecretRecord>,
     /// The API key, if the receiver wants one.
     pub api_key: Option<SealedApiKey>,
+    /// [`Auth`] as JSON, if the receiver wants some.
+    pub auth: Option<String>,
+    /// [`ClientTls`] as JSON, if the receiver wants some.
+    pub tls: Option<String>,
     /// Static headers as a JSON object of strings, if there are any.
     pub headers: Option<String>,
+}
+
+/// How a webhook authenticates towards its receiver, beside an API key and the signature.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// `Authorization: Basic …` (RFC 7617).
+    Basic {
+        /// Without a colon.
+        username: String,
+        /// May be empty.
+        password: Zeroizing<String>,
+    },
+    /// `Authorization: Bearer …` (RFC 6750), always the same token.
+    Bearer {
+        /// The token.
+        token: Zeroizing<String>,
+    },
+    /// A token from an OAuth 2.0 server by client credentials (RFC 6749 §4.4).
+    Oauth2(Oauth2),
+}
+
+/// Where and how a token is fetched.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Oauth2 {
+    /// The token endpoint.
+    pub token_url: String,
+    /// The client's id.
+    pub client_id: String,
+    /// The client's secret.
+    pub client_secret: Zeroizing<String>,
+    /// Scopes, separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// What some servers want to know beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// Whether id and secret go into the body in place of `Authorization: Basic`.
+    #[serde(default)]
+    pub in_body: bool,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Basic { .. } => "Auth(basic)",
+            Self::Bearer { .. } => "Auth(bearer)",
+            Self::Oauth2(_) => "Auth(oauth2)",
+        })
+    }
+}
+
+impl std::fmt::Debug for Oauth2 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Oauth2(…)")
+    }
+}
+
+/// What a webhook's connections are made with, where the public certificate authorities do not do.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct ClientTls {
+    /// Certificate chain to show to the receiver, PEM; with `key_pem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_pem: Option<String>,
+    /// Its private key, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_pem: Option<Zeroizing<String>>,
+    /// Certificates of the authority that signs the receiver's certificate, PEM; in place of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+}
+
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientTls(…)")
+    }
 }
 
 /// An API key whose value is sealed.
@@ -135,10 +204,14 @@ pub struct SealedApiKey {
 /// What a webhook needs to authenticate, opened. Shows nothing in logs.
 #[derive(Clone)]
 pub struct Credentials {
-    /// Signing keys, the current one first.
-    pub keys: Vec<SigningKey>,
+    /// Signing keys, the current one first, each with the time from which on it signs nothing more.
+    pub keys: Vec<(SigningKey, Option<Timestamp>)>,
     /// Place, name and value.
     pub api_key: Option<(KeyPlace, String, Zeroizing<String>)>,
+    /// What `Authorization` says.
+    pub auth: Option<Auth>,
+    /// What connections are made with.
+    pub tls: Option<ClientTls>,
     /// Static headers, names in lower case.
     pub headers: Vec<(String, Zeroizing<String>)>,
 }
@@ -155,6 +228,8 @@ pub fn purpose(tenant: &TenantId, webhook: &WebhookId, what: SecretKind) -> Stri
         SecretKind::Signing => "secret",
         SecretKind::ApiKey => "api_key",
         SecretKind::Headers => "headers",
+        SecretKind::Auth => "auth",
+        SecretKind::Tls => "tls",
     };
     format!("{tenant}/{webhook}/{what}")
 }
@@ -168,22 +243,27 @@ pub enum SecretKind {
     ApiKey,
     /// The static headers.
     Headers,
+    /// [`Auth`].
+    Auth,
+    /// [`ClientTls`].
+    Tls,
 }
 
 impl Webhook {
-    /// Opens everything that is sealed.
+    /// Opens everything that is sealed; `form` is how the profile wants secrets read.
     ///
     /// # Errors
     /// [`BadSeal`] when the master key is another, or a value is damaged.
-    pub fn open(&self, key: &MasterKey) -> Result<Credentials, BadSeal> {
+    pub fn open(&self, key: &MasterKey, form: KeyForm) -> Result<Credentials, BadSeal> {
         let open = |what, sealed: &str| -> Result<Zeroizing<String>, BadSeal> {
             let bytes = key.open(&purpose(&self.tenant, &self.id, what), sealed)?;
             let text = std::str::from_utf8(&bytes).map_err(|_| BadSeal::Damaged)?;
             Ok(Zeroizing::new(text.to_owned()))
         };
         let mut keys = Vec::with_capacity(self.sealed.secrets.len());
-        for sealed in &self.sealed.secrets {
-            keys.push(SigningKey::parse(&open(SecretKind::Signing, sealed)?).map_err(|_| BadSeal::Damaged)?);
+        for secret in &self.sealed.secrets {
+            let text = open(SecretKind::Signing, &secret.value)?;
+            keys.push((SigningKey::of_secret(&text, form).map_err(|_| BadSeal::Damaged)?, secret.until));
         }
         let api_key = match &self.sealed.api_key {
             Some(k) => Some((k.place, k.name.clone(), open(SecretKind::ApiKey, &k.value)?)),
@@ -200,7 +280,21 @@ impl Webhook {
             }
             None => Vec::new(),
         };
-        Ok(Credentials { keys, api_key, headers })
+        let auth = match &self.sealed.auth {
+            Some(sealed) => {
+                let text = open(SecretKind::Auth, sealed)?;
+                Some(serde_json::from_str(&text).map_err(|_| BadSeal::Damaged)?)
+            }
+            None => None,
+        };
+        let tls = match &self.sealed.tls {
+            Some(sealed) => {
+                let text = open(SecretKind::Tls, sealed)?;
+                Some(serde_json::from_str(&text).map_err(|_| BadSeal::Damaged)?)
+            }
+            None => None,
+        };
+        Ok(Credentials { keys, api_key, auth, tls, headers })
     }
 }
 

@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::books::End;
+use crate::catalogue::Catalogue;
 use crate::event::{Event, EventType, Json};
 use crate::id::{DeliveryId, Epoch, EventId, TenantId, WebhookId};
 use crate::retry::{BadRetry, RetryPolicy, RetrySpec};
 use crate::subscription::Subscription;
 use crate::time::Timestamp;
-use crate::webhook::{KeyPlace, Profile, SealedApiKey, SealedCredentials, Webhook, WebhookState};
+use crate::webhook::{KeyPlace, SealedApiKey, SealedCredentials, Webhook, WebhookState};
 
 /// The schema that this release writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -180,6 +181,13 @@ pub struct DeliveryRecord {
     /// Since when it waits for a configuration that this fleet does not know, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_since: Option<Timestamp>,
+    /// Somebody tries the webhook: one attempt, whatever its state.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub test: bool,
+}
+
+fn is_false(b: &bool) -> bool {
+    !b
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -234,6 +242,9 @@ pub struct EventFact {
     /// The event, unless it was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Arc<EventRecord>>,
+    /// What was noticed about it, in words of a closed list: [`crate::directory::Mark`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
 }
 
 /// What became of an accepted message.
@@ -376,6 +387,8 @@ pub struct ConfigRecord {
 pub enum ConfigKind {
     /// A [`TenantRecord`].
     Tenant,
+    /// A [`CatalogueRecord`]; its id is tenant and product with a slash between.
+    Catalogue,
     /// A [`WebhookRecord`].
     Webhook,
     /// A [`TopologyRecord`]. Its revision is the time at which it was applied, milliseconds.
@@ -407,6 +420,70 @@ impl ConfigRecord {
 pub struct TenantRecord {
     /// Its id, also the routing key.
     pub id: TenantId,
+    /// What the data plane does with its events.
+    #[serde(default)]
+    pub settings: TenantSettings,
+}
+
+/// What the data plane does with a tenant's events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantSettings {
+    /// Events of types that no catalogue of the tenant has.
+    #[serde(default)]
+    pub unknown_types: UnknownTypes,
+    /// Events whose data does not fit their type's schema.
+    #[serde(default)]
+    pub schemas: SchemaMode,
+}
+
+/// What becomes of events of types that no catalogue of the tenant has. A tenant without a catalogue takes all types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownTypes {
+    /// They are routed, and marked.
+    #[default]
+    Accept,
+    /// They are refused.
+    Refuse,
+}
+
+/// What becomes of events whose data does not fit their type's schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaMode {
+    /// Nobody looks.
+    #[default]
+    Off,
+    /// They are routed, marked and counted.
+    Warn,
+    /// They are refused.
+    Refuse,
+}
+
+/// A catalogue of a tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CatalogueRecord {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The catalogue.
+    pub catalogue: Catalogue,
+}
+
+/// A signing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRecord {
+    /// Sealed.
+    pub value: String,
+    /// From when on it signs nothing more, milliseconds; missing for the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl SecretRecord {
+    /// The current secret.
+    pub fn current(sealed: String) -> Self {
+        Self { value: sealed, until: None }
+    }
 }
 
 /// How the topology was applied.
@@ -431,25 +508,56 @@ pub struct WebhookRecord {
     pub url: String,
     /// The profile's name.
     pub profile: String,
+    /// Which version of the profile's payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_version: Option<String>,
     /// Takes every event type.
     #[serde(default)]
     pub all: bool,
     /// Takes these.
     #[serde(default)]
     pub event_types: BTreeSet<EventType>,
-    /// Sealed signing keys, the current one first.
-    pub secrets: Vec<String>,
+    /// Takes the types of these groups.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
+    /// Takes the types of these categories.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub categories: BTreeSet<String>,
+    /// CEL that must hold as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Whether requests are not signed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unsigned: bool,
+    /// Signing secrets, the current one first.
+    pub secrets: Vec<SecretRecord>,
     /// The API key, value sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyRecord>,
+    /// Sealed [`crate::webhook::Auth`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// Sealed [`crate::webhook::ClientTls`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
     /// Sealed JSON object of static headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<String>,
-    /// The retry policy.
+    /// Nothing is sent before this, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_from: Option<Timestamp>,
+    /// Nothing is sent from this on, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The retry policy, as far as it is not the profile's.
     #[serde(default)]
     pub retry: RetryRecord,
-    /// Total deadline, milliseconds.
-    pub timeout_ms: u64,
+    /// Total deadline, milliseconds, if it is not the profile's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// After this many deliveries given up in a row control disables it, if that is not the profile's; 0 for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_after_failures: Option<u32>,
     /// Most requests in flight.
     pub max_in_flight: u32,
     /// Most requests a second.
@@ -503,16 +611,20 @@ impl RetryRecord {
     /// # Errors
     /// [`BadRetry`] when a member is out of range.
     pub fn policy(&self) -> Result<RetryPolicy, BadRetry> {
-        let default = RetrySpec::default();
-        RetryPolicy::new(RetrySpec {
+        RetryPolicy::new(self.over(RetrySpec::default()))
+    }
+
+    /// `default`, with what this record says in its place.
+    pub fn over(&self, default: RetrySpec) -> RetrySpec {
+        RetrySpec {
             initial_ms: self.initial_ms.unwrap_or(default.initial_ms),
             factor: self.factor.unwrap_or(default.factor),
             max_interval_ms: self.max_interval_ms.unwrap_or(default.max_interval_ms),
             max_attempts: self.max_attempts.unwrap_or(default.max_attempts),
             max_age_ms: self.max_age_ms.unwrap_or(default.max_age_ms),
             jitter: self.jitter.unwrap_or(default.jitter),
-            schedule_ms: self.schedule_ms.clone(),
-        })
+            schedule_ms: self.schedule_ms.clone().or(default.schedule_ms),
+        }
     }
 }
 
@@ -536,6 +648,37 @@ pub enum BadWebhook {
 }
 
 impl WebhookRecord {
+    /// An active webhook of the default profile that takes nothing yet.
+    pub fn new(id: WebhookId, tenant: TenantId, url: impl Into<String>) -> Self {
+        Self {
+            name: id.to_string(),
+            id,
+            tenant,
+            url: url.into(),
+            profile: crate::profile::BUILT_IN[0].to_owned(),
+            payload_version: None,
+            all: false,
+            event_types: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            categories: BTreeSet::new(),
+            filter: None,
+            unsigned: false,
+            secrets: Vec::new(),
+            api_key: None,
+            auth: None,
+            tls: None,
+            headers: None,
+            active_from: None,
+            expires_at: None,
+            retry: RetryRecord::default(),
+            timeout_ms: None,
+            disable_after_failures: None,
+            max_in_flight: 10,
+            rate_per_second: None,
+            state: WebhookState::Active.as_str().to_owned(),
+        }
+    }
+
     /// The webhook that this record describes.
     ///
     /// # Errors
@@ -555,11 +698,27 @@ impl WebhookRecord {
         };
         Ok(Webhook {
             url: self.url.parse()?,
-            profile: Profile::parse(&self.profile).ok_or_else(|| word("profile", &self.profile))?,
+            profile: self.profile,
+            payload_version: self.payload_version,
+            signed: !self.unsigned,
             state: WebhookState::parse(&self.state).ok_or_else(|| word("state", &self.state))?,
-            retry: self.retry.policy()?,
-            subscription: Subscription { all: self.all, event_types: self.event_types },
-            sealed: SealedCredentials { secrets: self.secrets, api_key, headers: self.headers },
+            retry: self.retry,
+            subscription: Subscription {
+                all: self.all,
+                event_types: self.event_types,
+                groups: self.groups,
+                categories: self.categories,
+                filter: self.filter,
+            },
+            sealed: SealedCredentials {
+                secrets: self.secrets,
+                api_key,
+                auth: self.auth,
+                tls: self.tls,
+                headers: self.headers,
+            },
+            active_from: self.active_from,
+            expires_at: self.expires_at,
             id: self.id,
             tenant: self.tenant,
             name: self.name,

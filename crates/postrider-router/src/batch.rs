@@ -124,6 +124,7 @@ impl Batch {
             at: now,
             fate,
             event: Some(record.clone()),
+            marks: Vec::new(),
         }));
         let epoch = directory.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
         for target in targets {
@@ -144,6 +145,7 @@ impl Batch {
             due: None,
             crashes: 0,
             unknown_since: None,
+            test: false,
         };
         let work = self.shards.entry(shard).or_default();
         match work.last_mut().filter(|last| Arc::ptr_eq(&last.event, event)) {
@@ -191,7 +193,14 @@ impl Batch {
         self.aside.push(message);
         self.accepted.push((tenant.clone(), event_id.clone()));
         let fate = EventFate::Invalid { reason: reason.into(), detail: refusal.detail.clone() };
-        self.facts.push(Fact::Event(EventFact { tenant, event_id, at: now, fate, event: None }));
+        self.facts.push(Fact::Event(EventFact {
+            tenant,
+            event_id,
+            at: now,
+            fate,
+            event: None,
+            marks: Vec::new(),
+        }));
     }
 
     /// The deliveries as messages: of one shard each, at most `most` deliveries and about [`MAX_BATCH_BYTES`] in one.
@@ -272,7 +281,7 @@ mod tests {
     use super::*;
     use postrider_core::WebhookId;
     use postrider_core::wire::{
-        ConfigKind, ConfigRecord, RetryRecord, TenantRecord, TopologyRecord, WebhookRecord,
+        ConfigKind, ConfigRecord, TenantRecord, TenantSettings, TopologyRecord, WebhookRecord,
     };
 
     fn directory(webhooks: usize, shards: u16) -> Directory {
@@ -281,26 +290,17 @@ mod tests {
         let topology = TopologyRecord { shards, most_shards: shards };
         directory.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Topology, "topology", &topology));
         directory.apply(&ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotBegin, ""));
-        let tenant = TenantRecord { id: TenantId::default_tenant() };
+        let tenant = TenantRecord { id: TenantId::default_tenant(), settings: TenantSettings::default() };
         directory.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Tenant, "default", &tenant));
         for n in 0..webhooks {
             let id = format!("wh_{n}");
             let webhook = WebhookRecord {
-                id: WebhookId::from_trusted(id.as_str()),
-                tenant: TenantId::default_tenant(),
-                name: id.clone(),
-                url: "https://example.com/".into(),
-                profile: "postrider".into(),
                 all: true,
-                event_types: [].into(),
-                secrets: vec![],
-                api_key: None,
-                headers: None,
-                retry: RetryRecord::default(),
-                timeout_ms: 1000,
-                max_in_flight: 1,
-                rate_per_second: None,
-                state: "active".into(),
+                ..WebhookRecord::new(
+                    WebhookId::from_trusted(id.as_str()),
+                    TenantId::default_tenant(),
+                    "https://example.com/",
+                )
             };
             directory.apply(&ConfigRecord::of(&epoch, 1, ConfigKind::Webhook, &id, &webhook));
         }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use postrider_broker::{Metrics, Session, Settings, config_stream, topology};
 use postrider_core::seal::MasterKey;
-use postrider_core::webhook::{SecretKind, purpose};
-use postrider_core::wire::{ConfigKind, ConfigRecord, RetryRecord, TenantRecord, WebhookRecord};
+use postrider_core::webhook::{Auth, ClientTls, SecretKind, purpose};
+use postrider_core::wire::{
+    ConfigKind, ConfigRecord, RetryRecord, SecretRecord, TenantRecord, TenantSettings, WebhookRecord,
+};
 use postrider_core::{Epoch, EventType, TenantId, WebhookId, signature};
 
 use crate::must;
@@ -35,6 +37,14 @@ pub struct NewWebhook {
     pub timeout_ms: u64,
     /// `active`, `paused` or `disabled`.
     pub state: String,
+    /// Its signing secret, not sealed.
+    pub secret: String,
+    /// How it authenticates, not sealed.
+    pub auth: Option<Auth>,
+    /// What its connections are made with, not sealed.
+    pub tls: Option<ClientTls>,
+    /// Sets whatever else there is in a record.
+    pub change: fn(&mut WebhookRecord),
 }
 
 impl NewWebhook {
@@ -53,6 +63,10 @@ impl NewWebhook {
             },
             timeout_ms: 2_000,
             state: "active".into(),
+            secret: Configuration::secret(),
+            auth: None,
+            tls: None,
+            change: |_| (),
         }
     }
 
@@ -148,34 +162,32 @@ impl Configuration {
     }
 
     fn tenant_record(&self, id: &str) -> ConfigRecord {
-        let tenant = TenantRecord { id: TenantId::from_trusted(id) };
+        let tenant = TenantRecord { id: TenantId::from_trusted(id), settings: TenantSettings::default() };
         ConfigRecord::of(&self.epoch, self.revision, ConfigKind::Tenant, id, &tenant)
     }
 
     fn webhook_record(&self, webhook: &NewWebhook) -> ConfigRecord {
         let (id, tenant) =
             (WebhookId::from_trusted(webhook.id.as_str()), TenantId::from_trusted(webhook.tenant.as_str()));
-        let purpose = purpose(&tenant, &id, SecretKind::Signing);
-        let sealed = Self::master_key().seal(&purpose, Self::secret().as_bytes(), rand::random());
+        let seal = |kind, secret: &[u8]| {
+            let purpose = purpose(&tenant, &id, kind);
+            must("sealing", Self::master_key().seal(&purpose, secret, rand::random()))
+        };
+        let seal_json = |kind, value: serde_json::Result<Vec<u8>>| seal(kind, &must("JSON", value));
         let event_types: BTreeSet<EventType> =
             webhook.event_types.iter().map(|name| must("an event type", EventType::parse(name))).collect();
-        let record = WebhookRecord {
-            id,
-            tenant,
-            name: webhook.id.clone(),
-            url: webhook.url.clone(),
-            profile: "postrider".into(),
+        let mut record = WebhookRecord {
             all: event_types.is_empty(),
             event_types,
-            secrets: vec![must("sealing", sealed)],
-            api_key: None,
-            headers: None,
+            secrets: vec![SecretRecord::current(seal(SecretKind::Signing, webhook.secret.as_bytes()))],
+            auth: webhook.auth.as_ref().map(|auth| seal_json(SecretKind::Auth, serde_json::to_vec(auth))),
+            tls: webhook.tls.as_ref().map(|tls| seal_json(SecretKind::Tls, serde_json::to_vec(tls))),
             retry: webhook.retry.clone(),
-            timeout_ms: webhook.timeout_ms,
-            max_in_flight: 10,
-            rate_per_second: None,
+            timeout_ms: Some(webhook.timeout_ms),
             state: webhook.state.clone(),
+            ..WebhookRecord::new(id.clone(), tenant.clone(), webhook.url.as_str())
         };
+        (webhook.change)(&mut record);
         ConfigRecord::of(&self.epoch, self.revision, ConfigKind::Webhook, &webhook.id, &record)
     }
 }

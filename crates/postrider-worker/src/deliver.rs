@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postrider_broker::{DirectoryFeed, Lane, now};
+use postrider_core::catalogue::TypeEntry;
 use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
 use postrider_core::lifecycle::{self, DeadReason, Next, Progress};
 use postrider_core::outcome::{Success, Unreachable};
+use postrider_core::profile::Profile;
 use postrider_core::seal::MasterKey;
 use postrider_core::webhook::{Credentials, WebhookState};
 use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
@@ -92,23 +94,37 @@ impl Deliverer {
             Ok(webhook) => webhook,
             Err(verdict) => return verdict,
         };
+        let (profile, entry) = {
+            let directory = self.feed.read();
+            let entry = directory.type_entry(&taken.event.tenant, &taken.event.event_type);
+            (directory.profile_of(&webhook), entry)
+        };
+        // Control refuses to remove a catalogue whose profile is spoken.
+        let profile = profile.unwrap_or_else(|| Arc::new(Profile::default_profile()));
         match webhook.state {
-            WebhookState::Active => self.attempt(taken, &webhook).await,
+            WebhookState::Active => self.attempt(taken, &webhook, &profile, entry.as_deref()).await,
             WebhookState::Paused => Verdict::Held,
             WebhookState::Disabled => Verdict::Skipped,
         }
     }
 
-    async fn attempt(&self, taken: &Taken, webhook: &Webhook) -> Verdict {
+    async fn attempt(
+        &self,
+        taken: &Taken,
+        webhook: &Webhook,
+        profile: &Profile,
+        entry: Option<&TypeEntry>,
+    ) -> Verdict {
         let delivery = &taken.delivery;
         let begun = now();
         self.observe_start(taken, begun);
-        let sent = match self.opened.credentials(webhook, &self.master_key) {
+        let sent = match self.opened.credentials(webhook, profile, &self.master_key) {
             Ok(credentials) => {
                 let event = Event::from((*taken.event).clone());
+                let (id, attempt) = (&delivery.id, delivery.attempt);
                 let request =
-                    request::build(webhook, &credentials, &event, &delivery.id, delivery.attempt, begun);
-                self.http.send(request, Duration::from_millis(webhook.timeout_ms)).await
+                    request::build(webhook, profile, entry, &credentials, &event, id, attempt, begun);
+                self.http.send(request, Duration::from_millis(profile.timeout_ms(webhook.timeout_ms))).await
             }
             Err(error) => {
                 tracing::error!(webhook.id = webhook.id.as_str(), %error, "the webhook's secrets cannot be opened");
@@ -126,7 +142,8 @@ impl Deliverer {
         };
         let progress = Progress { attempt: delivery.attempt, born: delivery.born };
         let chance = Chance::new(rand::random());
-        let next = lifecycle::next(&webhook.retry, self.unit_ms, progress, &outcome, ended, chance);
+        let policy = profile.retry(&webhook.retry);
+        let next = lifecycle::next(&policy, self.unit_ms, progress, &outcome, ended, chance);
         let attempt = self.record(taken, webhook, sent, &outcome, next, begun, ended);
         match next {
             Next::Delivered => Verdict::Delivered(attempt),
@@ -267,6 +284,7 @@ impl Opened {
     fn credentials(
         &self,
         webhook: &Webhook,
+        profile: &Profile,
         key: &MasterKey,
     ) -> Result<Arc<Credentials>, postrider_core::seal::BadSeal> {
         let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,7 +293,7 @@ impl Opened {
         {
             return Ok(credentials.clone());
         }
-        let credentials = Arc::new(webhook.open(key)?);
+        let credentials = Arc::new(webhook.open(key, profile.key_form())?);
         if opened.len() >= MAX_OPENED {
             opened.clear();
         }

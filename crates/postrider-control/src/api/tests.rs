@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http::{Request, Response, StatusCode, header};
 use postrider_broker::{BrokerError, Depth, Names, Outgoing};
+use postrider_core::profile::KeyForm;
 use postrider_core::wire::TopologyRecord;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -262,7 +263,7 @@ async fn a_webhook_is_made_shown_changed_and_removed() {
     assert_eq!(patched["warnings"].as_array().unwrap().len(), 1, "a limit that is not held to is said");
     assert!(patched["revision"].as_u64() > made["revision"].as_u64());
     let row = t.api.store.webhook("default", id).await.unwrap().unwrap();
-    let credentials = row.record.webhook(1).unwrap().open(&key(1)).unwrap();
+    let credentials = row.record.webhook(1).unwrap().open(&key(1), KeyForm::Base64).unwrap();
     assert_eq!(credentials.api_key.unwrap().2.as_str(), "canary-key");
     let headers: Vec<(&str, &str)> =
         credentials.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();

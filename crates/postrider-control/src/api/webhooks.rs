@@ -6,11 +6,10 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use postrider_core::event::EventType;
+use postrider_core::profile::Profile;
 use postrider_core::signature::{self, SigningKey};
-use postrider_core::webhook::{
-    self, MAX_HEADERS, MAX_IN_FLIGHT, Profile, SecretKind, TIMEOUT_MS, WebhookState,
-};
-use postrider_core::wire::{ApiKeyRecord, RetryRecord, WebhookRecord};
+use postrider_core::webhook::{self, MAX_HEADERS, MAX_IN_FLIGHT, SecretKind, TIMEOUT_MS, WebhookState};
+use postrider_core::wire::{ApiKeyRecord, RetryRecord, SecretRecord, WebhookRecord};
 use postrider_core::{TenantId, WebhookId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -264,7 +263,7 @@ impl Api {
             api_key: record.api_key.map(|key| ApiKey { r#in: key.place, name: key.name }),
             headers: headers.into_keys().map(|name| (name, MASK)).collect(),
             retry: (record.retry != RetryRecord::default()).then(|| record.retry.into()),
-            timeout_ms: record.timeout_ms,
+            timeout_ms: record.timeout_ms.unwrap_or(15_000),
             max_in_flight: record.max_in_flight,
             rate_per_second: record.rate_per_second,
             state: record.state,
@@ -302,7 +301,7 @@ impl Api {
             api_key,
             headers: Some(self.headers_of(record)?),
             retry: Some(record.retry.clone().into()),
-            timeout_ms: Some(record.timeout_ms),
+            timeout_ms: record.timeout_ms,
             max_in_flight: Some(record.max_in_flight),
             rate_per_second: record.rate_per_second,
             state: Some(record.state.clone()),
@@ -316,7 +315,7 @@ impl Api {
         id: &WebhookId,
         tenant: &TenantId,
         new: NewWebhook,
-        secrets: Vec<String>,
+        secrets: Vec<SecretRecord>,
     ) -> Result<WebhookRecord, Problem> {
         check_name(&new.name)?;
         let url = self
@@ -327,8 +326,8 @@ impl Api {
             return Err(Problem::body("notification_type", "notification_type must be rest"));
         }
         let profile = match new.profile.as_deref() {
-            None => Profile::default(),
-            Some(name) => Profile::parse(name).ok_or_else(|| {
+            None => Profile::default_profile(),
+            Some(name) => Profile::built_in(name).ok_or_else(|| {
                 let name: String = name.chars().take(64).collect();
                 Problem::body(
                     "profile",
@@ -348,18 +347,13 @@ impl Api {
             return Err(Problem::body("state", "state must be active, paused or disabled"));
         }
         let mut record = WebhookRecord {
-            id: id.clone(),
-            tenant: tenant.clone(),
             name: new.name,
-            url: url.to_string(),
-            profile: profile.as_str().to_owned(),
+            profile: profile.spec().name.clone(),
             all,
             event_types,
             secrets,
-            api_key: None,
-            headers: None,
             retry,
-            timeout_ms: within("timeout_ms", new.timeout_ms.unwrap_or(15_000), TIMEOUT_MS)?,
+            timeout_ms: new.timeout_ms.map(|ms| within("timeout_ms", ms, TIMEOUT_MS)).transpose()?,
             max_in_flight: within(
                 "max_in_flight",
                 new.max_in_flight.unwrap_or(DEFAULT_IN_FLIGHT),
@@ -370,6 +364,7 @@ impl Api {
                 .map(|rate| within("rate_per_second", rate, 1..=MAX_RATE))
                 .transpose()?,
             state,
+            ..WebhookRecord::new(id.clone(), tenant.clone(), url.as_str())
         };
         record.api_key = new.api_key.map(|key| self.seal_api_key(&record, key)).transpose()?;
         record.headers = self.seal_headers(&record, new.headers.unwrap_or_default())?;
@@ -521,7 +516,7 @@ pub(super) async fn create(
     };
     let public_key = SigningKey::parse(&secret).ok().and_then(|key| key.public_key());
     let mut record = api.record(&id, &tenant, new, Vec::new())?;
-    record.secrets = vec![api.seal(&record, SecretKind::Signing, &secret)?];
+    record.secrets = vec![SecretRecord::current(api.seal(&record, SecretKind::Signing, &secret)?)];
 
     let mut change = api.store.change().await?;
     if !change.has_tenant(tenant.as_str()).await? {

@@ -320,6 +320,7 @@ impl Change<'_> {
             due: None,
             crashes: 0,
             unknown_since: None,
+            test: false,
         };
         self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
         Ok(Ok(Redelivered { id: id.to_owned(), series }))
@@ -371,6 +372,7 @@ impl Change<'_> {
                 due: None,
                 crashes: 0,
                 unknown_since: None,
+                test: false,
             };
             self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use postrider_core::wire::{
     self, ConfigKind, ConfigRecord, DeliveryMessage, DeliveryRecord, EventRecord, TenantRecord,
+    TenantSettings,
 };
 use postrider_core::{TenantId, Timestamp};
 use serde_json::value::RawValue;
@@ -226,7 +227,10 @@ impl SnapshotReader<'_> {
             records.push(if deleted {
                 ConfigRecord::bare(&epoch, revision, ConfigKind::Tenant, &id)
             } else {
-                let body = TenantRecord { id: TenantId::from_trusted(id.as_str()) };
+                let body = TenantRecord {
+                    id: TenantId::from_trusted(id.as_str()),
+                    settings: TenantSettings::default(),
+                };
                 ConfigRecord::of(&epoch, revision, ConfigKind::Tenant, &id, &body)
             });
         }

@@ -1,6 +1,6 @@
 //! Tenants.
 
-use postrider_core::wire::{ConfigKind, ConfigRecord, TenantRecord};
+use postrider_core::wire::{ConfigKind, ConfigRecord, TenantRecord, TenantSettings};
 use postrider_core::{TenantId, Timestamp};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -88,7 +88,7 @@ impl Change<'_> {
         .bind(now.as_millis())
         .execute(&mut *self.tx)
         .await?;
-        let body = TenantRecord { id: id.clone() };
+        let body = TenantRecord { id: id.clone(), settings: TenantSettings::default() };
         let record = ConfigRecord::of(&self.store.epoch(), revision, ConfigKind::Tenant, id.as_str(), &body);
         self.tell(&record, now).await?;
         Ok(Ok(TenantRow { id: id.to_string(), revision, created_at: now }))

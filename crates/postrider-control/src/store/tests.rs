@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postrider_core::books::{Counts, End};
 use postrider_core::wire::{
     AttemptFact, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, EventFact, EventFate, EventRecord,
-    Fact, HeldFact, JournalMessage, Owed, RetryRecord, SCHEMA, WebhookRecord, decode,
+    Fact, HeldFact, JournalMessage, Owed, SCHEMA, SecretRecord, WebhookRecord, decode,
 };
 use postrider_core::{DeliveryId, Epoch, EventId, EventType, TenantId, Timestamp, WebhookId, event};
 use rand::rngs::StdRng;
@@ -47,7 +47,14 @@ fn delivery(event: &str, webhook: u32) -> DeliveryId {
 fn event_fact(id: &str, fate: EventFate) -> Fact {
     let event = (!matches!(fate, EventFate::Invalid { .. })).then(|| event_record(id));
     let tenant = TenantId::default_tenant();
-    Fact::Event(EventFact { tenant, event_id: EventId::from_trusted(id), at: at(0), fate, event })
+    Fact::Event(EventFact {
+        tenant,
+        event_id: EventId::from_trusted(id),
+        at: at(0),
+        fate,
+        event,
+        marks: Vec::new(),
+    })
 }
 
 fn routed(id: &str, webhooks: std::ops::Range<u32>) -> Fact {
@@ -103,6 +110,7 @@ fn delivery_record(id: &str, webhook: u32) -> DeliveryRecord {
         due: None,
         crashes: 0,
         unknown_since: None,
+        test: false,
     }
 }
 
@@ -386,21 +394,11 @@ fn letters_of(tenant: &str) -> DeadLetterFilter {
 
 async fn make_webhook(t: &TestStore, n: u32, state: &str) -> WebhookRow {
     let record = WebhookRecord {
-        id: webhook_id(n),
-        tenant: TenantId::default_tenant(),
-        name: "n".into(),
-        url: "https://example.com/".into(),
-        profile: "postrider".into(),
         all: true,
-        event_types: Default::default(),
-        secrets: vec!["s1.x".into()],
-        api_key: None,
-        headers: None,
-        retry: RetryRecord::default(),
-        timeout_ms: 1000,
-        max_in_flight: 1,
-        rate_per_second: None,
+        secrets: vec![SecretRecord::current("s1.x".into())],
+        timeout_ms: Some(1000),
         state: state.into(),
+        ..WebhookRecord::new(webhook_id(n), TenantId::default_tenant(), "https://example.com/")
     };
     let mut change = t.store.change().await.unwrap();
     let row = change.put_webhook(&record, "whsec_…x", NOW).await.unwrap();

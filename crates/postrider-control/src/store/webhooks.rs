@@ -1,6 +1,7 @@
 //! Webhooks: the record that goes to the data plane, and what people see beside it.
 
 use postrider_core::Timestamp;
+use postrider_core::profile::DEFAULT_TIMEOUT_MS;
 use postrider_core::wire::{ConfigKind, ConfigRecord, WebhookRecord};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
@@ -109,7 +110,7 @@ impl Change<'_> {
         .bind(signed(revision))
         .bind(&record.state)
         .bind(text)
-        .bind(signed(record.timeout_ms))
+        .bind(signed(record.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)))
         .bind(secret_hint)
         .bind(now.as_millis())
         .fetch_one(&mut *self.tx)

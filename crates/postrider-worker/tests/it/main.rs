@@ -78,6 +78,7 @@ impl Bench {
             due: None,
             crashes: 0,
             unknown_since: None,
+            test: false,
         }
     }
 

@@ -1,0 +1,1 @@
+//! Conditions over events and actions: CEL, bounded by construction.

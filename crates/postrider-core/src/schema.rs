@@ -1,0 +1,1 @@
+//! JSON Schema for the data of events.
