@@ -216,6 +216,7 @@ mod tests {
                 at: Timestamp::default(),
                 fate: EventFate::Routed((0..webhooks).map(owed).collect()),
                 event: None,
+                marks: Vec::new(),
             })
         };
         let facts: Vec<Fact> = (0..100).map(|_| fact(2_000)).collect();

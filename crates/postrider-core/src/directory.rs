@@ -600,7 +600,7 @@ mod tests {
             mark("a", 1, SnapshotEnd),
         ]);
         let mut record = webhook("a", 2, "w1", &["U"]);
-        let text = record.body.take().unwrap().get().replace("\"postrider\"", "\"hologram\"");
+        let text = record.body.take().unwrap().get().replace("\"active\"", "\"hologram\"");
         record.body = Some(serde_json::value::RawValue::from_string(text).unwrap());
         assert!(matches!(directory.apply(&record), Applied::Unreadable(_)));
         assert_eq!(routed(&directory, "T"), ["w1"]);

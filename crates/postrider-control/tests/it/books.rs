@@ -35,6 +35,7 @@ fn delivery_record(id: &str, webhook: &str) -> DeliveryRecord {
         due: None,
         crashes: 0,
         unknown_since: None,
+        test: false,
     }
 }
 

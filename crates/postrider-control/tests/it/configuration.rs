@@ -46,7 +46,12 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     assert_eq!(directory.topology().unwrap().shards, 2);
     assert!(matches!(directory.webhook(&id(&gone)), Lookup::Deleted));
     let Lookup::Known(webhook) = directory.webhook(&id(&made)) else { panic!("the webhook is known") };
-    let credentials = webhook.open(&postrider_testkit::config::Configuration::master_key()).unwrap();
+    let credentials = webhook
+        .open(
+            &postrider_testkit::config::Configuration::master_key(),
+            postrider_core::profile::KeyForm::Base64,
+        )
+        .unwrap();
     assert_eq!(credentials.api_key.unwrap().2.as_str(), "canary");
     let text = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect::<String>();
     let secret = made["secret"].as_str().unwrap();

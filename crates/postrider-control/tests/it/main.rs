@@ -200,5 +200,6 @@ fn routed(id: &str, webhook: &str) -> Fact {
         at: at(0),
         fate: EventFate::Routed(vec![owed]),
         event: Some(event_record(id)),
+        marks: Vec::new(),
     })
 }
