@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,6 +16,90 @@ pub type Json = Arc<RawValue>;
 /// The JSON text `null`.
 pub fn null() -> Json {
     Arc::from(RawValue::NULL.to_owned())
+}
+
+/// The value at a JSON pointer (RFC 6901), byte for byte as it stands in `json`.
+///
+/// Finds what [`serde_json::Value::pointer`] finds: the empty pointer is the whole, `~1` is a slash and `~0` a tilde, a
+/// number with neither sign nor leading zero is an index, and of a key that is there twice the last counts. Nothing else
+/// of the document is kept or checked, and a pointer that leads nowhere is `None`.
+pub fn pointer<'a>(json: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
+    if pointer.is_empty() {
+        return Some(json);
+    }
+    pointer.strip_prefix('/')?.split('/').try_fold(json, |json, token| {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        let mut deserializer = serde_json::Deserializer::from_str(json.get());
+        deserializer.deserialize_any(Step(&token)).ok()?
+    })
+}
+
+/// One step of a pointer: the member or element that this token names.
+struct Step<'t>(&'t str);
+
+impl Step<'_> {
+    fn index(&self) -> Option<usize> {
+        let digits = self.0.bytes().all(|b| b.is_ascii_digit());
+        let leading_zero = self.0.len() > 1 && self.0.starts_with('0');
+        if digits && !leading_zero { self.0.parse().ok() } else { None }
+    }
+}
+
+impl<'de> Visitor<'de> for Step<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(named) = map.next_key_seed(IsKey(self.0))? {
+            if named {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        if let Some(index) = self.index() {
+            for _ in 0..index {
+                if elements.next_element::<IgnoredAny>()?.is_none() {
+                    return Ok(None);
+                }
+            }
+            found = elements.next_element()?;
+        }
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found)
+    }
+}
+
+/// Whether a key is this text, without copying it.
+struct IsKey<'t>(&'t str);
+
+impl<'de> DeserializeSeed<'de> for IsKey<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsKey<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
+        Ok(key == self.0)
+    }
 }
 
 /// The name of an event type: opaque, case-sensitive, compared exactly.
@@ -49,9 +134,9 @@ impl EventType {
 }
 
 impl<'de> Deserialize<'de> for EventType {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        Self::parse(&text).map_err(de::Error::custom)
     }
 }
 
@@ -135,6 +220,9 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -147,6 +235,84 @@ mod tests {
             "ü",
         ] {
             assert_eq!(EventType::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    fn raw(text: &str) -> &RawValue {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_pointer_finds_the_bytes_as_they_stand() {
+        let json =
+            raw(r#"{"a": {"b" : [ 1, {"c":  1.50 }, [ ] ]}, "": 7, "x/y": 8, "m~n": 9, "~1": 10, "é": 11}"#);
+        let found = |at: &str| pointer(json, at).map(RawValue::get);
+        assert_eq!(found(""), Some(json.get()));
+        assert_eq!(found("/a/b"), Some(r#"[ 1, {"c":  1.50 }, [ ] ]"#));
+        assert_eq!(found("/a/b/1/c"), Some("1.50"));
+        assert_eq!(found("/a/b/2"), Some("[ ]"));
+        assert_eq!(found("/"), Some("7"));
+        assert_eq!(found("/x~1y"), Some("8"));
+        assert_eq!(found("/m~0n"), Some("9"));
+        assert_eq!(found("/~01"), Some("10"));
+        assert_eq!(found("/é"), Some("11"));
+        for nowhere in [
+            "a",
+            "/b",
+            "/a/b/3",
+            "/a/b/01",
+            "/a/b/+1",
+            "/a/b/-",
+            "/a/b/0/c",
+            "/a/b/",
+            "/a/b/99999999999999999999",
+        ] {
+            assert_eq!(found(nowhere), None, "{nowhere}");
+        }
+        assert_eq!(pointer(raw(r#"{"\u0061b":1}"#), "/ab").map(RawValue::get), Some("1"));
+        assert_eq!(pointer(raw(r#"{"a":1,"a":2}"#), "/a").map(RawValue::get), Some("2"), "the last counts");
+        assert!(pointer(raw(r#"{"\ud800":1,"a":2}"#), "/a").is_none(), "a key that is no text");
+    }
+
+    #[test]
+    fn a_pointer_into_deep_json_needs_no_stack() {
+        let json = RawValue::from_string(format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000))).unwrap();
+        assert!(pointer(&json, &"/0".repeat(200)).is_some());
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let key = proptest::sample::select(vec!["a", "b", "0", "1", "", "~", "/", "~1", "ü"]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 64, 4, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((key.clone(), inner), 0..4)
+                    .prop_map(|members| members.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_pointer_agrees_with_serde_json(json in json(), at in "(/(a|b|0|1|01|~0|~1|~01|~|ü|)){0,4}") {
+            let text = serde_json::to_string_pretty(&json).unwrap();
+            let found = pointer(raw(&text), &at).map(|raw| serde_json::from_str::<Value>(raw.get()).unwrap());
+            prop_assert_eq!(found.as_ref(), json.pointer(&at));
+        }
+
+        #[test]
+        fn a_pointer_never_panics(text: String, at: String) {
+            let quoted = serde_json::to_string(&text).unwrap();
+            for json in [text, quoted] {
+                if let Ok(raw) = serde_json::from_str::<&RawValue>(&json) {
+                    pointer(raw, &at);
+                }
+            }
         }
     }
 
