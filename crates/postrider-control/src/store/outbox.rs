@@ -6,18 +6,20 @@ use std::sync::Arc;
 
 use postrider_core::wire::{
     self, ConfigKind, ConfigRecord, DeliveryMessage, DeliveryRecord, EventRecord, TenantRecord,
-    TenantSettings,
 };
 use postrider_core::{TenantId, Timestamp};
 use serde_json::value::RawValue;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Change, Store, StoreError, unsigned};
+use super::catalogues::catalogue_record;
+use super::{Change, Settings, Store, StoreError, unsigned};
 
 /// How long deleted things stay in snapshots: as long as a delivery can be on its way (DESIGN §5.2).
 const TOMBSTONES_MS: u64 = 12 * 24 * 3600 * 1000;
 /// Rows of a snapshot that are read at once.
 const SNAPSHOT_ROWS: i64 = 500;
+/// Catalogues of a snapshot that are read at once: each may be large.
+const SNAPSHOT_CATALOGUES: i64 = 16;
 
 /// What a row of the outbox is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +144,12 @@ impl Store {
                 .fetch_one(&mut *tx)
                 .await?;
         let tenants: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tenants").fetch_one(&mut *tx).await?;
+        let (catalogues, more): (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(LENGTH(CAST(record AS BLOB))), 0) FROM catalogues")
+                .fetch_one(&mut *tx)
+                .await?;
         // The rest of a record, and what the stream adds to it.
-        let bytes = unsigned(bytes) + 200 * unsigned(webhooks + tenants);
+        let bytes = unsigned(bytes + more) + 200 * unsigned(webhooks + tenants + catalogues);
         Ok(SnapshotReader {
             tx,
             store: self,
@@ -160,6 +166,8 @@ impl Store {
 pub(crate) enum SnapshotPart {
     /// Tenants after this one.
     Tenants(String),
+    /// Catalogues after this tenant and product.
+    Catalogues(String, String),
     /// Webhooks after this row.
     Webhooks(i64),
     /// At its end.
@@ -189,6 +197,16 @@ impl SnapshotReader<'_> {
                     match records.last() {
                         Some(last) => {
                             self.part = SnapshotPart::Tenants(last.id.clone());
+                            return Ok(records);
+                        }
+                        None => self.part = SnapshotPart::Catalogues(String::new(), String::new()),
+                    }
+                }
+                SnapshotPart::Catalogues(tenant, product) => {
+                    let (records, last) = self.catalogues(&tenant, &product).await?;
+                    match last {
+                        Some((tenant, product)) => {
+                            self.part = SnapshotPart::Catalogues(tenant, product);
                             return Ok(records);
                         }
                         None => self.part = SnapshotPart::Webhooks(0),
@@ -227,14 +245,40 @@ impl SnapshotReader<'_> {
             records.push(if deleted {
                 ConfigRecord::bare(&epoch, revision, ConfigKind::Tenant, &id)
             } else {
-                let body = TenantRecord {
-                    id: TenantId::from_trusted(id.as_str()),
-                    settings: TenantSettings::default(),
-                };
+                let settings = Settings::read(row.try_get("settings")?)?.told();
+                let body = TenantRecord { id: TenantId::from_trusted(id.as_str()), settings };
                 ConfigRecord::of(&epoch, revision, ConfigKind::Tenant, &id, &body)
             });
         }
         Ok(records)
+    }
+
+    async fn catalogues(
+        &mut self,
+        tenant: &str,
+        product: &str,
+    ) -> Result<(Vec<ConfigRecord>, Option<(String, String)>), StoreError> {
+        let rows = sqlx::query(
+            "SELECT tenant, product, revision, record FROM catalogues
+             WHERE (tenant, product) > ($1, $2) AND (deleted_at IS NULL OR deleted_at > $3)
+             ORDER BY tenant, product LIMIT $4",
+        )
+        .bind(tenant)
+        .bind(product)
+        .bind(self.since)
+        .bind(SNAPSHOT_CATALOGUES)
+        .fetch_all(&mut *self.tx)
+        .await?;
+        let mut records = Vec::with_capacity(rows.len());
+        let mut last = None;
+        for row in rows {
+            let (tenant, product): (String, String) = (row.try_get("tenant")?, row.try_get("product")?);
+            let revision = unsigned(row.try_get("revision")?);
+            let record = row.try_get::<Option<String>, _>("record")?;
+            records.push(catalogue_record(&self.store.epoch(), revision, &tenant, &product, record)?);
+            last = Some((tenant, product));
+        }
+        Ok((records, last))
     }
 
     async fn webhooks(&mut self, after: i64) -> Result<(Vec<ConfigRecord>, Option<i64>), StoreError> {

@@ -81,7 +81,7 @@ impl Change<'_> {
         sqlx::query(
             "INSERT INTO tenants (id, revision, created_at) VALUES ($1, $2, $3)
              ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, created_at = excluded.created_at,
-             deleted_at = NULL",
+             deleted_at = NULL, settings = '{}'",
         )
         .bind(id.as_str())
         .bind(signed(revision))
