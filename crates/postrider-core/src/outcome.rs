@@ -62,6 +62,8 @@ pub enum Unreachable {
     Reset,
     /// What came back is not HTTP, or is beyond the bounds.
     BadResponse,
+    /// The token server gave no token, so the receiver was not asked.
+    Token,
     /// The worker stopped while the request was under way; what became of it is not known.
     Unknown,
     /// The fault is ours: the request could not be made.
@@ -199,6 +201,7 @@ impl Unreachable {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::BadResponse => "bad_response",
+            Self::Token => "token",
             Self::Unknown => "unknown",
             Self::Internal => "internal",
         }
@@ -216,6 +219,9 @@ impl Unreachable {
                 "The connection ended before an answer; the receiver or a proxy before it closed it."
             }
             Self::BadResponse => "The answer is not HTTP, or its head is too large.",
+            Self::Token => {
+                "The token server gave no token; check the webhook's token_url, client id, client secret and scope."
+            }
             Self::Unknown => "The worker stopped while the request was under way; it was sent again.",
             Self::Internal => "The request could not be made; the worker's log of this moment says why.",
         }
@@ -223,7 +229,7 @@ impl Unreachable {
 }
 
 /// Every word that [`Outcome::class`] can answer.
-pub const CLASSES: [&str; 16] = [
+pub const CLASSES: [&str; 17] = [
     "none",
     "dns",
     "connect",
@@ -231,6 +237,7 @@ pub const CLASSES: [&str; 16] = [
     "timeout",
     "reset",
     "bad_response",
+    "token",
     "unknown",
     "internal",
     "egress_blocked",
