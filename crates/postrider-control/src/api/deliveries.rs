@@ -182,6 +182,7 @@ fn hint(class: &str, status: Option<i64>) -> &'static str {
         "timeout" => Outcome::Unreachable(Unreachable::Timeout),
         "reset" => Outcome::Unreachable(Unreachable::Reset),
         "bad_response" => Outcome::Unreachable(Unreachable::BadResponse),
+        "token" => Outcome::Unreachable(Unreachable::Token),
         "unknown" => Outcome::Unreachable(Unreachable::Unknown),
         "internal" => Outcome::Unreachable(Unreachable::Internal),
         "egress_blocked" => Outcome::Blocked,
