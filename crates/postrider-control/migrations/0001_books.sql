@@ -34,18 +34,21 @@ CREATE TABLE webhooks (
 ) STRICT;
 CREATE INDEX webhooks_of_tenant ON webhooks (tenant, deleted_at, seq);
 
--- What control still has to tell the broker. Deliveries are removed when they are confirmed, configuration is marked then
--- and removed later.
+-- What control still has to tell the broker. Deliveries and events are removed when they are confirmed, configuration is
+-- marked then and removed later. `tenant` and `revision` are those of an event; `webhook` is where a delivery goes, and
+-- the one webhook that an event is for if it is for one alone.
 CREATE TABLE outbox (
     seq        INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    kind       TEXT    NOT NULL CHECK (kind IN ('config', 'delivery')),
+    kind       TEXT    NOT NULL CHECK (kind IN ('config', 'delivery', 'event')),
+    tenant     TEXT    NOT NULL,
     webhook    TEXT    NOT NULL,
+    revision   INTEGER NOT NULL,
     message_id TEXT    NOT NULL,
     body       BLOB    NOT NULL,
     created_at INTEGER NOT NULL,
     sent_at    INTEGER
 ) STRICT;
-CREATE INDEX outbox_unsent ON outbox (seq) WHERE sent_at IS NULL;
+CREATE INDEX outbox_unsent ON outbox (kind, seq) WHERE sent_at IS NULL;
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL;
 
 -- `owed` says how many series of this event's deliveries are owed: by routing, and by redeliveries.

@@ -1,6 +1,7 @@
 //! The publisher: what control decides, on its way to the broker.
 //!
-//! One task sends the outbox in order, each row confirmed before it is marked. A snapshot of the whole configuration is
+//! Two lanes, each in order, each row confirmed before it is marked: configuration with deliveries, and events, which may
+//! find their queue full. A snapshot of the whole configuration is
 //! written when a session begins, and whenever so much has followed the last one that readers would have to read long.
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use postrider_broker::config_stream::{self, ConfigStream, Read};
-use postrider_broker::{BrokerError, Lane, Names, Outgoing, Publisher, Readiness, Session};
+use postrider_broker::{BrokerError, Names, Outgoing, Publisher, Readiness, Session};
 use postrider_core::Epoch;
 use postrider_core::WebhookId;
 use postrider_core::wire::{self, ConfigKind, ConfigRecord, TopologyRecord};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::{Broker as _, Link};
 use crate::metrics::Metrics;
 use crate::recorder::Activity;
-use crate::store::{OutboxKind, OutboxRow, Store, StoreError};
+use crate::store::{OutboxKind, OutboxLane, OutboxRow, Store, StoreError};
 
 /// A snapshot is due when this much followed the last one, or as much as it was large.
 const DUE_BYTES: u64 = 32 * 1024 * 1024;
@@ -30,6 +31,8 @@ const ROWS: u32 = 256;
 const IN_FLIGHT: usize = 64;
 /// How often to look even if nobody said that there is something.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the last events may take when everything else is done.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// How long to wait after a snapshot was refused because it is too large.
 const REFUSED: Duration = Duration::from_secs(30);
 /// How long the config stream may take to give its next record while we catch up.
@@ -67,6 +70,22 @@ impl Written {
     fn is_due(&self) -> bool {
         self.refused.is_none_or(|at| at.elapsed() > REFUSED)
             && self.snapshot.is_none_or(|bytes| self.since > bytes.max(DUE_BYTES))
+    }
+}
+
+/// A lane of the outbox.
+enum Lane<'a> {
+    /// With how far the stream has come.
+    Configuration(&'a mut Written),
+    Events,
+}
+
+impl Lane<'_> {
+    fn kind(&self) -> OutboxLane {
+        match self {
+            Self::Configuration(_) => OutboxLane::Configuration,
+            Self::Events => OutboxLane::Events,
+        }
     }
 }
 
@@ -166,12 +185,41 @@ impl OutboxPublisher {
     }
 
     async fn publish(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
+        // What was changed last is told before the last events are, which are routed by it.
+        let told = CancellationToken::new();
+        let configuration = async {
+            let mut written = Written::default();
+            self.send(session, Lane::Configuration(&mut written), stop).await?;
+            told.cancel();
+            Ok(())
+        };
+        let events = async {
+            tokio::select! {
+                ended = self.send(session, Lane::Events, &told) => ended,
+                // The queue of events is full: they are sent at the next start.
+                () = async { told.cancelled().await; tokio::time::sleep(LAST_EVENTS).await } => Ok(()),
+            }
+        };
+        tokio::try_join!(configuration, events)?;
+        Ok(())
+    }
+
+    /// Sends what a lane has until `stop`, and then what is left of it.
+    async fn send(
+        &self,
+        session: &Session,
+        mut lane: Lane<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(), BrokerError> {
         let wake = self.store.wake();
-        let mut written = Written::default();
+        let woken = match lane {
+            Lane::Configuration(_) => &wake.outbox,
+            Lane::Events => &wake.events,
+        };
         let mut failing = false;
         loop {
             let last = stop.is_cancelled();
-            match self.publish_all(session, &mut written).await {
+            match self.send_all(session, &mut lane).await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
                         self.metrics.store_up(true);
@@ -191,29 +239,50 @@ impl OutboxPublisher {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                looked = tokio::time::timeout(LOOK, wake.outbox.notified()) => drop(looked),
+                looked = tokio::time::timeout(LOOK, woken.notified()) => drop(looked),
             }
         }
     }
 
-    async fn publish_all(&self, session: &Session, written: &mut Written) -> Result<(), Trouble> {
-        if written.is_due() {
+    async fn send_all(&self, session: &Session, lane: &mut Lane<'_>) -> Result<(), Trouble> {
+        if let Lane::Configuration(written) = lane
+            && written.is_due()
+        {
             self.write_snapshot(&session.publisher(), session.names(), written).await?;
         }
         loop {
-            let rows = self.store.unsent(ROWS).await?;
+            let rows = self.store.unsent(lane.kind(), ROWS).await?;
+            self.metrics.outbox(self.store.count_unsent().await?);
             if rows.is_empty() {
-                self.metrics.outbox(0);
                 return Ok(());
             }
-            self.metrics.outbox(self.store.count_unsent().await?);
             for run in rows.chunk_by(|a, b| a.kind == b.kind) {
-                match run[0].kind {
-                    OutboxKind::Config => self.send_config(session, run, written).await?,
-                    OutboxKind::Delivery => self.send_deliveries(session, run).await?,
+                match (run[0].kind, &mut *lane) {
+                    (OutboxKind::Config, Lane::Configuration(written)) => {
+                        self.send_config(session, run, written).await?;
+                        // Events that waited for it.
+                        self.store.wake().events.notify_one();
+                    }
+                    (OutboxKind::Event, _) => self.send_events(session, run).await?,
+                    (OutboxKind::Config | OutboxKind::Delivery, _) => {
+                        self.send_deliveries(session, run).await?;
+                    }
                 }
             }
         }
+    }
+
+    /// To the router, which waits for the configuration of that moment.
+    async fn send_events(&self, session: &Session, rows: &[OutboxRow]) -> Result<(), Trouble> {
+        let (exchange, epoch) = (session.names().events(), self.store.epoch());
+        let messages = rows.iter().map(|row| {
+            let message = Outgoing::json(&exchange, &row.tenant, row.body.clone(), &row.message_id)
+                .header("postrider-revision", row.revision.to_string())
+                .header("postrider-epoch", epoch.as_str());
+            if row.webhook.is_empty() { message } else { message.header("only-webhook", &row.webhook) }
+        });
+        publish_all(session.publisher(), messages.collect()).await?;
+        self.mark(rows).await
     }
 
     /// One after the other: readers take what they have read to be complete up to its revision.
@@ -240,7 +309,7 @@ impl OutboxPublisher {
             .iter()
             .map(|row| {
                 let shard = WebhookId::from_trusted(row.webhook.as_str()).shard(shards);
-                let key = Names::destination(Lane::Replay, shard);
+                let key = Names::destination(postrider_broker::Lane::Replay, shard);
                 Outgoing::json(&exchange, key, row.body.clone(), &row.message_id)
             })
             .collect();
@@ -251,7 +320,7 @@ impl OutboxPublisher {
 
     async fn mark(&self, rows: &[OutboxRow]) -> Result<(), Trouble> {
         if let Some(last) = rows.last() {
-            self.store.mark_sent(last.seq, postrider_broker::now()).await?;
+            self.store.mark_sent(last.kind, last.seq, postrider_broker::now()).await?;
         }
         Ok(())
     }

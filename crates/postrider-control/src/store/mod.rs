@@ -44,7 +44,7 @@ pub use error::StoreError;
 pub(crate) use events::{EventFilter, EventRow};
 pub(crate) use idempotency::KeptAnswer;
 pub(crate) use ledger::letter_id;
-pub(crate) use outbox::{OutboxKind, OutboxRow};
+pub(crate) use outbox::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
 pub(crate) use settings::Settings;
 pub(crate) use tenants::{TenantRefused, TenantRow};
@@ -72,6 +72,8 @@ pub(crate) struct Store {
 pub(crate) struct Wake {
     /// The outbox has rows.
     pub outbox: Arc<Notify>,
+    /// The outbox may have events that can be sent.
+    pub events: Arc<Notify>,
     /// A webhook changed its state, or a series was held.
     pub release: Arc<Notify>,
 }
@@ -164,6 +166,7 @@ impl Change<'_> {
         self.tx.commit().await?;
         if self.for_outbox {
             self.store.wake.outbox.notify_one();
+            self.store.wake.events.notify_one();
         }
         if self.for_release {
             self.store.wake.release.notify_one();

@@ -1,4 +1,4 @@
-//! What control has to tell the broker: changes of the configuration, and deliveries to be made again.
+//! What control has to tell the broker: changes of the configuration, deliveries to be made again, and events of its own.
 //!
 //! A row is written in the transaction of the change that it tells, so that neither is true without the other.
 
@@ -7,7 +7,8 @@ use std::sync::Arc;
 use postrider_core::wire::{
     self, ConfigKind, ConfigRecord, DeliveryMessage, DeliveryRecord, EventRecord, TenantRecord,
 };
-use postrider_core::{TenantId, Timestamp};
+use postrider_core::{EventId, EventType, Json, TenantId, Timestamp, WebhookId};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::{Row as _, Sqlite, Transaction};
 
@@ -28,6 +29,44 @@ pub(crate) enum OutboxKind {
     Config,
     /// A message for the replay lane.
     Delivery,
+    /// An event, for the router.
+    Event,
+}
+
+impl OutboxKind {
+    const ALL: [Self; 3] = [Self::Config, Self::Delivery, Self::Event];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Delivery => "delivery",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// Rows that are sent in order, whatever becomes of the other lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutboxLane {
+    /// Configuration and deliveries.
+    Configuration,
+    /// Events. None is sent before the configuration that was changed before it.
+    Events,
+}
+
+/// An event that control publishes, in the shape in which upstream would.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct NewEvent {
+    pub event_type: EventType,
+    /// When it happened, RFC 3339.
+    pub event_time: String,
+    pub current_context: Json,
+    pub data: Json,
+    pub id: EventId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
 }
 
 /// A row of the outbox.
@@ -35,8 +74,12 @@ pub(crate) enum OutboxKind {
 pub(crate) struct OutboxRow {
     pub seq: i64,
     pub kind: OutboxKind,
-    /// For a delivery: its webhook, from which the shard follows.
+    /// For an event: whose.
+    pub tenant: String,
+    /// For a delivery: its webhook, from which the shard follows. For an event: the only one that it is for, or empty.
     pub webhook: String,
+    /// For an event: the configuration by which it is to be routed, or a newer one.
+    pub revision: u64,
     pub message_id: String,
     pub body: Vec<u8>,
 }
@@ -45,7 +88,7 @@ impl Change<'_> {
     /// Tells the data plane of a change.
     pub(super) async fn tell(&mut self, record: &ConfigRecord, now: Timestamp) -> Result<(), StoreError> {
         let id = format!("{}/{}/{}", record.epoch, record.revision, record.id);
-        self.post(OutboxKind::Config, "", &id, wire::encode(record), now).await
+        self.post(OutboxKind::Config, Destination::default(), &id, wire::encode(record), now).await
     }
 
     /// Has a delivery made again, on the replay lane.
@@ -55,29 +98,45 @@ impl Change<'_> {
         delivery: DeliveryRecord,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let webhook = delivery.webhook.to_string();
+        let to = Destination { webhook: delivery.webhook.as_str(), ..Destination::default() };
         let id = format!("{}/{}/{}", delivery.id, delivery.series, delivery.attempt);
-        let body = wire::encode(&DeliveryMessage::single(event, delivery));
-        self.post(OutboxKind::Delivery, &webhook, &id, body, now).await
+        let body = wire::encode(&DeliveryMessage::single(event, delivery.clone()));
+        self.post(OutboxKind::Delivery, to, &id, body, now).await
+    }
+
+    /// Publishes an event, to all webhooks of its tenant that take it or to one alone, once this change is true. It is
+    /// routed by what this change says, so it comes after what it changes.
+    pub(crate) async fn publish_event(
+        &mut self,
+        tenant: &TenantId,
+        event: &NewEvent,
+        only: Option<&WebhookId>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let revision: i64 = sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'")
+            .fetch_one(&mut *self.tx)
+            .await?;
+        let to =
+            Destination { tenant: tenant.as_str(), webhook: only.map_or("", WebhookId::as_str), revision };
+        self.post(OutboxKind::Event, to, event.id.as_str(), wire::encode(event), now).await
     }
 
     async fn post(
         &mut self,
         kind: OutboxKind,
-        webhook: &str,
+        to: Destination<'_>,
         message_id: &str,
         body: Vec<u8>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let kind = match kind {
-            OutboxKind::Config => "config",
-            OutboxKind::Delivery => "delivery",
-        };
         sqlx::query(
-            "INSERT INTO outbox (kind, webhook, message_id, body, created_at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO outbox (kind, tenant, webhook, revision, message_id, body, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(kind)
-        .bind(webhook)
+        .bind(kind.as_str())
+        .bind(to.tenant)
+        .bind(to.webhook)
+        .bind(to.revision)
         .bind(message_id)
         .bind(body)
         .bind(now.as_millis())
@@ -88,23 +147,39 @@ impl Change<'_> {
     }
 }
 
+/// Where a row goes, as far as its kind needs to say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Destination<'a> {
+    tenant: &'a str,
+    webhook: &'a str,
+    revision: i64,
+}
+
 impl Store {
-    /// The oldest rows that are not sent yet, in order.
-    pub(crate) async fn unsent(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await?;
+    /// The oldest rows of a lane that can be sent, in order.
+    pub(crate) async fn unsent(&self, lane: OutboxLane, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let sql = match lane {
+            OutboxLane::Configuration => {
+                "SELECT * FROM outbox WHERE sent_at IS NULL AND kind IN ('config', 'delivery') ORDER BY seq LIMIT $1"
+            }
+            OutboxLane::Events => {
+                "SELECT * FROM outbox WHERE sent_at IS NULL AND kind = 'event' AND seq <
+                 (SELECT COALESCE(MIN(seq), 9223372036854775807) FROM outbox WHERE sent_at IS NULL AND kind = 'config')
+                 ORDER BY seq LIMIT $1"
+            }
+        };
+        let rows = sqlx::query(sql).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.iter()
             .map(|row| {
-                let kind = match row.try_get::<String, _>("kind")?.as_str() {
-                    "delivery" => OutboxKind::Delivery,
-                    _ => OutboxKind::Config,
-                };
+                let kind: String = row.try_get("kind")?;
+                let kind = OutboxKind::ALL.into_iter().find(|known| known.as_str() == kind);
                 Ok(OutboxRow {
                     seq: row.try_get("seq")?,
-                    kind,
+                    kind: kind
+                        .ok_or_else(|| StoreError::Damaged("a row of the outbox has no kind".into()))?,
+                    tenant: row.try_get("tenant")?,
                     webhook: row.try_get("webhook")?,
+                    revision: unsigned(row.try_get("revision")?),
                     message_id: row.try_get("message_id")?,
                     body: row.try_get("body")?,
                 })
@@ -120,17 +195,23 @@ impl Store {
         Ok(unsigned(n))
     }
 
-    /// Notes that rows are sent, up to this one. Deliveries are removed: with their bodies they may be large.
-    pub(crate) async fn mark_sent(&self, up_to: i64, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE sent_at IS NULL AND kind = 'delivery' AND seq <= $1")
-            .bind(up_to)
-            .execute(&self.writer)
-            .await?;
-        sqlx::query("UPDATE outbox SET sent_at = $2 WHERE sent_at IS NULL AND seq <= $1")
-            .bind(up_to)
-            .bind(now.as_millis())
-            .execute(&self.writer)
-            .await?;
+    /// Notes that rows of a kind are sent, up to this one. Deliveries and events are removed: with their bodies they may
+    /// be large.
+    pub(crate) async fn mark_sent(
+        &self,
+        kind: OutboxKind,
+        up_to: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let sql = match kind {
+            OutboxKind::Config => {
+                "UPDATE outbox SET sent_at = $3 WHERE sent_at IS NULL AND kind = $1 AND seq <= $2"
+            }
+            OutboxKind::Delivery | OutboxKind::Event => {
+                "DELETE FROM outbox WHERE sent_at IS NULL AND kind = $1 AND seq <= $2"
+            }
+        };
+        sqlx::query(sql).bind(kind.as_str()).bind(up_to).bind(now.as_millis()).execute(&self.writer).await?;
         Ok(())
     }
 

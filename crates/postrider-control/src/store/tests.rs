@@ -408,7 +408,7 @@ async fn make_webhook(t: &TestStore, n: u32, state: &str) -> WebhookRow {
 
 /// The deliveries that wait in the outbox.
 async fn outgoing(t: &TestStore) -> Vec<DeliveryRecord> {
-    let rows = t.store.unsent(100).await.unwrap();
+    let rows = t.store.unsent(OutboxLane::Configuration, 100).await.unwrap();
     let deliveries = rows.iter().filter(|row| row.kind == OutboxKind::Delivery);
     deliveries
         .map(|row| {
@@ -547,13 +547,13 @@ async fn the_outbox_is_in_order_and_the_snapshot_is_whole() {
     change.delete_webhook("wh_2", NOW).await.unwrap();
     drop(change);
 
-    let rows = t.store.unsent(10).await.unwrap();
+    let rows = t.store.unsent(OutboxLane::Configuration, 10).await.unwrap();
     let revisions: Vec<u64> = rows
         .iter()
         .map(|row| serde_json::from_slice::<postrider_core::wire::ConfigRecord>(&row.body).unwrap().revision)
         .collect();
     assert_eq!(revisions, [2, 3, 4, 5]);
-    t.store.mark_sent(rows[2].seq, NOW).await.unwrap();
+    t.store.mark_sent(OutboxKind::Config, rows[2].seq, NOW).await.unwrap();
     assert_eq!(t.store.count_unsent().await.unwrap(), 1);
 
     let mut directory = postrider_core::directory::Directory::new();
@@ -594,12 +594,51 @@ async fn the_outbox_is_in_order_and_the_snapshot_is_whole() {
 }
 
 #[tokio::test]
+async fn events_wait_for_the_configuration_before_them_and_hold_up_nothing() {
+    let t = TestStore::new().await;
+    let event = |id: &str| NewEvent {
+        event_type: EventType::parse("WEBHOOK_CREATED").unwrap(),
+        event_time: "2026-11-21T20:00:00Z".into(),
+        current_context: event::null(),
+        data: event::null(),
+        id: EventId::from_trusted(id),
+        key: None,
+        correlation_id: None,
+    };
+    let tenant = TenantId::default_tenant();
+    let mut change = t.store.change().await.unwrap();
+    change.publish_event(&tenant, &event("a"), None, NOW).await.unwrap();
+    change.create_tenant(&TenantId::parse("acme").unwrap(), NOW).await.unwrap().unwrap();
+    change.publish_event(&tenant, &event("b"), Some(&webhook_id(7)), NOW).await.unwrap();
+    change.commit().await.unwrap();
+
+    let ids = async |lane| -> Vec<String> {
+        let rows = t.store.unsent(lane, 10).await.unwrap();
+        rows.into_iter().map(|row| row.message_id).collect()
+    };
+    assert_eq!(ids(OutboxLane::Events).await, ["a"], "b is routed by what is not told yet");
+    let config = t.store.unsent(OutboxLane::Configuration, 10).await.unwrap();
+    assert_eq!(config.len(), 1);
+    t.store.mark_sent(OutboxKind::Config, config[0].seq, NOW).await.unwrap();
+    let events = t.store.unsent(OutboxLane::Events, 10).await.unwrap();
+    let told: Vec<_> = events.iter().map(|row| (row.webhook.as_str(), row.revision)).collect();
+    assert_eq!(told, [("", 1), ("wh_7", 2)]);
+    assert_eq!(events[1].tenant, "default");
+    let body: serde_json::Value = serde_json::from_slice(&events[0].body).unwrap();
+    let expected = serde_json::json!({ "event_type": "WEBHOOK_CREATED", "event_time": "2026-11-21T20:00:00Z",
+        "current_context": null, "data": null, "id": "a" });
+    assert_eq!(body, expected);
+    t.store.mark_sent(OutboxKind::Event, events[0].seq, NOW).await.unwrap();
+    assert_eq!(ids(OutboxLane::Events).await, ["b"]);
+}
+
+#[tokio::test]
 async fn old_rows_are_removed_and_others_are_not() {
     let t = TestStore::new().await;
     make_webhook(&t, 1, "active").await;
     make_webhook(&t, 2, "active").await;
-    let rows = t.store.unsent(10).await.unwrap();
-    t.store.mark_sent(rows[0].seq, NOW).await.unwrap();
+    let rows = t.store.unsent(OutboxLane::Configuration, 10).await.unwrap();
+    t.store.mark_sent(OutboxKind::Config, rows[0].seq, NOW).await.unwrap();
     let kept = KeptAnswer { request: "r".into(), answer: "a".into() };
     let mut change = t.store.change().await.unwrap();
     assert!(change.keep_answer("k", &kept, NOW).await.unwrap());
