@@ -8,6 +8,7 @@
 //! attempt.
 
 pub mod address;
+pub mod auth;
 pub mod books;
 pub mod catalogue;
 pub mod directory;
