@@ -2,6 +2,19 @@
 //!
 //! The same shape is the file under `catalogues/` (TOML), the body of the API (JSON) and the record on the config stream.
 //! Catalogues belong to a tenant; within one tenant a name or alias of an event type is there once.
+//!
+//! [`check()`] says what is wrong with one, [`diff()`] what it changes, [`own()`] is the catalogue of Postrider's own events.
+
+mod check;
+mod diff;
+mod members;
+mod own;
+mod run_together;
+
+pub use check::{Finding, Severity, check};
+pub use diff::{Change, How, Part, diff};
+pub use members::unknown_members;
+pub use own::{DELIVERY_DEAD, OWN, WEBHOOK_DISABLED, WEBHOOK_FAILING, own};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +134,29 @@ pub struct TypeEntry {
     /// A whole event of this type, as JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub example: Option<String>,
+}
+
+impl TypeEntry {
+    /// A type of this name that says nothing more of itself.
+    pub fn new(name: EventType) -> Self {
+        Self {
+            label: name.as_str().to_owned(),
+            name,
+            aliases: Vec::new(),
+            category: String::new(),
+            group: None,
+            code: None,
+            description: String::new(),
+            conditions: Vec::new(),
+            conditions_open: false,
+            trigger: Cause::Action,
+            lead_days: None,
+            split_from: None,
+            sensitive: false,
+            data_schema: None,
+            example: None,
+        }
+    }
 }
 
 /// What makes an event of a type happen.

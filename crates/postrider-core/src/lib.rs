@@ -26,6 +26,7 @@ pub mod retry;
 pub mod schema;
 pub mod seal;
 pub mod signature;
+pub mod spelling;
 pub mod subscription;
 pub mod time;
 pub mod trigger;
