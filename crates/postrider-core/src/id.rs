@@ -115,6 +115,20 @@ impl DeliveryId {
     pub fn message_id(&self) -> String {
         format!("msg_{}", self.0)
     }
+
+    /// The id in the form of a UUID of version 8 (RFC 9562), for receivers that want one.
+    pub fn uuid(&self) -> String {
+        let digit =
+            |at: usize| self.0.get(2 * at..2 * at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+        // An id that is not 32 hexadecimal digits is none of ours; its UUID is still always the same.
+        let other = || digest_of(&[&self.0]).first_chunk().copied().unwrap_or_default();
+        let bytes: Option<Vec<u8>> = (0..16).map(digit).collect();
+        let mut bytes: [u8; 16] = bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_else(other);
+        bytes[6] = 0x80 | bytes[6] & 0x0f;
+        bytes[8] = 0x80 | bytes[8] & 0x3f;
+        let hex = hex(&bytes);
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    }
 }
 
 impl WebhookId {
@@ -161,6 +175,8 @@ mod tests {
         assert_ne!(of("te", "", "w"), of("t", "e", "w"));
         assert_ne!(of("t", "e", "w"), of("t", "w", "e"));
         assert_eq!(of("default", "evt_1", "wh_1").as_str(), "19860c55b78c77e056a4bcb13b295b14");
+        assert_eq!(of("default", "evt_1", "wh_1").uuid(), "19860c55-b78c-87e0-96a4-bcb13b295b14");
+        assert_eq!(DeliveryId::from_trusted("no digits").uuid().len(), 36);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Everything that can become of a delivery after one attempt.
 
 use crate::ladder::{self, Wait};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Retried};
 use crate::retry::{Chance, RetryPolicy};
 use crate::time::Timestamp;
+use crate::webhook::{Webhook, WebhookState};
 
 /// An answer of 4xx or a redirect is tried at most this often: owners mend URLs and credentials within minutes or not
 /// at all, and a redelivery is at hand afterwards.
@@ -16,6 +17,8 @@ pub struct Progress {
     pub attempt: u32,
     /// When the series began: age is counted from here.
     pub born: Timestamp,
+    /// Whether somebody only tries the webhook: then there is one attempt.
+    pub test: bool,
 }
 
 /// What follows an attempt.
@@ -43,6 +46,10 @@ pub enum DeadReason {
     TooOld,
     /// The receiver answered 410.
     Gone,
+    /// The profile does not try such a failure again.
+    NotRetried,
+    /// Somebody tried the webhook, and that failed.
+    Test,
 }
 
 impl DeadReason {
@@ -52,6 +59,8 @@ impl DeadReason {
             Self::Exhausted => "exhausted",
             Self::TooOld => "too_old",
             Self::Gone => "gone",
+            Self::NotRetried => "not_retried",
+            Self::Test => "test",
         }
     }
 }
@@ -62,20 +71,32 @@ impl DeadReason {
 /// carries; so an attempt is never early. `unit_ms` is the ladder's unit.
 pub fn next(
     policy: &RetryPolicy,
+    retried: Retried,
     unit_ms: u64,
     progress: Progress,
     outcome: &Outcome,
     now: Timestamp,
     chance: Chance,
 ) -> Next {
-    let (most_attempts, at_least_ms) = match outcome {
-        Outcome::Delivered { .. } => return Next::Delivered,
-        Outcome::Gone => return Next::Dead(DeadReason::Gone),
-        Outcome::Busy { retry_after_ms, .. } => (policy.max_attempts(), retry_after_ms.unwrap_or(0)),
-        Outcome::Failed { .. } | Outcome::Unreachable(_) => (policy.max_attempts(), 0),
-        Outcome::Refused { .. } | Outcome::Redirected { .. } | Outcome::Blocked => {
-            (policy.max_attempts().min(SHORT_SCHEDULE_ATTEMPTS), 0)
+    if let Outcome::Delivered { .. } = outcome {
+        return Next::Delivered;
+    }
+    if progress.test {
+        return Next::Dead(DeadReason::Test);
+    }
+    let most_attempts = match (retried, outcome) {
+        (Retried::Default, Outcome::Gone) => return Next::Dead(DeadReason::Gone),
+        (Retried::Default, Outcome::Refused { .. } | Outcome::Redirected { .. } | Outcome::Blocked) => {
+            policy.max_attempts().min(SHORT_SCHEDULE_ATTEMPTS)
         }
+        (Retried::ServerErrors, _) if outcome.status().is_none_or(|status| status < 500) => {
+            return Next::Dead(DeadReason::NotRetried);
+        }
+        (Retried::Default | Retried::Everything | Retried::ServerErrors, _) => policy.max_attempts(),
+    };
+    let at_least_ms = match outcome {
+        Outcome::Busy { retry_after_ms, .. } => retry_after_ms.unwrap_or(0),
+        _ => 0,
     };
     if progress.attempt >= most_attempts {
         return Next::Dead(DeadReason::Exhausted);
@@ -91,6 +112,57 @@ pub fn next(
         return Next::Dead(DeadReason::TooOld);
     }
     Next::Retry { at, wait }
+}
+
+/// What to do with a delivery whose webhook is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Make an attempt.
+    Attempt,
+    /// The webhook is paused: hold it until it is resumed.
+    Hold,
+    /// The webhook does not receive now: end it; it can be replayed.
+    Skip(SkipReason),
+}
+
+/// Why a delivery was skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipReason {
+    /// The webhook is disabled.
+    Disabled,
+    /// The time from which it is active has not come.
+    NotYetActive,
+    /// The time until which it is active has passed.
+    Expired,
+}
+
+impl SkipReason {
+    /// One word from a closed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "webhook_disabled",
+            Self::NotYetActive => "webhook_not_yet_active",
+            Self::Expired => "webhook_expired",
+        }
+    }
+}
+
+/// Decides whether an attempt is made. A test is always made: it is how somebody finds out whether the webhook would
+/// work.
+pub fn admit(webhook: &Webhook, test: bool, now: Timestamp) -> Admission {
+    if test {
+        Admission::Attempt
+    } else if webhook.state == WebhookState::Disabled {
+        Admission::Skip(SkipReason::Disabled)
+    } else if webhook.expires_at.is_some_and(|end| now >= end) {
+        Admission::Skip(SkipReason::Expired)
+    } else if webhook.active_from.is_some_and(|start| now < start) {
+        Admission::Skip(SkipReason::NotYetActive)
+    } else if webhook.state == WebhookState::Paused {
+        Admission::Hold
+    } else {
+        Admission::Attempt
+    }
 }
 
 /// What to do with a message before it is begun (DESIGN §5.1).
@@ -173,6 +245,8 @@ mod tests {
             policy in policy(),
             answers in prop::collection::vec((outcome(), 0.0f64..1.0, 0u64..60_000, 0u64..5_000), 30),
             unit_ms in prop::sample::select(vec![20u64, 1000]),
+            retried in prop::sample::select(vec![Retried::Default, Retried::Everything, Retried::ServerErrors]),
+            test in prop::bool::weighted(0.1),
         ) {
             let born = Timestamp::from_millis(1_700_000_000_000);
             let mut now = born;
@@ -180,7 +254,7 @@ mod tests {
             for (index, (outcome, draw, request_ms, late_ms)) in answers.iter().enumerate() {
                 let attempt = u32::try_from(index).unwrap() + 1;
                 now = now.plus_ms(*request_ms);
-                let decided = next(&policy, unit_ms, Progress { attempt, born }, outcome, now, Chance::new(*draw));
+                let decided = next(&policy, retried, unit_ms, Progress { attempt, born, test }, outcome, now, Chance::new(*draw));
                 prop_assert!(attempt <= policy.max_attempts());
                 match decided {
                     Next::Delivered | Next::Dead(_) => {
@@ -223,9 +297,9 @@ mod tests {
         let policy = RetryPolicy::new(spec).unwrap();
         let born = Timestamp::from_millis(0);
         for draw in [0.0, 0.5, 0.999] {
-            let progress = Progress { attempt: 1, born };
+            let progress = Progress { attempt: 1, born, test: false };
             let outcome = Outcome::Failed { status: 500 };
-            let decided = next(&policy, 1000, progress, &outcome, born, Chance::new(draw));
+            let decided = next(&policy, Retried::Default, 1000, progress, &outcome, born, Chance::new(draw));
             assert!(matches!(decided, Next::Retry { .. }), "{decided:?}");
         }
     }
@@ -235,7 +309,8 @@ mod tests {
         let policy = RetryPolicy::default();
         let born = Timestamp::from_millis(0);
         let after = |attempt, outcome: Outcome| {
-            next(&policy, 1000, Progress { attempt, born }, &outcome, born, Chance::MIDDLE)
+            let progress = Progress { attempt, born, test: false };
+            next(&policy, Retried::Default, 1000, progress, &outcome, born, Chance::MIDDLE)
         };
         assert_eq!(after(1, Outcome::Gone), Next::Dead(DeadReason::Gone));
         assert_eq!(after(5, Outcome::Refused { status: 404 }), Next::Dead(DeadReason::Exhausted));

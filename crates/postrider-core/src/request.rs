@@ -25,18 +25,56 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// Makes the request of attempt `attempt` (the first of a series is 1) at the time `at`.
-#[expect(clippy::too_many_arguments, reason = "everything that makes a request, once")]
-pub fn build(
-    webhook: &Webhook,
-    _profile: &Profile,
-    _entry: Option<&TypeEntry>,
-    credentials: &Credentials,
-    event: &Event,
-    delivery: &DeliveryId,
-    attempt: u32,
-    at: Timestamp,
-) -> Request {
+/// One attempt: everything that its request is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// Where it goes.
+    pub webhook: &'a Webhook,
+    /// How the webhook is spoken to.
+    pub profile: &'a Profile,
+    /// What the catalogue says of the event's type.
+    pub entry: Option<&'a TypeEntry>,
+    /// The webhook's secrets.
+    pub credentials: &'a Credentials,
+    /// A token that was fetched for it, where the webhook authenticates by OAuth 2.0.
+    pub bearer: Option<&'a str>,
+    /// What happened.
+    pub event: &'a Event,
+    /// The delivery's id.
+    pub delivery: &'a DeliveryId,
+    /// Which attempt of its series; the first is 1.
+    pub number: u32,
+    /// Whether somebody only tries the webhook.
+    pub test: bool,
+    /// When it begins.
+    pub at: Timestamp,
+}
+
+/// Why there is no request to send. All of them are for the owner of the webhook, or of its profile, to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotMake {
+    /// The profile signs and there is no secret.
+    #[error("the webhook has no signing secret; rotate its secret, or set signed to false")]
+    NoSecret,
+    /// The secret is of another kind than the profile signs with.
+    #[error("the profile signs with a shared secret and the webhook has a whsk_ key; rotate its secret")]
+    WrongKind,
+    /// The profile repeats what is large.
+    #[error(
+        "the body would have more than {MAX_BODY_BYTES} bytes; the profile takes the same data too often"
+    )]
+    TooLarge,
+}
+
+/// Makes the request of an attempt.
+///
+/// Headers come in this order, and of one name only the first: ours, the profile's, `Authorization`, the API key, the
+/// webhook's static ones. So nothing that an owner writes down can replace what is ours.
+///
+/// # Errors
+/// [`CannotMake`] when the webhook and its profile do not go together.
+pub fn build(attempt: &Attempt<'_>) -> Result<Request, CannotMake> {
+    let Attempt { webhook, credentials, event, delivery, number, at, .. } = *attempt;
     let body = four_members(event);
     let id = delivery.message_id();
     let signature =
@@ -47,7 +85,7 @@ pub fn build(
         ("webhook-id".to_owned(), id),
         ("webhook-timestamp".to_owned(), at.as_secs().to_string()),
         ("webhook-signature".to_owned(), signature),
-        ("webhook-attempt".to_owned(), attempt.to_string()),
+        ("webhook-attempt".to_owned(), number.to_string()),
     ];
     if let Some(traceparent) = &event.traceparent {
         headers.push(("traceparent".to_owned(), traceparent.to_string()));
@@ -63,8 +101,11 @@ pub fn build(
     for (name, value) in &credentials.headers {
         headers.push((name.clone(), value.to_string()));
     }
-    Request { url, headers, body }
+    Ok(Request { url, headers, body })
 }
+
+/// The largest body, bytes.
+pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 
 /// The default body: the four members of seed 001 and no other, what is free-form byte for byte as upstream sent it.
 fn four_members(event: &Event) -> Vec<u8> {
@@ -138,6 +179,7 @@ mod tests {
         };
         let credentials = Credentials {
             keys: vec![(SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(), None)],
+            version: 1,
             auth: None,
             tls: None,
             api_key: Some((KeyPlace::Query, "key".into(), Zeroizing::new("a&b".into()))),
@@ -145,16 +187,19 @@ mod tests {
         };
         let delivery = DeliveryId::of(&event.tenant, &event.id, &webhook.id);
         let at = Timestamp::from_millis(1_614_265_330_999);
-        let request = build(
-            &webhook,
-            &Profile::built_in("postrider").unwrap(),
-            None,
-            &credentials,
-            &event,
-            &delivery,
-            3,
+        let request = build(&Attempt {
+            webhook: &webhook,
+            profile: &Profile::built_in("postrider").unwrap(),
+            entry: None,
+            credentials: &credentials,
+            bearer: None,
+            event: &event,
+            delivery: &delivery,
+            number: 3,
+            test: false,
             at,
-        );
+        })
+        .unwrap();
         assert_eq!(
             String::from_utf8(request.body.clone()).unwrap(),
             r#"{"event_time":"2026-11-21T20:00:00Z","event_type":"Client added \"two\" factor auth","current_context":{ "b" : 1.0, "a": "\u00fc" },"data":null}"#

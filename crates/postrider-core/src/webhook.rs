@@ -104,6 +104,8 @@ pub enum KeyPlace {
 pub struct SealedCredentials {
     /// Signing secrets, the current one first.
     pub secrets: Vec<SecretRecord>,
+    /// Which secret the current one is: 1, then one more for each rotation.
+    pub version: u32,
     /// The API key, if the receiver wants one.
     pub api_key: Option<SealedApiKey>,
     /// [`Auth`] as JSON, if the receiver wants some.
@@ -206,6 +208,8 @@ pub struct SealedApiKey {
 pub struct Credentials {
     /// Signing keys, the current one first, each with the time from which on it signs nothing more.
     pub keys: Vec<(SigningKey, Option<Timestamp>)>,
+    /// Which secret the current one is: 1, then one more for each rotation.
+    pub version: u32,
     /// Place, name and value.
     pub api_key: Option<(KeyPlace, String, Zeroizing<String>)>,
     /// What `Authorization` says.
@@ -294,7 +298,7 @@ impl Webhook {
             }
             None => None,
         };
-        Ok(Credentials { keys, api_key, auth, tls, headers })
+        Ok(Credentials { keys, version: self.sealed.version, api_key, auth, tls, headers })
     }
 }
 
@@ -312,44 +316,79 @@ pub enum BadHeader {
     Value(String),
 }
 
+/// Names that belong to HTTP, to the connection or to us, whatever the profile.
+const RESERVED: [&str; 21] = [
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "upgrade",
+    "http2-settings",
+    "expect",
+    "cookie",
+    "set-cookie",
+    "user-agent",
+    "traceparent",
+    "tracestate",
+    "accept-encoding",
+];
+
+/// Names, and beginnings of names, under which profiles sign: receivers trust what stands there.
+const SIGNING: [&str; 4] = ["content-digest", "signature", "x-webhook-signature", "x-webhook-timestamp"];
+
 /// Checks a header that the owner of a webhook wants on every request (`reference/reliability.md` H-22).
 ///
 /// # Errors
 /// [`BadHeader`]; the value is never shown.
 pub fn check_header(name: &str, value: &str) -> Result<(), BadHeader> {
-    let shown = || name.chars().take(64).collect::<String>();
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
-        return Err(BadHeader::Name(shown()));
-    }
-    const RESERVED: [&str; 18] = [
-        "host",
-        "content-length",
-        "content-type",
-        "content-encoding",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "cookie",
-        "user-agent",
-        "traceparent",
-        "tracestate",
-        "accept-encoding",
-    ];
-    let lower = name.to_ascii_lowercase();
-    if RESERVED.contains(&lower.as_str()) || lower.starts_with("webhook-") {
-        return Err(BadHeader::Reserved(shown()));
+    check_profile_header(name)?;
+    if name.len() >= 3 && name.as_bytes()[..3].eq_ignore_ascii_case(b"ce-") {
+        return Err(BadHeader::Reserved(shown(name)));
     }
     if value.len() > MAX_HEADER_BYTES || value.bytes().any(|b| !(b == b'\t' || (b' '..=b'~').contains(&b))) {
-        return Err(BadHeader::Value(shown()));
+        return Err(BadHeader::Value(shown(name)));
     }
     Ok(())
+}
+
+/// Checks the name of a header that a profile fills from the event.
+///
+/// # Errors
+/// [`BadHeader`].
+pub fn check_profile_header(name: &str) -> Result<(), BadHeader> {
+    check_signature_header(name)?;
+    let lower = name.to_ascii_lowercase();
+    let signs = SIGNING.iter().any(|name| lower.starts_with(name)) || lower == "x-webhook-request-id";
+    if signs { Err(BadHeader::Reserved(shown(name))) } else { Ok(()) }
+}
+
+/// Checks the name of a header that a profile puts its signature in.
+///
+/// # Errors
+/// [`BadHeader`].
+pub fn check_signature_header(name: &str) -> Result<(), BadHeader> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
+        return Err(BadHeader::Name(shown(name)));
+    }
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&lower.as_str()) || lower.starts_with("webhook-") {
+        return Err(BadHeader::Reserved(shown(name)));
+    }
+    Ok(())
+}
+
+/// As much of a name as fits into a message.
+fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 #[cfg(test)]
@@ -362,7 +401,23 @@ mod tests {
             ["Host", "content-length", "Transfer-Encoding", "webhook-id", "Cookie", "Upgrade", "user-agent"]
         {
             assert!(matches!(check_header(name, "x"), Err(BadHeader::Reserved(_))), "{name}");
+            assert!(matches!(check_signature_header(name), Err(BadHeader::Reserved(_))), "{name}");
         }
+        for name in [
+            "X-Webhook-Signature",
+            "X-Webhook-Signature-Algorithm",
+            "X-Webhook-Timestamp",
+            "x-webhook-request-id",
+            "Content-Digest",
+            "Signature",
+            "Signature-Input",
+        ] {
+            assert!(matches!(check_header(name, "x"), Err(BadHeader::Reserved(_))), "{name}");
+            assert!(matches!(check_profile_header(name), Err(BadHeader::Reserved(_))), "{name}");
+            assert!(check_signature_header(name).is_ok(), "{name}");
+        }
+        assert!(matches!(check_header("CE-Id", "x"), Err(BadHeader::Reserved(_))));
+        assert!(check_profile_header("CE-Id").is_ok());
         for name in ["", ":path", "a b", "a\r\nb", "ü"] {
             assert!(matches!(check_header(name, "x"), Err(BadHeader::Name(_))), "{name:?}");
         }

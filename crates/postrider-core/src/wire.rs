@@ -186,6 +186,14 @@ pub struct DeliveryRecord {
     pub test: bool,
 }
 
+fn first() -> u32 {
+    1
+}
+
+fn is_first(n: &u32) -> bool {
+    *n == 1
+}
+
 fn is_false(b: &bool) -> bool {
     !b
 }
@@ -531,6 +539,9 @@ pub struct WebhookRecord {
     pub unsigned: bool,
     /// Signing secrets, the current one first.
     pub secrets: Vec<SecretRecord>,
+    /// Which secret the current one is: 1, then one more for each rotation.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub secret_version: u32,
     /// The API key, value sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyRecord>,
@@ -664,6 +675,7 @@ impl WebhookRecord {
             filter: None,
             unsigned: false,
             secrets: Vec::new(),
+            secret_version: 1,
             api_key: None,
             auth: None,
             tls: None,
@@ -712,6 +724,7 @@ impl WebhookRecord {
             },
             sealed: SealedCredentials {
                 secrets: self.secrets,
+                version: self.secret_version,
                 api_key,
                 auth: self.auth,
                 tls: self.tls,

@@ -9,13 +9,14 @@ use postrider_broker::{DirectoryFeed, Lane, now};
 use postrider_core::catalogue::TypeEntry;
 use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
-use postrider_core::lifecycle::{self, DeadReason, Next, Progress};
-use postrider_core::outcome::{Success, Unreachable};
+use postrider_core::lifecycle::{self, Admission, DeadReason, Next, Progress, SkipReason};
+use postrider_core::outcome::Unreachable;
 use postrider_core::profile::Profile;
+use postrider_core::request::{self, Attempt};
 use postrider_core::seal::MasterKey;
-use postrider_core::webhook::{Credentials, WebhookState};
+use postrider_core::webhook::Credentials;
 use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
-use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId, request};
+use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId};
 
 use crate::http::{Http, Sent};
 use crate::metrics::{Metrics, seconds};
@@ -63,8 +64,8 @@ pub(crate) enum Verdict {
     },
     /// The webhook is paused.
     Held,
-    /// The webhook is disabled.
-    Skipped,
+    /// The webhook does not receive now.
+    Skipped(SkipReason),
     /// There is no such webhook any more; why, in one word.
     Cancelled(&'static str),
     /// Not now; no attempt is spent.
@@ -94,61 +95,84 @@ impl Deliverer {
             Ok(webhook) => webhook,
             Err(verdict) => return verdict,
         };
-        let (profile, entry) = {
-            let directory = self.feed.read();
-            let entry = directory.type_entry(&taken.event.tenant, &taken.event.event_type);
-            (directory.profile_of(&webhook), entry)
-        };
-        // Control refuses to remove a catalogue whose profile is spoken.
-        let profile = profile.unwrap_or_else(|| Arc::new(Profile::default_profile()));
-        match webhook.state {
-            WebhookState::Active => self.attempt(taken, &webhook, &profile, entry.as_deref()).await,
-            WebhookState::Paused => Verdict::Held,
-            WebhookState::Disabled => Verdict::Skipped,
+        match lifecycle::admit(&webhook, taken.delivery.test, now()) {
+            Admission::Attempt => self.attempt(taken, &webhook).await,
+            Admission::Hold => Verdict::Held,
+            Admission::Skip(reason) => Verdict::Skipped(reason),
         }
     }
 
-    async fn attempt(
-        &self,
-        taken: &Taken,
-        webhook: &Webhook,
-        profile: &Profile,
-        entry: Option<&TypeEntry>,
-    ) -> Verdict {
+    async fn attempt(&self, taken: &Taken, webhook: &Webhook) -> Verdict {
         let delivery = &taken.delivery;
         let begun = now();
         self.observe_start(taken, begun);
-        let sent = match self.opened.credentials(webhook, profile, &self.master_key) {
-            Ok(credentials) => {
-                let event = Event::from((*taken.event).clone());
-                let (id, attempt) = (&delivery.id, delivery.attempt);
-                let request =
-                    request::build(webhook, profile, entry, &credentials, &event, id, attempt, begun);
-                self.http.send(request, Duration::from_millis(profile.timeout_ms(webhook.timeout_ms))).await
+        let (profile, entry) = {
+            let directory = self.feed.read();
+            let entry = directory.type_entry(&taken.event.tenant, &taken.event.event_type);
+            (directory.profile_of(webhook), entry)
+        };
+        let (profile, sent) = match profile {
+            Some(profile) => {
+                let sent = self.send(taken, webhook, &profile, entry.as_deref(), begun).await;
+                (profile, sent)
             }
-            Err(error) => {
-                tracing::error!(webhook.id = webhook.id.as_str(), %error, "the webhook's secrets cannot be opened");
-                Sent::Unreachable(Unreachable::Internal, "the webhook's secrets cannot be opened".into())
-            }
+            // Control refuses to remove a catalogue whose profile is spoken. A body of another profile would be worse
+            // than a late one.
+            None => (Arc::new(Profile::default_profile()), not_made(webhook, &"its profile is not known")),
         };
         let ended = now();
         let outcome = match &sent {
             Sent::Answered(answer) => {
                 let retry_after = answer.retry_after.iter().map(Vec::as_slice);
-                Outcome::classify(Success::Any2xx, answer.status, retry_after, ended)
+                Outcome::classify(profile.spec().success, answer.status, retry_after, ended)
             }
             Sent::Unreachable(why, _) => Outcome::Unreachable(*why),
             Sent::Blocked => Outcome::Blocked,
         };
-        let progress = Progress { attempt: delivery.attempt, born: delivery.born };
+        let progress = Progress { attempt: delivery.attempt, born: delivery.born, test: delivery.test };
         let chance = Chance::new(rand::random());
-        let policy = profile.retry(&webhook.retry);
-        let next = lifecycle::next(&policy, self.unit_ms, progress, &outcome, ended, chance);
+        let (policy, retried) = (profile.retry(&webhook.retry), profile.spec().retried);
+        let next = lifecycle::next(&policy, retried, self.unit_ms, progress, &outcome, ended, chance);
         let attempt = self.record(taken, webhook, sent, &outcome, next, begun, ended);
         match next {
             Next::Delivered => Verdict::Delivered(attempt),
             Next::Retry { at, wait } => Verdict::Retry { attempt, at, wait },
             Next::Dead(reason) => Verdict::Dead { attempt, reason },
+        }
+    }
+
+    /// Makes the request and sends it.
+    async fn send(
+        &self,
+        taken: &Taken,
+        webhook: &Webhook,
+        profile: &Profile,
+        entry: Option<&TypeEntry>,
+        at: Timestamp,
+    ) -> Sent {
+        let credentials = match self.opened.credentials(webhook, profile, &self.master_key) {
+            Ok(credentials) => credentials,
+            Err(error) => return not_made(webhook, &error),
+        };
+        let event = Event::from((*taken.event).clone());
+        let request = request::build(&Attempt {
+            webhook,
+            profile,
+            entry,
+            credentials: &credentials,
+            bearer: None,
+            event: &event,
+            delivery: &taken.delivery.id,
+            number: taken.delivery.attempt,
+            test: taken.delivery.test,
+            at,
+        });
+        match request {
+            Ok(request) => {
+                let deadline = Duration::from_millis(profile.timeout_ms(webhook.timeout_ms));
+                self.http.send(request, deadline).await
+            }
+            Err(error) => not_made(webhook, &error),
         }
     }
 
@@ -271,6 +295,12 @@ impl Deliverer {
             worker: self.worker.clone(),
         }
     }
+}
+
+/// There is no request, and why.
+fn not_made(webhook: &Webhook, error: &dyn std::fmt::Display) -> Sent {
+    tracing::error!(webhook.id = webhook.id.as_str(), %error, "no request could be made");
+    Sent::Unreachable(Unreachable::Internal, error.to_string())
 }
 
 /// Opened credentials, kept until their webhook changes.

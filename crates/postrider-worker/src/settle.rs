@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use postrider_broker::{BrokerError, Incoming, Journal, Names, Outgoing, PARK_RUNGS_SECS, Session, now};
 use postrider_core::books::End;
-use postrider_core::lifecycle::POISON_AT;
+use postrider_core::lifecycle::{DeadReason, POISON_AT};
 use postrider_core::wire::{
     self, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, Fact, HeldFact, SCHEMA,
 };
@@ -154,8 +154,10 @@ fn follow(
                 class: attempt.class.clone(),
                 at: now(),
             };
-            let message = Outgoing::json(names.dead(), "", wire::encode(&dead), message_id(delivery));
-            (Some(message), vec![Fact::Attempt(attempt), done(End::Dead, reason.as_str(), delivery.attempt)])
+            // Nobody misses what was only a test.
+            let message = (reason != DeadReason::Test)
+                .then(|| Outgoing::json(names.dead(), "", wire::encode(&dead), message_id(delivery)));
+            (message, vec![Fact::Attempt(attempt), done(End::Dead, reason.as_str(), delivery.attempt)])
         }
         Verdict::Held => {
             metrics.held.inc();
@@ -168,7 +170,7 @@ fn follow(
             };
             (None, vec![Fact::Held(held)])
         }
-        Verdict::Skipped => (None, vec![done(End::Skipped, "webhook_disabled", made)]),
+        Verdict::Skipped(reason) => (None, vec![done(End::Skipped, reason.as_str(), made)]),
         Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, made)]),
         Verdict::Park { unknown_since, rung_secs } => {
             metrics.parked.with_label_values(&["unknown_revision"]).inc();
