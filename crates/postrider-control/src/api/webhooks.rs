@@ -562,7 +562,7 @@ pub(super) async fn list(
 ) -> Result<Answer, Problem> {
     let limit = limit(asked.limit)?;
     let state = word("state", asked.state.as_deref(), &["active", "paused", "disabled"])?;
-    let filter = WebhookFilter { tenant: scope.tenant().to_string(), state };
+    let filter = WebhookFilter { tenant: scope.tenant().to_string(), state, ..WebhookFilter::default() };
     let list = List::new(api.store.epoch(), "webhooks", &filter);
     let before = list.row(asked.cursor.as_deref())?;
     let rows = api.store.webhooks(&filter, before, limit + 1).await?;

@@ -36,6 +36,9 @@ use sqlx::{ConnectOptions as _, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Notify;
 
 pub(crate) use books::Books;
+pub(crate) use catalogues::{
+    CatalogueRow, MAX_CATALOGUES, Term, TermKind, TypeFilter, TypeRow, terms,
+};
 pub(crate) use dead_letters::{DeadLetterFilter, DeadLetterRow};
 pub(crate) use deliveries::{
     AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow,
@@ -48,7 +51,7 @@ pub(crate) use outbox::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
 pub(crate) use settings::Settings;
 pub(crate) use tenants::{TenantRefused, TenantRow};
-pub(crate) use webhooks::{WebhookFilter, WebhookRow};
+pub(crate) use webhooks::{Takes, WebhookFilter, WebhookRow};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 

@@ -94,7 +94,7 @@ impl Change<'_> {
         Ok(Ok(TenantRow { id: id.to_string(), revision, created_at: now }))
     }
 
-    /// Removes a tenant that has no webhooks.
+    /// Removes a tenant that has no webhooks, with its catalogues.
     pub(crate) async fn delete_tenant(
         &mut self,
         id: &TenantId,
@@ -105,6 +105,9 @@ impl Change<'_> {
         }
         if self.count_webhooks(id.as_str()).await? > 0 {
             return Ok(Err(TenantRefused::HasWebhooks));
+        }
+        for row in self.catalogues(id.as_str()).await? {
+            self.delete_catalogue(id.as_str(), &row.catalogue.product.id, now).await?;
         }
         let revision = self.next_revision().await?;
         sqlx::query("UPDATE tenants SET revision = $2, deleted_at = $3 WHERE id = $1")
