@@ -1,7 +1,7 @@
-//! From an AMQP message to an event, or to the reason why it is none.
+//! From an AMQP message to an event or an action, or to the reason why it is neither.
 //!
-//! Upstream is trusted less than our own code: whatever it sends becomes an event or a [`Refusal`] with a reason from a
-//! closed list; nothing panics, nothing is changed silently (DESIGN §6, `reference/reliability.md` §3.1).
+//! Upstream is trusted less than our own code: whatever it sends becomes a [`Report`] or a [`Refusal`] with a reason from
+//! a closed list; nothing panics, nothing is changed silently (DESIGN §6, `reference/reliability.md` §3.1).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::event::{self, Event, EventType};
+use crate::event::{self, Action, Event, EventType};
 use crate::id::{self, EventId, TenantId};
 use crate::time::Timestamp;
 
@@ -34,7 +34,50 @@ pub struct Envelope<'a> {
     pub traceparent: Option<&'a str>,
 }
 
-/// Why a message is no event: a closed list, shown to people and used as metric label.
+/// What upstream reports.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// Something that happened; receivers hear of it.
+    Event(Event),
+    /// Something from which triggers make events.
+    Action(Action),
+}
+
+impl Report {
+    /// Whose.
+    pub fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Event(event) => &event.tenant,
+            Self::Action(action) => &action.tenant,
+        }
+    }
+
+    /// The id of the event or the action.
+    pub fn id(&self) -> &EventId {
+        match self {
+            Self::Event(event) => &event.id,
+            Self::Action(action) => &action.id,
+        }
+    }
+
+    /// W3C trace context, if it came with one.
+    pub fn traceparent(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Event(event) => event.traceparent.as_ref(),
+            Self::Action(action) => action.traceparent.as_ref(),
+        }
+    }
+
+    /// The event, unless it is an action.
+    pub fn event(self) -> Option<Event> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Action(_) => None,
+        }
+    }
+}
+
+/// Why a message is refused: a closed list, shown to people and used as metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalReason {
     /// No bytes.
@@ -45,15 +88,15 @@ pub enum RefusalReason {
     TooDeep,
     /// Not JSON, or not UTF-8.
     NotJson,
-    /// JSON, but not an object.
+    /// JSON, but not an object, or one that is event and action at once.
     WrongShape,
     /// A member of another JSON type than it must have.
     WrongType,
     /// A member given twice.
     DuplicateField,
-    /// No `event_type`.
+    /// Neither `event_type` nor `action`.
     MissingEventType,
-    /// An `event_type` that breaks the rule for names.
+    /// An `event_type` or `action` that breaks the rule for names.
     BadEventType,
     /// An id that breaks the rule for ids.
     BadEventId,
@@ -63,6 +106,14 @@ pub enum RefusalReason {
     ActionWithoutId,
     /// An action that no trigger is defined for.
     UnknownAction,
+    /// A trigger that cannot be evaluated on this action, or that would make too many events.
+    TriggerFailed,
+    /// An action without a subject for which a trigger makes an event.
+    SubjectAbsent,
+    /// A type that no catalogue of the tenant has, where the tenant takes none of these.
+    UnknownEventType,
+    /// Data that does not fit its type's schema, where the tenant takes none of these.
+    SchemaViolation,
     /// A content type that is not read.
     UnsupportedContentType,
     /// A content encoding.
@@ -76,7 +127,7 @@ pub enum RefusalReason {
 }
 
 /// Every reason, for metrics that are created at start.
-pub const REFUSAL_REASONS: [RefusalReason; 18] = [
+pub const REFUSAL_REASONS: [RefusalReason; 22] = [
     RefusalReason::EmptyBody,
     RefusalReason::TooLarge,
     RefusalReason::TooDeep,
@@ -90,6 +141,10 @@ pub const REFUSAL_REASONS: [RefusalReason; 18] = [
     RefusalReason::BadEventTime,
     RefusalReason::ActionWithoutId,
     RefusalReason::UnknownAction,
+    RefusalReason::TriggerFailed,
+    RefusalReason::SubjectAbsent,
+    RefusalReason::UnknownEventType,
+    RefusalReason::SchemaViolation,
     RefusalReason::UnsupportedContentType,
     RefusalReason::UnsupportedEncoding,
     RefusalReason::UnsupportedCloudEvent,
@@ -114,6 +169,10 @@ impl RefusalReason {
             Self::BadEventTime => "bad_event_time",
             Self::ActionWithoutId => "action_without_id",
             Self::UnknownAction => "unknown_action",
+            Self::TriggerFailed => "trigger_failed",
+            Self::SubjectAbsent => "subject_absent",
+            Self::UnknownEventType => "unknown_event_type",
+            Self::SchemaViolation => "schema_violation",
             Self::UnsupportedContentType => "unsupported_content_type",
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::UnsupportedCloudEvent => "unsupported_cloud_event",
@@ -123,7 +182,7 @@ impl RefusalReason {
     }
 }
 
-/// Why a message is no event, with what a person needs to mend it.
+/// Why a message is refused, with what a person needs to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", reason.as_str())]
 pub struct Refusal {
@@ -140,14 +199,15 @@ impl Refusal {
     }
 }
 
-/// Reads one message as an event.
+/// Reads one message as an event or an action.
 ///
-/// The id is the body's `id`, else the CloudEvents `id`, else the AMQP `message_id`, else `made` (then a redelivery may
-/// get another). Whether the tenant exists is not known here; see [`crate::directory::Directory::route`].
+/// The id is the body's `id`, else the CloudEvents `id`, else the AMQP `message_id`, else, for an event, `made` (then a
+/// redelivery may get another). Whether the tenant, the type and the action exist is not known here; see
+/// [`crate::directory::Directory::resolve`].
 ///
 /// # Errors
-/// [`Refusal`] for everything that is not exactly an event.
-pub fn read(envelope: Envelope<'_>, body: &[u8], now: Timestamp, made: EventId) -> Result<Event, Refusal> {
+/// [`Refusal`] for everything that is not exactly an event or an action.
+pub fn read(envelope: Envelope<'_>, body: &[u8], now: Timestamp, made: EventId) -> Result<Report, Refusal> {
     use RefusalReason as Why;
     let refuse = |reason, detail: &str| Err(Refusal::new(reason, detail));
     if body.is_empty() {
@@ -175,37 +235,70 @@ pub fn read(envelope: Envelope<'_>, body: &[u8], now: Timestamp, made: EventId) 
     check_shape(body)?;
     let raw = read(body)?;
 
-    let Some(event_type) = raw.event_type else {
-        return refuse(Why::MissingEventType, "event_type (type in a CloudEvent) is required");
+    let (given, is_action) = match (&raw.event_type, &raw.action) {
+        (Some(event_type), None) => (event_type, false),
+        (None, Some(action)) => (action, true),
+        (Some(_), Some(_)) => {
+            let detail = "give event_type for an event or action for an action, not both";
+            return refuse(Why::WrongShape, detail);
+        }
+        (None, None) => {
+            return refuse(Why::MissingEventType, "event_type (type in a CloudEvent) or action is required");
+        }
     };
-    let event_type =
-        EventType::parse(&event_type).map_err(|e| Refusal::new(Why::BadEventType, e.to_string()))?;
+    let name = EventType::parse(given).map_err(|e| match is_action {
+        true => Refusal::new(Why::BadEventType, format!("action: its name follows the same rule; {e}")),
+        false => Refusal::new(Why::BadEventType, e.to_string()),
+    })?;
     let id = match raw.id.as_deref().or(envelope.message_id.filter(|id| !id.is_empty())) {
         Some(given) => EventId::parse(given).map_err(|e| Refusal::new(Why::BadEventId, e.to_string()))?,
+        None if is_action => {
+            return refuse(Why::ActionWithoutId, "an action needs an id: its events' ids are made from it");
+        }
         None => made,
     };
-    let event_time = match raw.event_time {
+    let time = match raw.event_time {
         Some(given) if Timestamp::parse_rfc3339(&given).is_some() => given,
         Some(_) => {
             return refuse(Why::BadEventTime, "event_time must be RFC 3339, such as 2026-11-21T20:00:00Z");
         }
         None => now.to_rfc3339(),
     };
-    Ok(Event {
-        tenant,
-        id,
-        event_type,
-        event_time: event_time.into(),
-        current_context: raw.current_context,
-        data: raw.data,
-        key: raw.key.map(Into::into),
-        correlation_id: raw.correlation_id.map(Into::into),
-        traceparent: envelope.traceparent.filter(|text| is_traceparent(text)).map(Into::into),
-        accepted_at: now,
+    let time = time.into();
+    let (current_context, data) = (raw.current_context, raw.data);
+    let (key, correlation_id) = (raw.key.map(Into::into), raw.correlation_id.map(Into::into));
+    let traceparent = envelope.traceparent.filter(|text| is_traceparent(text)).map(Into::into);
+    let accepted_at = now;
+    Ok(if is_action {
+        Report::Action(Action {
+            tenant,
+            id,
+            name,
+            time,
+            current_context,
+            data,
+            key,
+            correlation_id,
+            traceparent,
+            accepted_at,
+        })
+    } else {
+        Report::Event(Event {
+            tenant,
+            id,
+            event_type: name,
+            event_time: time,
+            current_context,
+            data,
+            key,
+            correlation_id,
+            traceparent,
+            accepted_at,
+        })
     })
 }
 
-/// The id under which the books know a message that is no event: the same for the same message.
+/// The id under which the books know a message that is refused: the same for the same message.
 pub fn invalid_id(envelope: &Envelope<'_>, body: &[u8]) -> EventId {
     use sha2::{Digest as _, Sha256};
     let body = id::hex(&Sha256::digest(body));
@@ -218,8 +311,9 @@ pub fn invalid_id(envelope: &Envelope<'_>, body: &[u8]) -> EventId {
     EventId::from_trusted(format!("invalid_{}", id::hex(&digest[..16])))
 }
 
-struct RawEvent {
+struct Raw {
     event_type: Option<String>,
+    action: Option<String>,
     event_time: Option<String>,
     current_context: event::Json,
     data: event::Json,
@@ -228,7 +322,7 @@ struct RawEvent {
     correlation_id: Option<String>,
 }
 
-fn read_own(body: &[u8]) -> Result<RawEvent, Refusal> {
+fn read_own(body: &[u8]) -> Result<Raw, Refusal> {
     #[derive(Deserialize)]
     struct Members {
         event_type: Option<String>,
@@ -241,23 +335,9 @@ fn read_own(body: &[u8]) -> Result<RawEvent, Refusal> {
         action: Option<String>,
     }
     let members: Members = serde_json::from_slice(body).map_err(refusal_of)?;
-    if let (Some(action), None) = (&members.action, &members.event_type) {
-        return Err(match members.id {
-            None => Refusal::new(
-                RefusalReason::ActionWithoutId,
-                "an action needs an id: its events' ids are made from it",
-            ),
-            Some(_) => {
-                let action: String = action.chars().take(128).collect();
-                Refusal::new(
-                    RefusalReason::UnknownAction,
-                    format!("no trigger is defined for the action {action:?}"),
-                )
-            }
-        });
-    }
-    Ok(RawEvent {
+    Ok(Raw {
         event_type: members.event_type,
+        action: members.action,
         event_time: members.event_time,
         current_context: members.current_context.unwrap_or_else(event::null),
         data: members.data.unwrap_or_else(event::null),
@@ -268,7 +348,7 @@ fn read_own(body: &[u8]) -> Result<RawEvent, Refusal> {
 }
 
 /// CloudEvents 1.0, structured mode. `source`, `subject`, `dataschema` and extensions become the context.
-fn read_cloud_event(body: &[u8]) -> Result<RawEvent, Refusal> {
+fn read_cloud_event(body: &[u8]) -> Result<Raw, Refusal> {
     #[derive(Deserialize)]
     struct Attributes {
         specversion: Option<String>,
@@ -294,8 +374,9 @@ fn read_cloud_event(body: &[u8]) -> Result<RawEvent, Refusal> {
         context.remove(own);
     }
     let context = serde_json::value::to_raw_value(&context).map_err(refusal_of)?;
-    Ok(RawEvent {
+    Ok(Raw {
         event_type: attributes.event_type,
+        action: None,
         event_time: attributes.time,
         current_context: Arc::from(context),
         data: attributes.data.unwrap_or_else(event::null),
@@ -369,9 +450,13 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-    fn read_text(body: &str) -> Result<Event, Refusal> {
+    fn read_report(body: &str) -> Result<Report, Refusal> {
         let envelope = Envelope { routing_key: "default", ..Envelope::default() };
         read(envelope, body.as_bytes(), NOW, EventId::from_trusted("made"))
+    }
+
+    fn read_text(body: &str) -> Result<Event, Refusal> {
+        read_report(body).map(|report| report.event().expect("an event"))
     }
 
     fn reason(body: &str) -> RefusalReason {
@@ -394,11 +479,37 @@ mod tests {
     fn ids_come_from_the_body_then_the_message_then_us() {
         let with = |id: Option<&str>, body: &str| {
             let envelope = Envelope { routing_key: "default", message_id: id, ..Envelope::default() };
-            read(envelope, body.as_bytes(), NOW, EventId::from_trusted("made")).unwrap().id
+            read(envelope, body.as_bytes(), NOW, EventId::from_trusted("made")).unwrap().id().clone()
         };
         assert_eq!(with(Some("m"), r#"{"event_type":"A","id":"b"}"#).as_str(), "b");
         assert_eq!(with(Some("m"), r#"{"event_type":"A"}"#).as_str(), "m");
         assert_eq!(with(None, r#"{"event_type":"A"}"#).as_str(), "made");
+    }
+
+    #[test]
+    fn an_action_is_read_with_all_that_it_says() {
+        let body = r#"{"action":"points transferred","id":"a1","event_time":"2026-11-21T20:00:00Z","key":"k",
+            "current_context":{ "actor" : "staff" },"data":[ 1.0 ],"correlation_id":"c"}"#;
+        let Ok(Report::Action(action)) = read_report(body) else { panic!("no action") };
+        assert_eq!((action.id.as_str(), action.name.as_str()), ("a1", "points transferred"));
+        assert_eq!(
+            (action.current_context.get(), action.data.get()),
+            (r#"{ "actor" : "staff" }"#, "[ 1.0 ]")
+        );
+        assert_eq!((action.key.as_deref(), action.correlation_id.as_deref()), (Some("k"), Some("c")));
+        assert_eq!(action.time.as_ref(), "2026-11-21T20:00:00Z");
+        assert_eq!((action.tenant, action.accepted_at), (TenantId::default_tenant(), NOW));
+    }
+
+    #[test]
+    fn the_id_of_an_action_may_be_the_messages_but_is_never_made() {
+        let with = |message_id| {
+            let envelope = Envelope { routing_key: "default", message_id, ..Envelope::default() };
+            read(envelope, br#"{"action":"A"}"#, NOW, EventId::from_trusted("made"))
+        };
+        assert_eq!(with(Some("m")).unwrap().id().as_str(), "m");
+        assert_eq!(with(None).unwrap_err().reason, RefusalReason::ActionWithoutId);
+        assert_eq!(with(Some("")).unwrap_err().reason, RefusalReason::ActionWithoutId);
     }
 
     #[test]
@@ -423,7 +534,9 @@ mod tests {
         assert_eq!(reason(r#"{"event_type":"A","id":"ü"}"#), BadEventId);
         assert_eq!(reason(r#"{"event_type":"A","event_time":"today"}"#), BadEventTime);
         assert_eq!(reason(r#"{"action":"transfer"}"#), ActionWithoutId);
-        assert_eq!(reason(r#"{"action":"transfer","id":"a1"}"#), UnknownAction);
+        assert_eq!(reason(r#"{"action":" transfer","id":"a1"}"#), BadEventType);
+        assert_eq!(reason(r#"{"action":"transfer","event_type":"A","id":"a1"}"#), WrongShape);
+        assert_eq!(reason(r#"{"action":"transfer","id":"a1","event_time":"today"}"#), BadEventTime);
         assert_eq!(
             reason(&format!(r#"{{"event_type":"A","data":{}1{}}}"#, "[".repeat(200), "]".repeat(200))),
             TooDeep
@@ -456,14 +569,17 @@ mod tests {
             ..Envelope::default()
         };
         let read = |body: &str| read(envelope, body.as_bytes(), NOW, EventId::from_trusted("m"));
-        let event = read(
+        let report = read(
             r#"{"specversion":"1.0","id":"c1","source":"/shop","type":"order.paid","time":"2026-11-21T20:00:00Z",
-                "subject":"o7","region":"eu","data":{ "n" : 1 }}"#,
-        )
-        .unwrap();
+                "subject":"o7","region":"eu","action":"x","data":{ "n" : 1 }}"#,
+        );
+        let event = report.unwrap().event().expect("a CloudEvent is an event, whatever its extensions");
         assert_eq!((event.id.as_str(), event.event_type.as_str()), ("c1", "order.paid"));
         assert_eq!(event.data.get(), "{ \"n\" : 1 }");
-        assert_eq!(event.current_context.get(), r#"{"region":"eu","source":"/shop","subject":"o7"}"#);
+        assert_eq!(
+            event.current_context.get(),
+            r#"{"action":"x","region":"eu","source":"/shop","subject":"o7"}"#
+        );
         assert_eq!(event.key.as_deref(), Some("o7"));
         for bad in
             [r#"{"id":"c1","type":"A"}"#, r#"{"specversion":"1.0","id":"c","type":"A","data_base64":"AA=="}"#]
@@ -477,7 +593,8 @@ mod tests {
         let with = |traceparent| {
             let envelope =
                 Envelope { routing_key: "default", traceparent: Some(traceparent), ..Envelope::default() };
-            read(envelope, br#"{"event_type":"A"}"#, NOW, EventId::from_trusted("m")).unwrap().traceparent
+            let report = read(envelope, br#"{"event_type":"A"}"#, NOW, EventId::from_trusted("m")).unwrap();
+            report.traceparent().cloned()
         };
         assert!(with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_some());
         assert!(with("00-XYZ-b7ad6b7169203331-01").is_none());
@@ -486,7 +603,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_an_event_or_a_reason(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_give_a_report_or_a_reason(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let envelope = Envelope { routing_key: "default", ..Envelope::default() };
             if let Err(refusal) = read(envelope, &body, NOW, EventId::from_trusted("made")) {
                 prop_assert!(REFUSAL_REASONS.contains(&refusal.reason));

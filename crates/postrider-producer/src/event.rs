@@ -1,4 +1,4 @@
-//! An event before it is published.
+//! Events and actions before they are published.
 
 use postrider_core::intake::{self, Envelope, Refusal, RefusalReason};
 use postrider_core::{EventId, Timestamp};
@@ -91,9 +91,16 @@ impl NewEvent {
 
     /// The message's body, checked with the very rules that the router applies.
     pub(crate) fn encode(&self, now: Timestamp) -> Result<Encoded, Error> {
+        self.encode_as(Kind::Event, now)
+    }
+
+    fn encode_as(&self, kind: Kind, now: Timestamp) -> Result<Encoded, Error> {
         #[derive(Serialize)]
         struct Body<'a> {
-            event_type: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            action: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            event_type: Option<&'a str>,
             event_time: String,
             #[serde(skip_serializing_if = "Option::is_none")]
             current_context: Option<&'a RawValue>,
@@ -108,7 +115,8 @@ impl NewEvent {
         let made = format!("evt_{}", uuid::Uuid::now_v7().simple());
         let id = self.id.as_deref().unwrap_or(&made);
         let body = Body {
-            event_type: &self.event_type,
+            action: (kind == Kind::Action).then_some(self.event_type.as_str()),
+            event_type: (kind == Kind::Event).then_some(self.event_type.as_str()),
             event_time: self.time.clone().unwrap_or_else(|| now.to_rfc3339()),
             current_context: self.context.as_ref().map(Result::as_deref).transpose().map_err(not_json)?,
             data: self.data.as_deref().map_err(not_json)?,
@@ -119,8 +127,64 @@ impl NewEvent {
         let body = serde_json::to_vec(&body).map_err(|e| not_json(&e.to_string()))?;
         let envelope = Envelope { routing_key: &self.tenant, ..Envelope::default() };
         let made = EventId::from_trusted(made.as_str());
-        let event = intake::read(envelope, &body, now, made).map_err(Error::Refused)?;
-        Ok(Encoded { id: event.id, tenant: self.tenant.clone(), traceparent: self.traceparent.clone(), body })
+        let report = intake::read(envelope, &body, now, made).map_err(Error::Refused)?;
+        let id = report.id().clone();
+        Ok(Encoded { id, tenant: self.tenant.clone(), traceparent: self.traceparent.clone(), body })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Event,
+    Action,
+}
+
+/// An action to publish: triggers of the tenant's catalogues make events of it, all of them or none.
+#[derive(Clone, Debug)]
+pub struct NewAction {
+    report: NewEvent,
+}
+
+impl NewAction {
+    /// An action of this name, with this data. The ids of its events are made from `id`, so it must be another for each
+    /// action and the same when an action is published again: 1 to 128 printable ASCII characters.
+    pub fn new(name: impl Into<String>, id: impl Into<String>, data: &(impl Serialize + ?Sized)) -> Self {
+        Self { report: NewEvent::new(name, data).id(id) }
+    }
+
+    /// Who and where: any JSON.
+    pub fn context(self, context: &(impl Serialize + ?Sized)) -> Self {
+        Self { report: self.report.context(context) }
+    }
+
+    /// When it happened, RFC 3339.
+    pub fn time(self, time: impl Into<String>) -> Self {
+        Self { report: self.report.time(time) }
+    }
+
+    /// The subject it is about.
+    pub fn key(self, key: impl Into<String>) -> Self {
+        Self { report: self.report.key(key) }
+    }
+
+    /// What its events carry as correlation id; the action's id by default.
+    pub fn correlation_id(self, id: impl Into<String>) -> Self {
+        Self { report: self.report.correlation_id(id) }
+    }
+
+    /// W3C trace context, passed on to the receivers.
+    pub fn traceparent(self, traceparent: impl Into<String>) -> Self {
+        Self { report: self.report.traceparent(traceparent) }
+    }
+
+    /// Whose action it is.
+    pub fn tenant(self, tenant: impl Into<String>) -> Self {
+        Self { report: self.report.tenant(tenant) }
+    }
+
+    /// The message's body, checked with the very rules that the router applies.
+    pub(crate) fn encode(&self, now: Timestamp) -> Result<Encoded, Error> {
+        self.report.encode_as(Kind::Action, now)
     }
 }
 
@@ -142,6 +206,18 @@ mod tests {
             r#"{"event_type":"USER_CREATED","event_time":"2025-11-21T20:00:00Z","data":{"n":1},"id":"e1","key":"u1"}"#
         );
         assert_eq!(encoded.tenant, "default");
+    }
+
+    #[test]
+    fn an_action_says_that_it_is_one() {
+        let action = NewAction::new("points transferred", "a1", &serde_json::json!({ "n": 1 })).key("m-1");
+        assert_eq!(
+            String::from_utf8(action.encode(NOW).unwrap().body).unwrap(),
+            r#"{"action":"points transferred","event_time":"2025-11-21T20:00:00Z","data":{"n":1},"id":"a1","key":"m-1"}"#
+        );
+        for action in [NewAction::new("a ", "a1", &()), NewAction::new("a", "", &())] {
+            assert!(matches!(action.encode(NOW), Err(Error::Refused(_))), "{action:?}");
+        }
     }
 
     #[test]

@@ -44,12 +44,30 @@
 //! | `correlation_id` | [`NewEvent::correlation_id`] | ties events of one action together |
 //! | tenant | [`NewEvent::tenant`] | whose event it is; `default` when missing |
 //!
+//! # Actions
+//!
+//! Where a tenant's catalogue has triggers, an upstream service can report what was done and leave it to them which
+//! events that makes: [`Producer::publish_action`] with a [`NewAction`]. The events of one action are delivered all or
+//! none, their ids are made from the action's id, and they carry it as `correlation_id`.
+//!
+//! ```no_run
+//! # use postrider_producer::{NewAction, Producer};
+//! # use serde_json::json;
+//! # async fn example(producer: &Producer) -> Result<(), postrider_producer::Error> {
+//! let transfer = json!({ "sender": { "memberId": "m-1" }, "recipient": { "memberId": "m-2" }, "points": 50 });
+//! producer.publish_action(NewAction::new("points.transferred", "transfer-17", &transfer)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is refused
+//!
 //! An event that Postrider would refuse (no legal type, larger than 256 KiB, …) is refused here, before anything is
 //! sent. A tenant that does not exist is found out later: such an event is kept in `postrider.invalid`.
 
 mod event;
 mod producer;
 
-pub use event::NewEvent;
+pub use event::{NewAction, NewEvent};
 pub use postrider_core::EventId;
 pub use producer::{Error, Producer, PublishAllError, Settings};

@@ -11,7 +11,7 @@ use postrider_core::EventId;
 use postrider_core::intake::Refusal;
 use tokio::time::Instant;
 
-use crate::event::{Encoded, NewEvent};
+use crate::event::{Encoded, NewAction, NewEvent};
 
 /// Events of [`Producer::publish_all`] that are under way at the same time.
 const IN_FLIGHT: usize = 256;
@@ -133,6 +133,16 @@ impl Producer {
     /// [`Error::Refused`] before anything is sent; [`Error::NotConfirmed`] when the patience ends.
     pub async fn publish(&self, event: NewEvent) -> Result<EventId, Error> {
         let encoded = event.encode(now())?;
+        self.send(&encoded).await
+    }
+
+    /// Publishes one action and returns its id once the broker has it safely. Which events it becomes is decided by the
+    /// router.
+    ///
+    /// # Errors
+    /// As for [`Producer::publish`].
+    pub async fn publish_action(&self, action: NewAction) -> Result<EventId, Error> {
+        let encoded = action.encode(now())?;
         self.send(&encoded).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use postrider_broker::{Names, Outgoing};
 use postrider_core::directory::{Directory, Target};
-use postrider_core::intake::{self, Envelope, Refusal, RefusalReason};
+use postrider_core::intake::{self, Envelope, Refusal, RefusalReason, Report};
 use postrider_core::lifecycle::{Guard, guard};
 use postrider_core::wire::{
     self, DeliveryMessage, DeliveryRecord, EventFact, EventFate, EventRecord, Fact, MAX_BATCH, Owed, SCHEMA,
@@ -82,7 +82,12 @@ impl Batch {
         }
         let made = EventId::from_trusted(format!("evt_{}", uuid::Uuid::now_v7().simple()));
         match intake::read(arrival.envelope, arrival.body, now, made) {
-            Ok(event) => self.take_event(event, arrival, directory, seen, names, now),
+            Ok(Report::Event(event)) => self.take_event(event, arrival, directory, seen, names, now),
+            Ok(Report::Action(action)) => {
+                let detail = format!("no trigger is defined for the action {:?}", action.name.as_str());
+                let refusal = Refusal::new(RefusalReason::UnknownAction, detail);
+                self.refuse(&refusal, arrival, seen, names, now);
+            }
             Err(refusal) => self.refuse(&refusal, arrival, seen, names, now),
         }
     }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
 use postrider_broker::Outgoing;
-use postrider_core::intake::{self, Envelope};
+use postrider_core::event::OWN_ID_PREFIX;
+use postrider_core::intake::{self, Envelope, Report};
 use postrider_core::{EventId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -33,12 +34,14 @@ const IN_FLIGHT: usize = 64;
 /// How long the broker may take for all of them: less than a request may.
 const PUBLISH: Duration = Duration::from_secs(8);
 
-/// An event to report. Members that are not listed are ignored, as they are over AMQP.
+/// An event to report, or an action in place of one. Members that are not listed are ignored, as they are over AMQP.
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "it describes what `intake::read` reads")]
 pub(super) struct NewEvent {
-    /// The name of its type, 1 to 128 characters.
-    event_type: String,
+    /// The name of its type, 1 to 128 characters; not together with `action`.
+    event_type: Option<String>,
+    /// The name of an action, of which triggers make events; needs an `id`.
+    action: Option<String>,
     /// When it happened, RFC 3339; the time of arrival by default.
     event_time: Option<String>,
     /// Any JSON; reaches receivers byte for byte.
@@ -48,6 +51,7 @@ pub(super) struct NewEvent {
     #[schema(value_type = Option<Object>)]
     data: Option<serde_json::Value>,
     /// What makes it the same event when it is sent twice, 1 to 128 printable ASCII characters; made here by default.
+    /// Those that begin with `own_` are Postrider's own.
     id: Option<String>,
     /// The subject that it is about.
     key: Option<String>,
@@ -76,8 +80,9 @@ pub(super) struct Accepted {
 
 #[derive(Serialize, ToSchema)]
 struct AcceptedEvent {
+    /// The event's, or the action's.
     id: String,
-    /// The books know an event of this id: this one changes nothing.
+    /// The books know an event of this id: this one changes nothing. Of an action they know only its events.
     duplicate: bool,
 }
 
@@ -85,10 +90,11 @@ struct AcceptedEvent {
 struct Checked {
     tenant: TenantId,
     id: EventId,
+    is_action: bool,
     message: Outgoing,
 }
 
-/// Reports one event, or several in an array.
+/// Reports one event or action, or several in an array.
 ///
 /// 202 means that RabbitMQ has confirmed all of them. 503 names those that are confirmed in `confirmed`; sending all of
 /// them again with the same ids is safe.
@@ -144,7 +150,7 @@ pub(super) async fn publish(
         .iter()
         .map(|event| AcceptedEvent {
             id: event.id.to_string(),
-            duplicate: known.contains(&(event.tenant.to_string(), event.id.to_string())),
+            duplicate: !event.is_action && known.contains(&(event.tenant.to_string(), event.id.to_string())),
         })
         .collect();
     send_all(&api, events).await?;
@@ -201,14 +207,16 @@ fn check(
         message_id: None,
         traceparent,
     };
-    let event = intake::read(envelope, text.as_bytes(), postrider_broker::now(), EventId::from_trusted(made));
-    let event = event.map_err(|refusal| {
+    let report =
+        intake::read(envelope, text.as_bytes(), postrider_broker::now(), EventId::from_trusted(made));
+    let report = report.map_err(|refusal| {
         use postrider_core::intake::RefusalReason as Why;
         let member = match refusal.reason {
+            Why::WrongShape | Why::BadEventType if says_action(text) => "action",
             Why::MissingEventType | Why::BadEventType => "event_type",
             Why::BadEventId => "id",
             Why::BadEventTime => "event_time",
-            Why::ActionWithoutId | Why::UnknownAction => "action",
+            Why::ActionWithoutId => "id",
             _ => "",
         };
         let problem =
@@ -222,12 +230,29 @@ fn check(
     if given.is_err() {
         return Err(Problem::body(at("tenant"), "the tenant must be a string, given once"));
     }
-    let mut message = Outgoing::json("", tenant.as_str(), text.as_bytes().to_vec(), event.id.as_str());
+    let id = report.id().clone();
+    if id.as_str().starts_with(OWN_ID_PREFIX) {
+        let detail = format!("ids that begin with {OWN_ID_PREFIX} are Postrider's own");
+        let hint = "Give the event another id, or none, and send the request again.";
+        return Err(Problem::new(Code::BadEvent, detail, hint)
+            .field(at("id"))
+            .with("reason", "bad_event_id"));
+    }
+    let mut message = Outgoing::json("", tenant.as_str(), text.as_bytes().to_vec(), id.as_str());
     message.content_type = content_type.to_owned();
-    if let Some(traceparent) = event.traceparent {
+    if let Some(traceparent) = report.traceparent() {
         message = message.header("traceparent", traceparent.as_ref());
     }
-    Ok(Checked { tenant, id: event.id, message })
+    Ok(Checked { tenant, id, is_action: matches!(report, Report::Action(_)), message })
+}
+
+/// Whether it names an action.
+fn says_action(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        action: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Named>(text).is_ok_and(|named| named.action.is_some())
 }
 
 /// Publishes all of them and waits for all confirms.

@@ -429,6 +429,20 @@ async fn events_go_to_the_broker_as_they_were_written() {
 }
 
 #[tokio::test]
+async fn actions_are_published_like_events() {
+    let t = Test::new().await;
+    let text = r#"{"action":"points.transferred","id":"transfer-17","data":{ "points" : 50 }}"#;
+    let (status, body) = t.call("POST", "/v1/events", Some(text)).await;
+    assert_eq!((status, &body["items"]), (202, &json!([{ "id": "transfer-17", "duplicate": false }])));
+    let several = json!([{ "event_type": "A", "id": "e" }, { "action": "B", "id": "a" }]);
+    assert_eq!(t.post("/v1/events", several).await.1["items"][1]["id"], "a");
+    let published = t.published();
+    let ids: Vec<&str> = published.iter().map(|message| message.message_id.as_str()).collect();
+    assert_eq!(ids, ["transfer-17", "e", "a"]);
+    assert_eq!(published[0].body, text.as_bytes());
+}
+
+#[tokio::test]
 async fn events_that_are_none_are_refused_whole_and_by_name() {
     let t = Test::new().await;
     for (body, status, field, code) in [
@@ -437,7 +451,10 @@ async fn events_that_are_none_are_refused_whole_and_by_name() {
         (r#"[{"event_type":"A"},7]"#, 422, "[1]", "bad_event"),
         (r#"{"event_type":"A","event_time":"today"}"#, 422, "event_time", "bad_event"),
         (r#"{"event_type":"A","id":"ü"}"#, 422, "id", "bad_event"),
-        (r#"{"action":"transfer","id":"a"}"#, 422, "action", "bad_event"),
+        (r#"{"event_type":"A","id":"own_1"}"#, 422, "id", "bad_event"),
+        (r#"{"action":"transfer"}"#, 422, "id", "bad_event"),
+        (r#"[{"action":"transfer ","id":"a"}]"#, 422, "[0].action", "bad_event"),
+        (r#"{"action":"transfer","event_type":"A","id":"a"}"#, 422, "action", "bad_event"),
         (r#"{"event_type":"A","tenant":"nobody"}"#, 422, "tenant", "unknown_tenant"),
         (r#"{"event_type":"A","tenant":7}"#, 422, "tenant", "bad_body"),
         (r#"[{"event_type":"A","tenant":"a b"}]"#, 422, "[0].tenant", "bad_body"),

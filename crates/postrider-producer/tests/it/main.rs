@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider_broker::{Incoming, Metrics, Session, topology};
-use postrider_producer::{Error, NewEvent, Producer, Settings};
+use postrider_producer::{Error, NewAction, NewEvent, Producer, Settings};
 use postrider_testkit::chaos::Proxy;
 use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
@@ -41,7 +41,11 @@ async fn what_is_confirmed_is_in_the_queue() {
     let (vhost, session) = vhost("producer").await;
     let producer = Producer::connect(Settings::new(vhost.url())).await.unwrap();
     let id = producer.publish(NewEvent::new("USER_CREATED", &json!({ "a": 1 })).key("u-1")).await.unwrap();
-    let events = events(&session, 1).await;
+    let action = NewAction::new("points.transferred", "transfer-17", &json!({ "points": 50 }));
+    assert_eq!(producer.publish_action(action).await.unwrap().as_str(), "transfer-17");
+    let events = events(&session, 2).await;
+    let action: Value = serde_json::from_slice(events["transfer-17"].body()).unwrap();
+    assert_eq!((&action["action"], &action["event_type"]), (&json!("points.transferred"), &Value::Null));
     let event = &events[id.as_str()];
     let body: Value = serde_json::from_slice(event.body()).unwrap();
     assert_eq!((&body["event_type"], &body["key"]), (&json!("USER_CREATED"), &json!("u-1")));
