@@ -90,6 +90,9 @@ pub fn build(attempt: &Attempt<'_>) -> Result<Request, CannotMake> {
     if let Some(traceparent) = &event.traceparent {
         headers.push(("traceparent".to_owned(), traceparent.to_string()));
     }
+    if let Some(value) = credentials.auth.as_ref().and_then(|auth| auth.authorization(attempt.bearer)) {
+        headers.push(("authorization".to_owned(), value.to_string()));
+    }
     let mut url = webhook.url.clone();
     match &credentials.api_key {
         Some((KeyPlace::Header, name, value)) => headers.push((name.to_ascii_lowercase(), value.to_string())),

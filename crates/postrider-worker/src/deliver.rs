@@ -14,12 +14,13 @@ use postrider_core::outcome::Unreachable;
 use postrider_core::profile::Profile;
 use postrider_core::request::{self, Attempt};
 use postrider_core::seal::MasterKey;
-use postrider_core::webhook::Credentials;
+use postrider_core::webhook::{Auth, Credentials};
 use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
 use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId};
 
-use crate::http::{Http, Sent};
+use crate::http::{Deadline, Http, Sent};
 use crate::metrics::{Metrics, seconds};
+use crate::token::Tokens;
 
 /// How long a delivery waits for the configuration that routed it, before it is parked (DESIGN §5.2).
 const REVISION_PATIENCE: Duration = Duration::from_secs(2);
@@ -81,6 +82,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Deliverer {
     pub(crate) feed: DirectoryFeed,
     pub(crate) http: Http,
+    pub(crate) tokens: Tokens,
     pub(crate) master_key: MasterKey,
     pub(crate) metrics: Metrics,
     pub(crate) unit_ms: u64,
@@ -141,7 +143,7 @@ impl Deliverer {
         }
     }
 
-    /// Makes the request and sends it.
+    /// Makes the request and sends it. A token that it needs is fetched within the same deadline.
     async fn send(
         &self,
         taken: &Taken,
@@ -154,26 +156,38 @@ impl Deliverer {
             Ok(credentials) => credentials,
             Err(error) => return not_made(webhook, &error),
         };
+        let deadline = Deadline::after(Duration::from_millis(profile.timeout_ms(webhook.timeout_ms)));
+        let token = match &credentials.auth {
+            Some(Auth::Oauth2(oauth2)) => match self.tokens.token(webhook, oauth2, deadline).await {
+                Ok(token) => Some(token),
+                Err(why) => return Sent::Unreachable(Unreachable::Token, why),
+            },
+            Some(Auth::Basic { .. } | Auth::Bearer { .. }) | None => None,
+        };
         let event = Event::from((*taken.event).clone());
         let request = request::build(&Attempt {
             webhook,
             profile,
             entry,
             credentials: &credentials,
-            bearer: None,
+            bearer: token.as_ref().map(|token| token.value()),
             event: &event,
             delivery: &taken.delivery.id,
             number: taken.delivery.attempt,
             test: taken.delivery.test,
             at,
         });
-        match request {
-            Ok(request) => {
-                let deadline = Duration::from_millis(profile.timeout_ms(webhook.timeout_ms));
-                self.http.send(request, deadline).await
-            }
-            Err(error) => not_made(webhook, &error),
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return not_made(webhook, &error),
+        };
+        let sent = self.http.send(request, webhook, credentials.tls.as_ref(), deadline).await;
+        if let (Sent::Answered(answer), Some(token)) = (&sent, &token)
+            && answer.status == 401
+        {
+            self.tokens.refused(webhook, token);
         }
+        sent
     }
 
     /// The webhook as this worker knows it, or what becomes of the delivery without one.

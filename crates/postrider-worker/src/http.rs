@@ -1,5 +1,7 @@
-//! Sending requests: the only HTTP client that talks to strangers.
+//! Sending requests: the only HTTP clients that talk to strangers.
 //!
+//! One client is for all webhooks; those with a client certificate or an authority of their own have one each, kept until
+//! the webhook changes.
 //! No redirects, no retries of its own, no proxy, no decompression, one total deadline. The address policy is applied to
 //! literal addresses before a request and by the resolver to every answer of DNS, so that what was checked is what is
 //! connected to (`reference/reliability.md` S-1 to S-7).
@@ -9,10 +11,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_core::Webhook;
 use postrider_core::address::{EgressPolicy, literal_address};
 use postrider_core::outcome::Unreachable;
 use postrider_core::request::Request;
+use postrider_core::webhook::ClientTls;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::{AlertDescription, CertificateError};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::kept::Kept;
 
 /// The most of an answer's body that is read, bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -22,6 +32,10 @@ const KEPT_BODY: usize = 4 * 1024;
 const IDLE: Duration = Duration::from_secs(4);
 /// Answers of DNS that are looked at.
 const MAX_ADDRESSES: usize = 64;
+/// Clients of single webhooks that are kept.
+const MAX_PRIVATE: usize = 256;
+/// Idle connections that the client of a single webhook keeps.
+const MAX_PRIVATE_IDLE: usize = 16;
 /// Headers of an answer that are kept, the rest is of no use to anybody.
 const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", "location", "www-authenticate"];
 
@@ -29,7 +43,41 @@ const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", "locat
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     client: reqwest::Client,
+    private: Arc<Kept<Private>>,
     policy: Arc<EgressPolicy>,
+}
+
+/// The client of a single webhook, or why there is none.
+type Private = OnceCell<Result<reqwest::Client, String>>;
+
+/// When an attempt has to be over, with everything that belongs to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    end: Instant,
+    whole: Duration,
+}
+
+impl Deadline {
+    /// So much from now on.
+    pub(crate) fn after(whole: Duration) -> Self {
+        Self { end: Instant::now() + whole, whole }
+    }
+
+    /// This one, or so much from now on if that is sooner.
+    pub(crate) fn at_most(self, whole: Duration) -> Self {
+        let other = Self::after(whole);
+        if other.end < self.end { other } else { self }
+    }
+
+    /// When it is.
+    pub(crate) fn end(self) -> Instant {
+        self.end
+    }
+
+    /// What is said when it passed.
+    pub(crate) fn missed(self) -> String {
+        format!("no answer within {} ms", self.whole.as_millis())
+    }
 }
 
 /// What a request came to.
@@ -60,44 +108,142 @@ impl Http {
     /// A client under this policy.
     pub(crate) fn new(policy: EgressPolicy) -> Result<Self, reqwest::Error> {
         let policy = Arc::new(policy);
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(64)
-            .dns_resolver(Arc::new(Guarded { policy: policy.clone() }))
-            .build()?;
-        Ok(Self { client, policy })
+        let client = builder(&policy).pool_max_idle_per_host(64).build()?;
+        Ok(Self { client, private: Arc::new(Kept::new(MAX_PRIVATE)), policy })
     }
 
-    /// Sends one request, all of it within `deadline`: name, connection, TLS, head and body.
-    pub(crate) async fn send(&self, request: Request, deadline: Duration) -> Sent {
-        if literal_address(&request.url).is_some_and(|address| !self.policy.permits(address)) {
-            return Sent::Blocked;
+    /// Sends the request of a webhook, all of it within the deadline: name, connection, TLS, head and body. `tls` is what
+    /// the webhook's connections are made with, if it says anything about that.
+    pub(crate) async fn send(
+        &self,
+        request: Request,
+        webhook: &Webhook,
+        tls: Option<&ClientTls>,
+        deadline: Deadline,
+    ) -> Sent {
+        let sent = match tls {
+            None => self.exchange(&self.client, request, deadline).await,
+            Some(tls) => match self.private(webhook, tls).await {
+                Ok(client) => self.exchange(&client, request, deadline).await,
+                Err(why) => Err(Sent::Unreachable(Unreachable::Tls, why)),
+            },
+        };
+        match sent {
+            Ok(response) => {
+                let (response, body) = read(response, KEPT_BODY, deadline).await;
+                answer(&response, &body)
+            }
+            Err(none) => none,
         }
-        let mut builder = self.client.post(request.url).body(request.body);
+    }
+
+    /// Sends a request that belongs to no receiver, and answers with status and body.
+    ///
+    /// # Errors
+    /// What it came to instead.
+    pub(crate) async fn fetch(&self, request: Request, deadline: Deadline) -> Result<(u16, Vec<u8>), Sent> {
+        let response = self.exchange(&self.client, request, deadline).await?;
+        let (response, body) = read(response, MAX_BODY, deadline).await;
+        Ok((response.status().as_u16(), body))
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn exchange(
+        &self,
+        client: &reqwest::Client,
+        request: Request,
+        deadline: Deadline,
+    ) -> Result<reqwest::Response, Sent> {
+        if literal_address(&request.url).is_some_and(|address| !self.policy.permits(address)) {
+            return Err(Sent::Blocked);
+        }
+        let mut builder = client.post(request.url).body(request.body);
         for (name, value) in &request.headers {
             builder = builder.header(name.as_str(), value.as_str());
         }
-        let end = tokio::time::Instant::now() + deadline;
-        let timed_out = || {
-            let why = format!("no answer within {} ms", deadline.as_millis());
-            Sent::Unreachable(Unreachable::Timeout, why)
-        };
-        match tokio::time::timeout_at(end, builder.send()).await {
-            Ok(Ok(response)) => Sent::Answered(read(response, end).await),
-            Ok(Err(error)) => explain(&error),
-            Err(_) => timed_out(),
+        match tokio::time::timeout_at(deadline.end, builder.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err(Sent::Unreachable(Unreachable::Timeout, deadline.missed())),
         }
+    }
+
+    /// The client of a webhook that has TLS settings of its own.
+    async fn private(&self, webhook: &Webhook, tls: &ClientTls) -> Result<reqwest::Client, String> {
+        let kept = self.private.of(webhook);
+        let make = || async {
+            let (policy, tls) = (self.policy.clone(), tls.clone());
+            // Certificates are read, the system's own among them: nothing for a thread that others wait for.
+            let made = tokio::task::spawn_blocking(move || with_tls(&policy, &tls)).await;
+            made.unwrap_or_else(|_| Err("the webhook's TLS client could not be made".to_owned()))
+        };
+        kept.get_or_init(make).await.clone()
     }
 }
 
-/// Reads an answer. Its status counts from here on, whatever becomes of the body.
-async fn read(mut response: reqwest::Response, end: tokio::time::Instant) -> Answer {
-    let status = response.status().as_u16();
+/// What all clients have in common.
+fn builder(policy: &Arc<EgressPolicy>) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .http1_only()
+        .tls_version_min(reqwest::tls::Version::TLS_1_2)
+        .pool_idle_timeout(IDLE)
+        .dns_resolver(Arc::new(Guarded { policy: policy.clone() }))
+}
+
+/// A client that shows a certificate, trusts another authority, or both.
+fn with_tls(policy: &Arc<EgressPolicy>, tls: &ClientTls) -> Result<reqwest::Client, String> {
+    let mut builder = builder(policy).pool_max_idle_per_host(MAX_PRIVATE_IDLE);
+    if let (Some(certificate), Some(key)) = (&tls.certificate_pem, &tls.key_pem) {
+        let pem = Zeroizing::new(format!("{}\n{certificate}", key.as_str()));
+        let identity = reqwest::Identity::from_pem(pem.as_bytes()).map_err(|error| {
+            format!("the webhook's client certificate or key cannot be read: {}", innermost(&error))
+        })?;
+        builder = builder.identity(identity);
+    }
+    if let Some(ca) = &tls.ca_pem {
+        let authority = reqwest::Certificate::from_pem_bundle(ca.as_bytes())
+            .map_err(|error| format!("the webhook's ca_pem cannot be read: {}", innermost(&error)))?;
+        builder = builder.tls_certs_only(authority);
+    }
+    builder
+        .build()
+        .map_err(|error| format!("the webhook's certificates or key cannot be used: {}", innermost(&error)))
+}
+
+/// What an error comes down to.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn StdError = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// Reads the beginning of an answer's body.
+async fn read(
+    mut response: reqwest::Response,
+    most_kept: usize,
+    deadline: Deadline,
+) -> (reqwest::Response, Vec<u8>) {
+    let mut kept = Vec::new();
+    let mut bytes = 0;
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(deadline.end, response.chunk()).await {
+        bytes += chunk.len();
+        let room = most_kept.saturating_sub(kept.len());
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if bytes > MAX_BODY {
+            break;
+        }
+    }
+    (response, kept)
+}
+
+/// An answer. Its status counts from here on, whatever became of the body.
+fn answer(response: &reqwest::Response, body: &[u8]) -> Sent {
     let retry_after =
         response.headers().get_all("retry-after").iter().map(|value| value.as_bytes().to_vec()).collect();
     let mut headers = Vec::new();
@@ -107,17 +253,8 @@ async fn read(mut response: reqwest::Response, end: tokio::time::Instant) -> Ans
             headers.push((name.to_owned(), text.chars().take(256).collect()));
         }
     }
-    let mut kept = Vec::new();
-    let mut bytes = 0;
-    while let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(end, response.chunk()).await {
-        bytes += chunk.len();
-        let room = KEPT_BODY.saturating_sub(kept.len());
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if bytes > MAX_BODY {
-            break;
-        }
-    }
-    Answer { status, retry_after, headers, body: String::from_utf8_lossy(&kept).into_owned() }
+    let body = String::from_utf8_lossy(body).into_owned();
+    Sent::Answered(Answer { status: response.status().as_u16(), retry_after, headers, body })
 }
 
 /// Finds out from an error's causes why there was no answer. The text names no address: a blocked or closed port must
@@ -133,11 +270,11 @@ fn explain(error: &reqwest::Error) -> Sent {
             return Sent::Unreachable(Unreachable::Dns, failed.to_string());
         }
         if let Some(tls) = current.downcast_ref::<rustls::Error>() {
-            return Sent::Unreachable(Unreachable::Tls, tls.to_string());
+            return Sent::Unreachable(Unreachable::Tls, tls_text(tls));
         }
         if let Some(io) = current.downcast_ref::<std::io::Error>() {
             if let Some(tls) = tls_cause(io) {
-                return Sent::Unreachable(Unreachable::Tls, tls.to_string());
+                return Sent::Unreachable(Unreachable::Tls, tls_text(tls));
             }
             reset |= matches!(
                 io.kind(),
@@ -174,6 +311,29 @@ fn tls_cause(error: &std::io::Error) -> Option<&rustls::Error> {
     inner
         .downcast_ref::<rustls::Error>()
         .or_else(|| inner.downcast_ref::<std::io::Error>().and_then(tls_cause))
+}
+
+/// A TLS error, with what it means for the webhook where that is known.
+fn tls_text(error: &rustls::Error) -> String {
+    let meaning = match error {
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the receiver wants a client certificate"
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied,
+        ) => "the receiver does not accept the client certificate",
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "no authority that is trusted for this webhook signed the receiver's certificate"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{meaning}: {error}")
 }
 
 /// The resolver: system DNS, every answer judged; one bad answer refuses the name.

@@ -1,14 +1,16 @@
 //! Delivery → attempt → outcome → what comes next.
 //!
 //! A delivery is one pipeline: begin → sign → send → classify → decide → record → settle ([`deliver`]). The decisions are
-//! made in `postrider-core`; the request is sent in [`http`]; everything that follows is published and confirmed in
+//! made in `postrider-core`; the request is sent in [`http`], with a [`token`] where the receiver wants one; everything that follows is published and confirmed in
 //! [`settle`], and nowhere else, before the message is acked. The worker has no store: what it knows comes from the config stream, and what it did
 //! goes to the journal.
 
 mod deliver;
 mod http;
+mod kept;
 mod metrics;
 mod run;
 mod settle;
+mod token;
 
 pub use run::{Config, Error, run};

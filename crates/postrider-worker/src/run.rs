@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::deliver::{Deliverer, Taken};
 use crate::http::Http;
 use crate::metrics::Metrics;
+use crate::token::Tokens;
 use crate::settle::Settler;
 
 /// Messages that the broker sends ahead on each queue.
@@ -85,9 +86,11 @@ pub async fn run(
     }
     let journal = Journal::start("worker", config.broker.names(), stop_journal.clone());
     let feed = DirectoryFeed::new();
+    let http = Http::new(config.egress.clone())?;
     let deliverer = Deliverer {
         feed: feed.clone(),
-        http: Http::new(config.egress.clone())?,
+        tokens: Tokens::new(http.clone()),
+        http,
         master_key: config.master_key.clone(),
         metrics: metrics.clone(),
         unit_ms: config.broker.unit_ms,
