@@ -31,7 +31,7 @@ mod target;
 
 pub use logging::logging;
 pub use patience::{eventually, eventually_some, patience, within};
-pub use receiver::{Answer, Receiver, Request};
+pub use receiver::{Answer, Authority, Receiver, Request, TokenServer};
 pub use report::not_run;
 pub use target::{target_dir, workspace_dir};
 

@@ -2,6 +2,8 @@
 //!
 //! It speaks HTTP by hand: so it records headers exactly as they came, and can misbehave below HTTP.
 
+mod tls;
+mod token_server;
 mod wire;
 
 use std::{
@@ -20,8 +22,12 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::Connection;
+
+pub use tls::{Authority, Identity};
+pub use token_server::TokenServer;
 
 use crate::{must, patience};
 
@@ -102,6 +108,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body, without chunking.
     pub body: Bytes,
+    /// The certificate that the client showed, DER.
+    pub client_certificate: Option<Vec<u8>>,
     /// Requests to the same path that waited for their answer at that moment, with this one.
     pub in_flight: usize,
 }
@@ -132,6 +140,7 @@ fn path_of(target: &str) -> &str {
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
+    scheme: &'static str,
     board: Arc<Board>,
     _end: DropGuard,
 }
@@ -165,12 +174,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Receiver {
     /// Listens on a free port of 127.0.0.1 and answers 200 to everything.
     pub async fn start() -> Self {
+        Self::listen(None).await
+    }
+
+    /// The same over TLS, with a certificate of `authority`. If `clients` is given, only clients that show a certificate
+    /// of that authority get in.
+    pub async fn start_tls(authority: &Authority, clients: Option<&Authority>) -> Self {
+        Self::listen(Some(authority.acceptor(clients))).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> Self {
         let listener = must("listen for webhooks", TcpListener::bind(("127.0.0.1", 0)).await);
         let address = must("listen for webhooks", listener.local_addr());
         let board = Arc::<Board>::default();
         let end = CancellationToken::new();
-        tokio::spawn(accept(listener, Arc::clone(&board), end.clone()));
-        Self { address, board, _end: end.drop_guard() }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tokio::spawn(accept(listener, tls, Arc::clone(&board), end.clone()));
+        Self { address, scheme, board, _end: end.drop_guard() }
     }
 
     /// Where it listens.
@@ -180,7 +200,7 @@ impl Receiver {
 
     /// The URL of a path, which begins with `/`.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// Scripts the answers to a path, in order; the last one repeats. A later script replaces an earlier one.
@@ -283,7 +303,7 @@ impl Board {
     }
 }
 
-async fn accept(listener: TcpListener, board: Arc<Board>, end: CancellationToken) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, board: Arc<Board>, end: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -291,13 +311,21 @@ async fn accept(listener: TcpListener, board: Arc<Board>, end: CancellationToken
         };
         // Out of file descriptors, or a client gone already: the next one may do.
         let Ok((stream, _)) = accepted else { continue };
-        serve(stream, Arc::clone(&board), end.clone());
+        serve(stream, tls.clone(), Arc::clone(&board), end.clone());
     }
 }
 
-fn serve(stream: TcpStream, board: Arc<Board>, end: CancellationToken) -> JoinHandle<()> {
+fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    board: Arc<Board>,
+    end: CancellationToken,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut connection = Connection::new(stream);
+        let mut connection = match Connection::new(stream, tls).await {
+            Ok(connection) => connection,
+            Err(error) => return tracing::debug!(%error, "no TLS with a client"),
+        };
         tokio::select! {
             // A client that goes away in the middle of something is no trouble of the receiver.
             result = converse(&mut connection, &board) => if let Err(error) = result {

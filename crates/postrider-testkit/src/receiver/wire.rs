@@ -11,22 +11,42 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::Request;
 
 const MAX_HEAD_BYTES: usize = 256 * 1024;
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    client_certificate: Option<Vec<u8>>,
     read: BytesMut,
     close: bool,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) async fn new(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         // Without it answers wait for the client's acknowledgement of the last one.
         stream.set_nodelay(true).ok();
-        Self { stream, read: BytesMut::with_capacity(8 * 1024), close: false }
+        let (stream, client_certificate) = match tls {
+            None => (Either::Left(stream), None),
+            Some(tls) => match tls.accept(stream).into_fallible().await {
+                Ok(stream) => {
+                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    let shown = shown.map(|certificate| certificate.to_vec());
+                    (Either::Right(Box::new(stream)), shown)
+                }
+                Err((error, mut stream)) => {
+                    // Closing with something unread would reset the connection before the alert is read.
+                    stream.shutdown().await?;
+                    stream.read_to_end(&mut Vec::new()).await?;
+                    return Err(error);
+                }
+            },
+        };
+        Ok(Self { stream, client_certificate, read: BytesMut::with_capacity(8 * 1024), close: false })
     }
 
     /// The next request, or nothing when the client has closed, or has been asked to.
@@ -55,7 +75,18 @@ impl Connection {
             self.take(length).await?
         };
         let received_at = SystemTime::now();
-        Ok(Some(Request { seq: 0, received_at, method, target, headers, body, in_flight: 0 }))
+        let client_certificate = self.client_certificate.clone();
+        let in_flight = 0;
+        Ok(Some(Request {
+            seq: 0,
+            received_at,
+            method,
+            target,
+            headers,
+            body,
+            client_certificate,
+            in_flight,
+        }))
     }
 
     async fn read_head(&mut self) -> io::Result<Option<Bytes>> {
@@ -173,7 +204,11 @@ impl Connection {
     pub(super) fn reset(&mut self) {
         self.close = true;
         // It may be closed already.
-        self.stream.set_zero_linger().ok();
+        let stream = match &self.stream {
+            Either::Left(stream) => stream,
+            Either::Right(stream) => stream.get_ref().0,
+        };
+        stream.set_zero_linger().ok();
     }
 }
 
