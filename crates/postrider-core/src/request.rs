@@ -7,7 +7,8 @@ use url::Url;
 use crate::catalogue::TypeEntry;
 use crate::event::Event;
 use crate::id::DeliveryId;
-use crate::profile::Profile;
+use crate::profile::{Profile, Subject};
+use crate::signature::{self, CannotSign, Signable};
 use crate::time::Timestamp;
 use crate::webhook::{Credentials, KeyPlace, Webhook};
 
@@ -50,15 +51,18 @@ pub struct Attempt<'a> {
     pub at: Timestamp,
 }
 
+/// The largest body, bytes.
+pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+
 /// Why there is no request to send. All of them are for the owner of the webhook, or of its profile, to mend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotMake {
-    /// The profile signs and there is no secret.
-    #[error("the webhook has no signing secret; rotate its secret, or set signed to false")]
+    /// The profile signs and there is no secret for it.
+    #[error("the webhook has no secret that its profile can sign with; rotate its secret")]
     NoSecret,
     /// The secret is of another kind than the profile signs with.
     #[error("the profile signs with a shared secret and the webhook has a whsk_ key; rotate its secret")]
-    WrongKind,
+    NotShared,
     /// The profile repeats what is large.
     #[error(
         "the body would have more than {MAX_BODY_BYTES} bytes; the profile takes the same data too often"
@@ -68,67 +72,71 @@ pub enum CannotMake {
 
 /// Makes the request of an attempt.
 ///
-/// Headers come in this order, and of one name only the first: ours, the profile's, `Authorization`, the API key, the
-/// webhook's static ones. So nothing that an owner writes down can replace what is ours.
+/// Headers come in this order, and of one name only the first: ours, the signature's, the profile's, `Authorization`,
+/// the API key, the webhook's static ones. So nothing that an owner writes down can replace what is ours.
 ///
 /// # Errors
 /// [`CannotMake`] when the webhook and its profile do not go together.
 pub fn build(attempt: &Attempt<'_>) -> Result<Request, CannotMake> {
-    let Attempt { webhook, credentials, event, delivery, number, at, .. } = *attempt;
-    let body = four_members(event);
-    let id = delivery.message_id();
-    let signature =
-        credentials.keys.iter().map(|(key, _)| key.sign(&id, at, &body)).collect::<Vec<_>>().join(" ");
-    let mut headers = vec![
-        ("content-type".to_owned(), "application/json".to_owned()),
-        ("user-agent".to_owned(), USER_AGENT.to_owned()),
-        ("webhook-id".to_owned(), id),
-        ("webhook-timestamp".to_owned(), at.as_secs().to_string()),
-        ("webhook-signature".to_owned(), signature),
-        ("webhook-attempt".to_owned(), number.to_string()),
-    ];
-    if let Some(traceparent) = &event.traceparent {
-        headers.push(("traceparent".to_owned(), traceparent.to_string()));
-    }
-    if let Some(value) = credentials.auth.as_ref().and_then(|auth| auth.authorization(attempt.bearer)) {
-        headers.push(("authorization".to_owned(), value.to_string()));
+    let Attempt { webhook, profile, credentials, event, delivery, at, .. } = *attempt;
+    let subject = Subject { event, entry: attempt.entry, delivery, webhook: &webhook.id };
+    let body = profile.body(webhook.payload_version.as_deref(), &subject);
+    if body.len() > MAX_BODY_BYTES {
+        return Err(CannotMake::TooLarge);
     }
     let mut url = webhook.url.clone();
-    match &credentials.api_key {
-        Some((KeyPlace::Header, name, value)) => headers.push((name.to_ascii_lowercase(), value.to_string())),
-        Some((KeyPlace::Query, name, value)) => {
-            url.query_pairs_mut().append_pair(name, value);
+    url.set_fragment(None);
+    if let Some((KeyPlace::Query, name, value)) = &credentials.api_key {
+        url.query_pairs_mut().append_pair(name, value);
+    }
+
+    let mut headers = Headers(Vec::with_capacity(16));
+    headers.add("content-type", profile.content_type().to_owned());
+    headers.add("user-agent", USER_AGENT.to_owned());
+    headers.add("webhook-id", delivery.message_id());
+    headers.add("webhook-timestamp", at.as_secs().to_string());
+    headers.add("webhook-attempt", attempt.number.to_string());
+    headers.add("webhook-event-id", event.id.to_string());
+    if attempt.test {
+        headers.add("webhook-test", "true".to_owned());
+    }
+    if webhook.signed {
+        let request = Signable { webhook: &webhook.id, delivery, url: &url, body: &body, at };
+        let signed = signature::headers(&profile.spec().signature, credentials, request);
+        for (name, value) in signed.map_err(|why| match why {
+            CannotSign::NoSecret => CannotMake::NoSecret,
+            CannotSign::NotShared => CannotMake::NotShared,
+        })? {
+            headers.add(&name, value);
         }
-        None => {}
+    }
+    if let Some(traceparent) = &event.traceparent {
+        headers.add("traceparent", traceparent.to_string());
+    }
+    for (name, value) in profile.headers(&subject) {
+        headers.add(name, value);
+    }
+    if let Some(value) = credentials.auth.as_ref().and_then(|auth| auth.authorization(attempt.bearer)) {
+        headers.add("authorization", value.to_string());
+    }
+    if let Some((KeyPlace::Header, name, value)) = &credentials.api_key {
+        headers.add(name, value.to_string());
     }
     for (name, value) in &credentials.headers {
-        headers.push((name.clone(), value.to_string()));
+        headers.add(name, value.to_string());
     }
-    Ok(Request { url, headers, body })
+    Ok(Request { url, headers: headers.0, body })
 }
 
-/// The largest body, bytes.
-pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+/// Headers, each name once.
+struct Headers(Vec<(String, String)>);
 
-/// The default body: the four members of seed 001 and no other, what is free-form byte for byte as upstream sent it.
-fn four_members(event: &Event) -> Vec<u8> {
-    let mut body = Vec::with_capacity(event.weight());
-    let text = |body: &mut Vec<u8>, value: &str| {
-        // Writing a string into memory cannot fail.
-        if let Ok(quoted) = serde_json::to_string(value) {
-            body.extend_from_slice(quoted.as_bytes());
+impl Headers {
+    fn add(&mut self, name: &str, value: String) {
+        if !self.0.iter().any(|(there, _)| there.eq_ignore_ascii_case(name)) {
+            self.0.push((name.to_ascii_lowercase(), value));
         }
-    };
-    body.extend_from_slice(b"{\"event_time\":");
-    text(&mut body, &event.event_time);
-    body.extend_from_slice(b",\"event_type\":");
-    text(&mut body, event.event_type.as_str());
-    body.extend_from_slice(b",\"current_context\":");
-    body.extend_from_slice(event.current_context.get().as_bytes());
-    body.extend_from_slice(b",\"data\":");
-    body.extend_from_slice(event.data.get().as_bytes());
-    body.push(b'}');
-    body
+    }
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ fn id(name: &str) -> Member {
     Member { id: Some(IdSource::Event), ..member(name) }
 }
 
-/// The source of a CloudEvent: upstream's own, or the tenant.
+/// The source in CloudEvents: upstream's own, or the tenant.
 fn source(name: &str) -> Member {
     Member {
         only_text: true,
