@@ -214,6 +214,7 @@ mod tests {
             4 => Just(Outcome::Failed { status: 500 }),
             2 => Just(Outcome::Refused { status: 404 }),
             2 => Just(Outcome::Redirected { status: 301 }),
+            1 => Just(Outcome::Busy { status: 429, retry_after_ms: None }),
             1 => Just(Outcome::Gone),
             4 => Just(Outcome::Unreachable(Unreachable::Timeout)),
             1 => Just(Outcome::Blocked),
@@ -259,10 +260,22 @@ mod tests {
                 match decided {
                     Next::Delivered | Next::Dead(_) => {
                         prop_assert_eq!(decided == Next::Delivered, matches!(outcome, Outcome::Delivered { .. }));
+                        if let Next::Dead(DeadReason::NotRetried) = decided {
+                            prop_assert!(retried == Retried::ServerErrors);
+                            prop_assert!(outcome.status().is_none_or(|status| status < 500));
+                        }
+                        if retried == Retried::Everything && !test {
+                            let reasons = [DeadReason::Exhausted, DeadReason::TooOld].map(Next::Dead);
+                            prop_assert!(decided == Next::Delivered || reasons.contains(&decided));
+                        }
                         ends += 1;
                         break;
                     }
                     Next::Retry { at, wait } => {
+                        prop_assert!(!test, "a test is not repeated");
+                        if retried == Retried::ServerErrors {
+                            prop_assert!(outcome.status().is_some_and(|status| status >= 500));
+                        }
                         let longest_ms = u64::from(ladder::MAX_UNITS) * unit_ms;
                         prop_assert!(at.since_ms(now) >= policy.delay_ms(attempt, Chance::new(*draw)).min(longest_ms));
                         prop_assert_eq!(at.since_ms(now), wait.as_ms(unit_ms));
@@ -316,5 +329,81 @@ mod tests {
         assert_eq!(after(5, Outcome::Refused { status: 404 }), Next::Dead(DeadReason::Exhausted));
         assert!(matches!(after(5, Outcome::Failed { status: 500 }), Next::Retry { .. }));
         assert_eq!(after(12, Outcome::Failed { status: 500 }), Next::Dead(DeadReason::Exhausted));
+    }
+
+    #[test]
+    fn a_profile_says_which_failures_are_tried_again() {
+        let policy = RetryPolicy::default();
+        let born = Timestamp::from_millis(0);
+        let after = |retried, attempt, outcome: Outcome| {
+            let progress = Progress { attempt, born, test: false };
+            next(&policy, retried, 1000, progress, &outcome, born, Chance::MIDDLE)
+        };
+        let refused = Outcome::Refused { status: 404 };
+        let moved = Outcome::Redirected { status: 301 };
+        let timeout = Outcome::Unreachable(Unreachable::Timeout);
+        let failed = Outcome::Failed { status: 500 };
+        for outcome in [&refused, &moved, &Outcome::Gone, &Outcome::Blocked, &timeout, &failed] {
+            let decided = after(Retried::Everything, 11, outcome.clone());
+            assert!(matches!(decided, Next::Retry { .. }), "everything: {outcome:?} {decided:?}");
+            assert_eq!(after(Retried::Everything, 12, outcome.clone()), Next::Dead(DeadReason::Exhausted));
+        }
+        let slow_down = Outcome::Busy { status: 429, retry_after_ms: Some(1000) };
+        for outcome in [refused, moved, Outcome::Gone, Outcome::Blocked, timeout, slow_down] {
+            let decided = after(Retried::ServerErrors, 1, outcome.clone());
+            assert_eq!(decided, Next::Dead(DeadReason::NotRetried), "server errors: {outcome:?}");
+        }
+        assert!(matches!(after(Retried::ServerErrors, 1, failed), Next::Retry { .. }));
+        let later = Outcome::Busy { status: 503, retry_after_ms: Some(100_000) };
+        let Next::Retry { at, .. } = after(Retried::ServerErrors, 1, later) else {
+            panic!("503 is tried again")
+        };
+        assert!(at.since_ms(born) >= 100_000);
+    }
+
+    #[test]
+    fn a_test_is_one_attempt_and_reaches_any_webhook() {
+        let progress = Progress { attempt: 1, born: Timestamp::default(), test: true };
+        for retried in [Retried::Default, Retried::Everything, Retried::ServerErrors] {
+            let after = |outcome| {
+                let policy = RetryPolicy::default();
+                next(&policy, retried, 1000, progress, &outcome, Timestamp::default(), Chance::MIDDLE)
+            };
+            assert_eq!(after(Outcome::Failed { status: 500 }), Next::Dead(DeadReason::Test));
+            assert_eq!(after(Outcome::Gone), Next::Dead(DeadReason::Test));
+            assert_eq!(after(Outcome::Delivered { status: 204 }), Next::Delivered);
+        }
+    }
+
+    #[test]
+    fn a_webhook_receives_within_its_time_and_state() {
+        let (start, end) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+        let webhook = |state: &str| {
+            let id = crate::WebhookId::from_trusted("wh");
+            let mut record = crate::wire::WebhookRecord::new(
+                id,
+                crate::TenantId::default_tenant(),
+                "https://example.com/",
+            );
+            (record.active_from, record.expires_at) = (Some(start), Some(end));
+            record.state = state.into();
+            record.webhook(1).unwrap()
+        };
+        let at = |state: &str, ms| admit(&webhook(state), false, Timestamp::from_millis(ms));
+        let skip = |reason| Admission::Skip(reason);
+        for (state, ms, admission) in [
+            ("active", 999, skip(SkipReason::NotYetActive)),
+            ("active", 1_000, Admission::Attempt),
+            ("active", 1_999, Admission::Attempt),
+            ("active", 2_000, skip(SkipReason::Expired)),
+            ("paused", 999, skip(SkipReason::NotYetActive)),
+            ("paused", 1_500, Admission::Hold),
+            ("paused", 2_000, skip(SkipReason::Expired)),
+            ("disabled", 1_500, skip(SkipReason::Disabled)),
+            ("disabled", 2_000, skip(SkipReason::Disabled)),
+        ] {
+            assert_eq!(at(state, ms), admission, "{state} at {ms}");
+            assert_eq!(admit(&webhook(state), true, Timestamp::from_millis(ms)), Admission::Attempt);
+        }
     }
 }

@@ -296,6 +296,16 @@ mod tests {
             Outcome::classify(Success::Only200, 204, [], Timestamp::default()),
             Failed { status: 204 }
         );
+        for status in [200, 204, 301, 304, 399] {
+            let outcome = Outcome::classify(Success::Below400, status, [], Timestamp::default());
+            assert_eq!(outcome, Delivered { status });
+        }
+        for success in [Success::Any2xx, Success::Only200, Success::Below400] {
+            assert_eq!(Outcome::classify(success, 200, [], Timestamp::default()), Delivered { status: 200 });
+            let refused = Outcome::classify(success, 401, [], Timestamp::default());
+            assert_eq!(refused, Refused { status: 401 });
+            assert!(refused.hint().contains("credentials"));
+        }
     }
 
     #[test]

@@ -149,15 +149,17 @@ mod tests {
     use super::*;
     use crate::EventType;
     use crate::id::{EventId, TenantId, WebhookId};
+    use crate::profile::KeyForm;
     use crate::signature::SigningKey;
-    use crate::subscription::Subscription;
-    use crate::webhook::{SealedCredentials, WebhookState};
-    use crate::wire::RetryRecord;
+    use crate::webhook::Auth;
+    use crate::wire::WebhookRecord;
 
-    #[test]
-    fn the_default_request() {
-        let raw = |text: &str| Arc::<RawValue>::from(RawValue::from_string(text.into()).unwrap());
-        let event = Event {
+    fn raw(text: &str) -> Arc<RawValue> {
+        Arc::from(RawValue::from_string(text.into()).unwrap())
+    }
+
+    fn event() -> Event {
+        Event {
             tenant: TenantId::default_tenant(),
             id: EventId::from_trusted("evt_1"),
             event_type: EventType::parse("Client added \"two\" factor auth").unwrap(),
@@ -168,69 +170,241 @@ mod tests {
             correlation_id: None,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             accepted_at: Timestamp::default(),
-        };
-        let webhook = Webhook {
-            id: WebhookId::from_trusted("wh_1"),
-            tenant: event.tenant.clone(),
-            name: "n".into(),
-            url: Url::parse("https://example.com/hooks?a=1").unwrap(),
-            profile: "postrider".into(),
-            payload_version: None,
-            signed: true,
-            subscription: Subscription::all(),
-            state: WebhookState::Active,
-            active_from: None,
-            expires_at: None,
-            retry: RetryRecord::default(),
-            timeout_ms: None,
-            max_in_flight: 10,
-            rate_per_second: None,
-            sealed: SealedCredentials::default(),
-            revision: 1,
-        };
-        let credentials = Credentials {
-            keys: vec![(SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(), None)],
+        }
+    }
+
+    fn webhook(url: &str) -> Webhook {
+        let id = WebhookId::from_trusted("wh_1");
+        WebhookRecord::new(id, TenantId::default_tenant(), url).webhook(1).unwrap()
+    }
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const AT: Timestamp = Timestamp::from_millis(1_614_265_330_999);
+
+    fn credentials(form: KeyForm) -> Credentials {
+        Credentials {
+            keys: vec![(SigningKey::of_secret(SECRET, form).unwrap(), None)],
             version: 1,
             auth: None,
             tls: None,
-            api_key: Some((KeyPlace::Query, "key".into(), Zeroizing::new("a&b".into()))),
-            headers: vec![("x-shop".into(), Zeroizing::new("7".into()))],
-        };
-        let delivery = DeliveryId::of(&event.tenant, &event.id, &webhook.id);
-        let at = Timestamp::from_millis(1_614_265_330_999);
-        let request = build(&Attempt {
-            webhook: &webhook,
-            profile: &Profile::built_in("postrider").unwrap(),
+            api_key: None,
+            headers: Vec::new(),
+        }
+    }
+
+    fn signing(scheme: &str, more: &str) -> Profile {
+        let spec = format!(
+            r#"{{"name":"p","member":[{{"name":"id","id":"event"}}],"signature":{{"scheme":"{scheme}"{more}}},
+                "secret":{{"rotation":"at_once"}}}}"#
+        );
+        Profile::new(serde_json::from_str(&spec).unwrap()).unwrap()
+    }
+
+    fn made(webhook: &Webhook, profile: &Profile, credentials: &Credentials) -> Result<Request, CannotMake> {
+        let event = event();
+        build(&Attempt {
+            webhook,
+            profile,
             entry: None,
-            credentials: &credentials,
+            credentials,
             bearer: None,
             event: &event,
-            delivery: &delivery,
+            delivery: &DeliveryId::of(&event.tenant, &event.id, &webhook.id),
             number: 3,
             test: false,
-            at,
+            at: AT,
         })
-        .unwrap();
+    }
+
+    fn names(request: &Request) -> Vec<&str> {
+        request.headers.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn header<'a>(request: &'a Request, name: &str) -> &'a str {
+        let found: Vec<_> = request.headers.iter().filter(|(n, _)| n == name).collect();
+        assert_eq!(found.len(), 1, "{name} in {:?}", names(request));
+        &found[0].1
+    }
+
+    const OURS: [&str; 6] = [
+        "content-type",
+        "user-agent",
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-attempt",
+        "webhook-event-id",
+    ];
+
+    #[test]
+    fn the_default_request() {
+        let webhook = webhook("https://example.com/hooks?a=1#fragment");
+        let credentials = Credentials {
+            api_key: Some((KeyPlace::Query, "key".into(), Zeroizing::new("a&b".into()))),
+            headers: vec![("x-shop".into(), Zeroizing::new("7".into()))],
+            ..credentials(KeyForm::Base64)
+        };
+        let request = made(&webhook, &Profile::default_profile(), &credentials).unwrap();
         assert_eq!(
             String::from_utf8(request.body.clone()).unwrap(),
             r#"{"event_time":"2026-11-21T20:00:00Z","event_type":"Client added \"two\" factor auth","current_context":{ "b" : 1.0, "a": "\u00fc" },"data":null}"#
         );
         assert_eq!(request.url.as_str(), "https://example.com/hooks?a=1&key=a%26b");
-        let header = |name: &str| {
-            let found: Vec<_> = request.headers.iter().filter(|(n, _)| n == name).collect();
-            assert_eq!(found.len(), 1, "{name}");
-            found[0].1.clone()
+        assert_eq!(names(&request), [&OURS[..], &["webhook-signature", "traceparent", "x-shop"]].concat());
+        let delivery = DeliveryId::of(&event().tenant, &event().id, &webhook.id);
+        assert_eq!(header(&request, "webhook-id"), delivery.message_id());
+        assert_eq!(header(&request, "webhook-event-id"), "evt_1");
+        assert_eq!(header(&request, "webhook-timestamp"), "1614265330");
+        assert_eq!(header(&request, "webhook-attempt"), "3");
+        assert_eq!(header(&request, "x-shop"), "7");
+        assert_eq!(header(&request, "traceparent"), &*event().traceparent.unwrap());
+        let (signature, id) = (header(&request, "webhook-signature"), header(&request, "webhook-id"));
+        assert!(credentials.keys[0].0.verifies(signature, id, AT, &request.body));
+    }
+
+    #[test]
+    fn each_scheme_has_its_headers_and_no_others() {
+        let webhook = webhook("https://example.com/hooks?a=1");
+        for (scheme, more, form, expected) in [
+            ("standard_webhooks", "", KeyForm::Base64, &["webhook-signature"][..]),
+            (
+                "body_hex",
+                r#","key":"text","header":"X-Webhook-Signature""#,
+                KeyForm::Text,
+                &["x-webhook-signature"],
+            ),
+            (
+                "canonical",
+                r#","key":"text_after_prefix""#,
+                KeyForm::TextAfterPrefix,
+                &[
+                    "x-webhook-signature",
+                    "x-webhook-signature-algorithm",
+                    "x-webhook-timestamp",
+                    "x-webhook-request-id",
+                    "x-webhook-signature-version",
+                ],
+            ),
+            ("http_message", "", KeyForm::Base64, &["content-digest", "signature-input", "signature"]),
+            ("none", "", KeyForm::Base64, &[]),
+        ] {
+            let profile = signing(scheme, more);
+            let request = made(&webhook, &profile, &credentials(form)).unwrap();
+            assert_eq!(names(&request), [&OURS[..], expected, &["traceparent"]].concat(), "{scheme}");
+            let unsigned = Webhook { signed: false, ..webhook.clone() };
+            let request = made(&unsigned, &profile, &credentials(form)).unwrap();
+            assert_eq!(names(&request), [&OURS[..], &["traceparent"]].concat(), "{scheme}");
+
+            let no_secret = Credentials { keys: Vec::new(), ..credentials(form) };
+            let of_none = made(&webhook, &profile, &no_secret);
+            assert_eq!(of_none.is_ok(), scheme == "none", "{scheme}: {of_none:?}");
+            let asymmetric = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+            let key = SigningKey::parse(asymmetric).unwrap();
+            let of_public =
+                made(&webhook, &profile, &Credentials { keys: vec![(key, None)], ..credentials(form) });
+            match scheme {
+                "standard_webhooks" | "none" => assert!(of_public.is_ok()),
+                _ => assert_eq!(of_public.unwrap_err(), CannotMake::NotShared, "{scheme}"),
+            }
+        }
+    }
+
+    #[test]
+    fn old_secrets_sign_until_their_time_and_only_where_two_can() {
+        let webhook = webhook("https://example.com/");
+        let key = |letter: char| {
+            SigningKey::of_secret(&format!("{letter}0123456789abcdef0123456789"), KeyForm::Text).unwrap()
         };
-        assert_eq!(header("webhook-id"), delivery.message_id());
-        assert_eq!(header("webhook-timestamp"), "1614265330");
-        assert_eq!(header("webhook-attempt"), "3");
-        assert_eq!(header("x-shop"), "7");
-        assert_eq!(header("traceparent"), event.traceparent.clone().unwrap().to_string());
-        assert!(credentials.keys[0].0.verifies(
-            &header("webhook-signature"),
-            &header("webhook-id"),
-            at,
-            &request.body
-        ));
+        let (new, old) = (key('n'), key('o'));
+        let keys = |until: Timestamp| Credentials {
+            keys: vec![(new.clone(), None), (old.clone(), Some(until))],
+            ..credentials(KeyForm::Base64)
+        };
+        let later = Timestamp::from_millis(AT.as_millis() + 1);
+        for (until, entries) in [(later, 2), (AT, 1)] {
+            let request = made(&webhook, &Profile::default_profile(), &keys(until)).unwrap();
+            let signature = header(&request, "webhook-signature");
+            assert_eq!(signature.split(' ').count(), entries);
+            let id = header(&request, "webhook-id");
+            assert!(new.verifies(signature, id, AT, &request.body));
+            assert_eq!(old.verifies(signature, id, AT, &request.body), entries == 2);
+        }
+        let profile = signing("body_hex", r#","key":"text","header":"X-Sig""#);
+        let both = made(&webhook, &profile, &keys(later)).unwrap();
+        let one = Credentials { keys: vec![(new, None)], ..credentials(KeyForm::Text) };
+        assert_eq!(header(&both, "x-sig"), header(&made(&webhook, &profile, &one).unwrap(), "x-sig"));
+    }
+
+    #[test]
+    fn what_an_owner_writes_down_replaces_nothing_of_ours() {
+        let webhook = webhook("https://example.com/");
+        let profile = signing("body_hex", r#","key":"text","header":"X-Shop-Sign""#);
+        let plain = made(&webhook, &profile, &credentials(KeyForm::Text)).unwrap();
+        let forged = |name: &str| (name.to_owned(), Zeroizing::new("forged".to_owned()));
+        let owner = Credentials {
+            auth: Some(Auth::Basic { username: "u".into(), password: Zeroizing::new("p".into()) }),
+            api_key: Some((KeyPlace::Header, "Authorization".into(), Zeroizing::new("forged".into()))),
+            headers: vec![
+                forged("x-shop-sign"),
+                forged("webhook-id"),
+                forged("Content-Type"),
+                forged("x-own"),
+            ],
+            ..credentials(KeyForm::Text)
+        };
+        let request = made(&webhook, &profile, &owner).unwrap();
+        for (name, value) in &plain.headers {
+            assert_eq!(header(&request, name), value);
+        }
+        assert_eq!(header(&request, "authorization"), "Basic dTpw");
+        assert_eq!(header(&request, "x-own"), "forged");
+        assert_eq!(request.headers.len(), plain.headers.len() + 2);
+    }
+
+    #[test]
+    fn a_test_says_so_and_a_token_goes_where_it_belongs() {
+        let webhook = webhook("https://example.com/");
+        let event = event();
+        let oauth2 = Auth::Oauth2(
+            serde_json::from_str(r#"{"token_url":"https://a.example/","client_id":"c","client_secret":"s"}"#)
+                .unwrap(),
+        );
+        let credentials = Credentials { auth: Some(oauth2), ..credentials(KeyForm::Base64) };
+        let request = build(&Attempt {
+            webhook: &webhook,
+            profile: &Profile::default_profile(),
+            entry: None,
+            credentials: &credentials,
+            bearer: Some("fetched"),
+            event: &event,
+            delivery: &DeliveryId::of(&event.tenant, &event.id, &webhook.id),
+            number: 1,
+            test: true,
+            at: AT,
+        })
+        .unwrap();
+        assert_eq!(header(&request, "webhook-test"), "true");
+        assert_eq!(header(&request, "authorization"), "Bearer fetched");
+    }
+
+    #[test]
+    fn a_profile_cannot_make_a_body_without_end() {
+        let members: Vec<String> = (0..64).map(|n| format!(r#"{{"name":"m{n}","path":"/data"}}"#)).collect();
+        let spec = format!(r#"{{"name":"p","member":[{}]}}"#, members.join(","));
+        let profile = Profile::new(serde_json::from_str(&spec).unwrap()).unwrap();
+        let webhook = webhook("https://example.com/");
+        let event = Event { data: raw(&format!("\"{}\"", "x".repeat(64 * 1024))), ..event() };
+        let made = build(&Attempt {
+            webhook: &webhook,
+            profile: &profile,
+            entry: None,
+            credentials: &credentials(KeyForm::Base64),
+            bearer: None,
+            event: &event,
+            delivery: &DeliveryId::of(&event.tenant, &event.id, &webhook.id),
+            number: 1,
+            test: false,
+            at: AT,
+        });
+        assert_eq!(made, Err(CannotMake::TooLarge));
     }
 }
