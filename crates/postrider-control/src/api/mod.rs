@@ -5,15 +5,19 @@
 
 mod answer;
 mod body;
+mod catalogues;
 mod cursor;
 mod dead_letters;
 mod deliveries;
+mod event_types;
 mod events;
 mod idempotency;
 mod layers;
 mod listen;
+mod merge;
 mod problem;
 mod scope;
+mod settings;
 mod status;
 mod tenants;
 #[cfg(test)]
@@ -73,9 +77,12 @@ pub(crate) struct Api {
     tags(
         (name = "events", description = "Things that happened"),
         (name = "webhooks", description = "Receivers' registrations"),
+        (name = "event types", description = "What can be subscribed to"),
+        (name = "catalogues", description = "Event types of products, their triggers and profiles"),
         (name = "deliveries", description = "One event for one webhook"),
         (name = "dead letters", description = "Deliveries given up, and messages that cannot be processed"),
         (name = "tenants", description = "Owners of webhooks and events"),
+        (name = "settings", description = "What a tenant decided"),
         (name = "status", description = "The books"),
     )
 )]
@@ -103,6 +110,11 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(dead_letters::get))
         .routes(routes!(dead_letters::resolve))
         .routes(routes!(dead_letters::redeliver))
+        .routes(routes!(event_types::list))
+        .routes(routes!(event_types::get))
+        .routes(routes!(catalogues::list))
+        .routes(routes!(catalogues::get, catalogues::put, catalogues::delete))
+        .routes(routes!(settings::get, settings::patch))
         .routes(routes!(tenants::create, tenants::list))
         .routes(routes!(tenants::get, tenants::delete))
         .routes(routes!(status::status))
@@ -117,9 +129,13 @@ pub fn openapi() -> String {
 pub(crate) fn routes() -> Vec<(String, &'static str)> {
     let mut routes = vec![(OPENAPI_PATH.to_owned(), "GET")];
     for (path, item) in described().into_openapi().paths.paths {
-        for (method, operation) in
-            [("GET", &item.get), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)]
-        {
+        for (method, operation) in [
+            ("GET", &item.get),
+            ("POST", &item.post),
+            ("PUT", &item.put),
+            ("PATCH", &item.patch),
+            ("DELETE", &item.delete),
+        ] {
             if operation.is_some() {
                 routes.push((path.clone(), method));
             }

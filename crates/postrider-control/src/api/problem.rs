@@ -62,6 +62,14 @@ codes! {
     TenantExists = CONFLICT, "tenant_exists", "The tenant exists";
     /// A tenant that cannot go.
     TenantInUse = CONFLICT, "tenant_in_use", "The tenant is in use";
+    /// A catalogue and another one of the tenant have the same words.
+    CatalogueClash = CONFLICT, "catalogue_clash", "Another catalogue has some of its names";
+    /// What a catalogue would lose is in use.
+    CatalogueInUse = CONFLICT, "catalogue_in_use", "What would be removed is in use";
+    /// The secret cannot be shown or set like this.
+    SecretRules = CONFLICT, "secret_rules", "The profile's rules for secrets do not allow it";
+    /// Nothing to try the webhook with.
+    NothingToSend = CONFLICT, "nothing_to_send", "There is no event type to try the webhook with";
     /// The webhook is in another state.
     WrongState = CONFLICT, "wrong_state", "The webhook is in another state";
     /// The delivery is still under way.
@@ -86,12 +94,16 @@ codes! {
     BadBody = UNPROCESSABLE_ENTITY, "bad_body", "A member of the body is not as it must be";
     /// A parameter of the query.
     BadParameter = UNPROCESSABLE_ENTITY, "bad_parameter", "A parameter is not as it must be";
+    /// A catalogue with errors.
+    BadCatalogue = UNPROCESSABLE_ENTITY, "bad_catalogue", "The catalogue has errors";
     /// An event that is none.
     BadEvent = UNPROCESSABLE_ENTITY, "bad_event", "One of the events is not one";
     /// There is no such tenant.
     UnknownTenant = UNPROCESSABLE_ENTITY, "unknown_tenant", "There is no such tenant";
     /// The Idempotency-Key cannot be one.
     BadIdempotencyKey = UNPROCESSABLE_ENTITY, "bad_idempotency_key", "The Idempotency-Key cannot be used";
+    /// Too soon after the last time.
+    TooSoon = TOO_MANY_REQUESTS, "too_soon", "It was done a moment ago";
     /// A fault of ours.
     Internal = INTERNAL_SERVER_ERROR, "internal", "Something failed here";
     /// The broker does not take it now.

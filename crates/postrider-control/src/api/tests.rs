@@ -1,6 +1,8 @@
 //! The API as its callers see it. No broker here: what is published is written down instead; what depends on a broker
 //! is tested with one, in `tests/it`.
 
+mod configuration;
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
