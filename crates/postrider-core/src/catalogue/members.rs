@@ -74,6 +74,7 @@ const MEMBER: Shape = Shape {
     members: &[
         ("name", None),
         ("path", None),
+        ("only_text", None),
         ("id", None),
         ("time", None),
         ("event_type", None),
