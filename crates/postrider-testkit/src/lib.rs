@@ -29,7 +29,7 @@ pub mod receiver;
 mod report;
 mod target;
 
-pub use logging::logging;
+pub use logging::{Log, logging};
 pub use patience::{eventually, eventually_some, patience, within};
 pub use receiver::{Answer, Authority, Receiver, Request, TokenServer};
 pub use report::not_run;

@@ -29,6 +29,14 @@ pub struct Identity {
     pub key_pem: String,
 }
 
+impl Identity {
+    /// The certificate, DER.
+    pub fn certificate_der(&self) -> Vec<u8> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes());
+        must("read a certificate", certificate).to_vec()
+    }
+}
+
 impl Authority {
     /// A new one of this name.
     pub fn new(name: &str) -> Self {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+mod auth;
 mod bounds;
 mod life;
 mod outcomes;
