@@ -288,8 +288,18 @@ impl Expression {
     /// # Errors
     /// [`Unmet`] when it can be said neither that it holds nor that it does not.
     pub fn holds(&self, scope: &Scope) -> Result<bool, Unmet> {
-        let mut judging = Judging { scope, steps: MAX_STEPS, bound: Vec::new() };
-        match judging.value(&self.root)? {
+        self.holds_within(scope, &mut { MAX_STEPS })
+    }
+
+    /// Whether it holds, found in at most this many steps, which are used up.
+    ///
+    /// # Errors
+    /// [`Unmet`] when it can be said neither that it holds nor that it does not.
+    pub(crate) fn holds_within(&self, scope: &Scope, steps: &mut u32) -> Result<bool, Unmet> {
+        let mut judging = Judging { scope, steps: *steps, bound: Vec::new() };
+        let value = judging.value(&self.root);
+        *steps = judging.steps;
+        match value? {
             Value::Bool(holds) => Ok(holds),
             other => Err(Unmet::NotBool(other.kind())),
         }
@@ -793,8 +803,9 @@ struct Judging<'a> {
 impl<'a> Judging<'a> {
     fn pay(&mut self, steps: usize) -> Result<(), Unmet> {
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-        self.steps = self.steps.checked_sub(steps).ok_or(Unmet::TooManySteps)?;
-        Ok(())
+        let left = self.steps.checked_sub(steps);
+        self.steps = left.unwrap_or(0);
+        left.map(|_| ()).ok_or(Unmet::TooManySteps)
     }
 
     fn value(&mut self, part: &'a Part) -> Result<Value<'a>, Unmet> {
