@@ -45,6 +45,18 @@ pub fn python() -> Option<PathBuf> {
     Some(python)
 }
 
+/// Where Node finds the packages of `dev/node-packages.txt`, installed by `dev/setup test`: the value of `NODE_PATH`.
+///
+/// Without them the running test is counted as not run, and the answer is `None`: return from the test then.
+pub fn node_path() -> Option<PathBuf> {
+    let node = target_dir().join("node");
+    if !node.join("packages.txt").is_file() {
+        not_run("there are no packages of npm for the tests; install node and npm and run dev/setup test");
+        return None;
+    }
+    Some(node.join("node_modules"))
+}
+
 /// A port of 127.0.0.1 that is free now. No two calls get the same, nor do tests that run side by side.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
