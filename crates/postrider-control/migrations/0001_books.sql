@@ -51,7 +51,8 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_unsent ON outbox (kind, seq) WHERE sent_at IS NULL;
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL;
 
--- `owed` says how many series of this event's deliveries are owed: by routing, and by redeliveries.
+-- `owed` says how many series of this event's deliveries are owed: by routing, and by redeliveries. `marks` is what the
+-- router noticed about it, in words.
 CREATE TABLE events (
     seq         INTEGER NOT NULL PRIMARY KEY,
     tenant      TEXT    NOT NULL,
@@ -62,6 +63,7 @@ CREATE TABLE events (
     owed        INTEGER NOT NULL,
     reason      TEXT    NOT NULL,
     detail      TEXT    NOT NULL,
+    marks       TEXT    NOT NULL,
     accepted_at INTEGER NOT NULL,
     UNIQUE (tenant, id)
 ) STRICT;

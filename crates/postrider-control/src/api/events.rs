@@ -309,6 +309,8 @@ pub(super) struct Event {
     /// Why it is invalid, in one word.
     reason: Option<String>,
     detail: Option<String>,
+    /// What was noticed about it, which did not keep it from being routed: `unknown_type`, `schema`.
+    marks: Vec<String>,
     accepted_at: String,
 }
 
@@ -324,6 +326,7 @@ impl From<EventRow> for Event {
             owed: row.owed,
             reason: given(row.reason),
             detail: given(row.detail),
+            marks: row.marks,
             accepted_at: shown(row.accepted_at),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct EventRow {
     pub owed: u32,
     pub reason: String,
     pub detail: String,
+    /// What the router noticed about it.
+    pub marks: Vec<String>,
     pub accepted_at: Timestamp,
 }
 
@@ -57,6 +59,7 @@ fn event_of(row: &SqliteRow) -> Result<EventRow, sqlx::Error> {
         owed: small(row.try_get("owed")?),
         reason: row.try_get("reason")?,
         detail: row.try_get("detail")?,
+        marks: row.try_get::<String, _>("marks")?.split_whitespace().map(str::to_owned).collect(),
         accepted_at: Timestamp::from_millis(row.try_get("accepted_at")?),
     })
 }

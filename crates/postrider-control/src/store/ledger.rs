@@ -51,7 +51,20 @@ pub(super) struct Event {
     pub has_body: bool,
     /// The body to keep, when it is new.
     pub body: Option<Arc<EventRecord>>,
+    /// What the router noticed about it: words with a space between.
+    pub marks: String,
     pub changed: bool,
+}
+
+/// The end of a series that was not known before, as its worker reports it.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub webhook: WebhookId,
+    pub delivery: DeliveryId,
+    pub end: End,
+    pub reason: String,
+    pub attempts: u32,
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +161,8 @@ pub(super) struct Ledger {
     pub new_letters: BTreeMap<String, NewLetter>,
     /// Unresolved dead letters of the store: id, delivery, series.
     pub open_letters: Vec<(String, DeliveryId, u32)>,
+    /// Series that workers ended in this batch, in the order in which that came.
+    pub ended: Vec<Ended>,
     pub repeated: u64,
     pub late: u64,
     /// Something was held: perhaps for a webhook that has been resumed meanwhile.
@@ -212,6 +227,7 @@ impl Ledger {
                 accepted_at: fact.at.as_millis(),
                 has_body: false,
                 body: None,
+                marks: String::new(),
                 changed: true,
             }
         });
@@ -228,6 +244,10 @@ impl Ledger {
             event.event_time = record.time.to_string();
             event.body = Some(record.clone());
             event.has_body = true;
+            event.changed = true;
+        }
+        if event.marks.is_empty() && !fact.marks.is_empty() {
+            event.marks = fact.marks.join(" ");
             event.changed = true;
         }
         let (seq, event_type) = (event.seq, event.event_type.clone());
@@ -295,7 +315,7 @@ impl Ledger {
     }
 
     fn done(&mut self, fact: &DoneFact) {
-        self.close(
+        let ended = self.close(
             &fact.delivery,
             &fact.webhook,
             fact.series,
@@ -304,9 +324,19 @@ impl Ledger {
             fact.attempts,
             fact.at,
         );
+        if ended {
+            self.ended.push(Ended {
+                webhook: fact.webhook.clone(),
+                delivery: fact.delivery.clone(),
+                end: fact.end,
+                reason: fact.reason.clone(),
+                attempts: fact.attempts,
+                at: fact.at,
+            });
+        }
     }
 
-    /// Ends a series, unless it has ended: the first end wins.
+    /// Ends a series, unless it has ended: the first end wins. `true` when this is it.
     #[allow(clippy::too_many_arguments, reason = "they are the members of one fact")]
     fn close(
         &mut self,
@@ -317,9 +347,9 @@ impl Ledger {
         reason: &str,
         attempts: u32,
         at: Timestamp,
-    ) {
+    ) -> bool {
         let row = self.touch(delivery, webhook, series, at);
-        let Some(series) = row.series.get_mut(&series) else { return };
+        let Some(series) = row.series.get_mut(&series) else { return false };
         match series.end {
             None => {
                 series.end = Some(end);
@@ -328,6 +358,7 @@ impl Ledger {
                 series.ended_at = Some(at.as_millis());
                 series.next_at = None;
                 series.held = false;
+                return true;
             }
             // Poison is dated when it is found, so the time does not tell.
             Some(known)
@@ -339,6 +370,7 @@ impl Ledger {
             }
             Some(_) => self.late += 1,
         }
+        false
     }
 
     fn held(&mut self, fact: &HeldFact) {
@@ -375,6 +407,7 @@ impl Ledger {
             event_type: event.event_type.to_string(),
             content_type: String::new(),
             body: None,
+            attempts: delivery.attempt,
             at: message.at,
         });
     }
@@ -397,6 +430,7 @@ impl Ledger {
                     event_type: work.event.event_type.to_string(),
                     content_type: String::new(),
                     body: None,
+                    attempts: 0,
                     at,
                 });
             }

@@ -10,6 +10,7 @@ mod dead_letters;
 mod deliveries;
 mod error;
 mod events;
+mod health;
 mod idempotency;
 mod ledger;
 mod outbox;
@@ -46,6 +47,7 @@ pub(crate) use deliveries::{
 };
 pub use error::StoreError;
 pub(crate) use events::{EventFilter, EventRow};
+pub(crate) use health::Health;
 pub(crate) use idempotency::KeptAnswer;
 pub(crate) use ledger::letter_id;
 pub(crate) use outbox::{NewEvent, OutboxKind, OutboxLane, OutboxRow};

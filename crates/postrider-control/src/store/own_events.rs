@@ -163,6 +163,11 @@ pub(super) fn is_own(event_id: &str) -> bool {
     event_id.starts_with(OWN_ID_PREFIX)
 }
 
+/// Whether an event is a test of a webhook: it says nothing of how the webhook does.
+pub(super) fn is_test(event_id: &str) -> bool {
+    event_id.strip_prefix(OWN_ID_PREFIX).is_some_and(|rest| rest.starts_with("test_"))
+}
+
 impl Change<'_> {
     /// Says something to the webhooks of the tenant that ask for it by type, group or category; nothing when none does.
     ///
@@ -188,7 +193,7 @@ impl Change<'_> {
     }
 
     /// Whether a webhook of the tenant takes this type by other means than taking everything.
-    async fn is_asked_for(&mut self, tenant: &str, name: &str) -> Result<bool, StoreError> {
+    pub(super) async fn is_asked_for(&mut self, tenant: &str, name: &str) -> Result<bool, StoreError> {
         let takes = match self.event_type(tenant, name).await? {
             // Also where it is an alias: the router takes it for that type.
             Some(row) => Takes {
@@ -212,16 +217,4 @@ impl Change<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_shown_without_what_often_holds_a_secret() {
-        assert_eq!(
-            shown_url("https://user:pw@example.com:8443/a/b?token=x#y"),
-            "https://example.com:8443/a/b"
-        );
-        assert_eq!(shown_url("https://example.com"), "https://example.com/");
-        assert_eq!(shown_url("no url"), "");
-    }
-}
+mod tests;

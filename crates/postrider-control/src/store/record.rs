@@ -70,6 +70,8 @@ pub(crate) struct Letter {
     pub event_type: String,
     pub content_type: String,
     pub body: Option<Vec<u8>>,
+    /// Of a delivery that was given up, as far as the letter says.
+    pub attempts: u32,
     pub at: Timestamp,
 }
 
@@ -96,6 +98,7 @@ impl Letter {
             event_type: String::new(),
             content_type: String::new(),
             body: Some(body.to_vec()),
+            attempts: 0,
             at,
         }
     }
@@ -127,6 +130,7 @@ impl Store {
         }
         let resolved = ledger.resolve();
         change.save(&ledger, &resolved, now).await?;
+        change.judge(&ledger, now).await?;
         let repeated_messages = change.number_writers(entries, now).await?;
         change.count("repeated_facts", ledger.repeated).await?;
         change.count("late_finals", ledger.late).await?;
@@ -276,6 +280,7 @@ impl Change<'_> {
                 accepted_at: row.try_get("accepted_at")?,
                 has_body: row.try_get::<Option<i64>, _>("body")?.is_some(),
                 body: None,
+                marks: row.try_get("marks")?,
                 changed: false,
             };
             events.insert((tenant.clone(), id), event);
@@ -359,7 +364,8 @@ impl Change<'_> {
         let changed: Vec<_> = ledger.events.iter().filter(|(_, event)| event.changed).collect();
         for chunk in changed.chunks(ROWS) {
             let mut query = QueryBuilder::<Sqlite>::new(
-                "INSERT INTO events (seq, tenant, id, event_type, event_time, fate, owed, reason, detail, accepted_at) ",
+                "INSERT INTO events (seq, tenant, id, event_type, event_time, fate, owed, reason, detail,
+                 marks, accepted_at) ",
             );
             query.push_values(chunk, |mut row, ((tenant, id), event)| {
                 row.push_bind(event.seq)
@@ -371,12 +377,13 @@ impl Change<'_> {
                     .push_bind(i64::from(event.owed))
                     .push_bind(&event.reason)
                     .push_bind(&event.detail)
+                    .push_bind(&event.marks)
                     .push_bind(event.accepted_at);
             });
             query.push(
                 " ON CONFLICT (tenant, id) DO UPDATE SET event_type = excluded.event_type,
                   event_time = excluded.event_time, fate = excluded.fate, owed = excluded.owed,
-                  reason = excluded.reason, detail = excluded.detail",
+                  reason = excluded.reason, detail = excluded.detail, marks = excluded.marks",
             );
             query.build().persistent(false).execute(&mut *self.tx).await?;
         }

@@ -18,7 +18,7 @@ pub(crate) struct WebhookRow {
     pub record: WebhookRecord,
     pub revision: u64,
     pub secret_hint: String,
-    /// One word of a closed list; empty while it is not disabled.
+    /// For people; [`BY_REQUEST`] if somebody asked for it, and empty while it is not disabled.
     pub disabled_reason: String,
     pub disabled_at: Option<Timestamp>,
     /// When its secret was last rotated.
@@ -220,6 +220,7 @@ impl Change<'_> {
         secret_hint: &str,
         now: Timestamp,
     ) -> Result<WebhookRow, StoreError> {
+        self.forget_failures(record, now).await?;
         let revision = self.next_revision().await?;
         let text = serde_json::to_string(record).map_err(|e| StoreError::Damaged(e.to_string()))?;
         let row = sqlx::query(
@@ -258,8 +259,7 @@ impl Change<'_> {
         Ok(row)
     }
 
-    /// Disables a webhook for a reason of Postrider's own: one word of a closed list.
-    #[allow(dead_code, reason = "the recorder disables webhooks that fail")]
+    /// Disables a webhook for a reason of Postrider's own, which people read.
     pub(crate) async fn disable_webhook(
         &mut self,
         row: WebhookRow,
@@ -332,6 +332,7 @@ impl Change<'_> {
         .execute(&mut *self.tx)
         .await?;
         self.forget_subscription(id).await?;
+        self.forget_health(id).await?;
         let told = ConfigRecord::bare(&self.store.epoch(), revision, ConfigKind::Webhook, id);
         self.tell(&told, now).await?;
         self.for_release = true;
