@@ -7,6 +7,7 @@ mod body_hex;
 mod canonical;
 mod http_message;
 mod standard_webhooks;
+mod verify;
 
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;
@@ -17,6 +18,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 pub use standard_webhooks::{TOLERANCE_SECS, Untrusted, verify};
+pub use verify::{Arrived, verify_by};
 
 use crate::id::{DeliveryId, WebhookId};
 use crate::profile::{KeyForm, Scheme, SignatureSpec};
@@ -137,6 +139,9 @@ pub fn new_secret(form: KeyForm, random: &[u8; 32]) -> Zeroizing<String> {
     }
 }
 
+/// Where [`Scheme::BodyHex`] signs if its profile does not say.
+const BODY_HEX_HEADER: &str = "x-webhook-signature";
+
 /// What is signed: a request, but for its headers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signable<'a> {
@@ -179,7 +184,7 @@ pub(crate) fn headers(
             vec![("webhook-signature".to_owned(), value)]
         }
         Scheme::BodyHex => {
-            let name = spec.header.as_deref().unwrap_or("x-webhook-signature");
+            let name = spec.header.as_deref().unwrap_or(BODY_HEX_HEADER);
             vec![(name.to_ascii_lowercase(), body_hex::value(current()?, body))]
         }
         Scheme::Canonical => {

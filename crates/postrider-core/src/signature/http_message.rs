@@ -9,12 +9,12 @@ use super::hmac;
 use crate::time::Timestamp;
 
 /// The value of `Content-Digest`.
-fn content_digest(body: &[u8]) -> String {
+pub(super) fn content_digest(body: &[u8]) -> String {
     format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(body)))
 }
 
 /// The signature base (RFC 9421 §2.5) of these components, and the parameters that go into `Signature-Input`.
-fn base(components: &[(&str, &str)], parameters: &str) -> (String, String) {
+pub(super) fn base(components: &[(&str, &str)], parameters: &str) -> (String, String) {
     let names: Vec<String> = components.iter().map(|(name, _)| format!("\"{name}\"")).collect();
     let input = format!("({}){parameters}", names.join(" "));
     let mut base = String::new();

@@ -59,6 +59,12 @@ pub enum Untrusted {
     /// The timestamp is too far away.
     #[error("the timestamp is more than {TOLERANCE_SECS} s from this clock")]
     Timestamp,
+    /// There is no signature at all.
+    #[error("the request is not signed, or not as it is expected here")]
+    NoSignature,
+    /// The digest is another body's.
+    #[error("the header content-digest does not fit the body")]
+    Digest,
     /// No signature fits.
     #[error("no signature fits the secret and the body")]
     Signature,
