@@ -118,8 +118,7 @@ impl Schema {
         if !schema.is_object() && !schema.is_boolean() {
             return Err(BadSchema::NotASchema);
         }
-        let mut writing_out =
-            WritingOut { schema, sizes: HashMap::new(), within: HashSet::new(), patterns: 0 };
+        let mut writing_out = WritingOut::of(schema);
         // Its own nesting first: nothing else may recurse into a schema that is too deep.
         writing_out.check_nesting()?;
         let bytes = schema.to_string().len();
@@ -191,9 +190,18 @@ struct WritingOut<'s> {
     /// References that are being written out.
     within: HashSet<&'s str>,
     patterns: usize,
+    /// What an identity is called: `id` up to draft 4.
+    identity: &'static str,
 }
 
 impl<'s> WritingOut<'s> {
+    fn of(schema: &'s Value) -> Self {
+        let old =
+            schema.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"));
+        let identity = if old { "id" } else { "$id" };
+        Self { schema, sizes: HashMap::new(), within: HashSet::new(), patterns: 0, identity }
+    }
+
     fn check_nesting(&self) -> Result<(), BadSchema> {
         let mut level = vec![self.schema];
         for _ in 0..MAX_DEPTH {
@@ -223,8 +231,8 @@ impl<'s> WritingOut<'s> {
                         return Err(BadSchema::Keyword { keyword: "$recursiveRef" });
                     }
                     // An identity within the schema would change what references below it mean.
-                    ("$id" | "id", Value::String(_)) if depth > 0 => {
-                        return Err(BadSchema::Keyword { keyword: "$id" });
+                    (name, Value::String(_)) if depth > 0 && name == self.identity => {
+                        return Err(BadSchema::Keyword { keyword: self.identity });
                     }
                     ("pattern", Value::String(_)) => self.patterns += 1,
                     ("patternProperties", Value::Object(patterns)) => self.patterns += patterns.len(),
@@ -325,7 +333,8 @@ mod tests {
         assert_eq!(misfits(&schema, &json!(vec![1; 30])).len(), MAX_MISFITS);
         assert_eq!(misfits(&schema, &json!(vec![1; 20_000])).len(), 1, "of large data the first");
         let key = "k".repeat(100_000);
-        let (at, what) = misfit_of(json!({"additionalProperties": false}), json!({ &key: 1 }));
+        let (at, what) =
+            misfit_of(json!({"properties": {"a": {}}, "additionalProperties": false}), json!({ &key: 1 }));
         assert_eq!((at.chars().count(), what.chars().count()), (0, MAX_MISFIT_CHARACTERS));
         let (at, _) = misfit_of(json!({"additionalProperties": {"type": "null"}}), json!({ &key: 1 }));
         assert_eq!(at.chars().count(), MAX_MISFIT_CHARACTERS);

@@ -549,7 +549,7 @@ mod tests {
         assert!(
             known.iter().all(|id| id.len() == 36 && id.starts_with("act_") && EventId::parse(id).is_ok())
         );
-        assert_eq!(known[0], "act_PLACEHOLDER");
+        assert_eq!(known[0], "act_2684ffa217daa3ce08093d5be9a58db7");
         let other_id = Action { id: EventId::from_trusted("a-2"), ..first.clone() };
         let other_tenant = Action { tenant: TenantId::from_trusted("other"), ..first.clone() };
         for other in [other_id, other_tenant] {
