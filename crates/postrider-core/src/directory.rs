@@ -1,20 +1,36 @@
-//! The configuration as a role knows it, built record by record from the config stream (DESIGN §5.2).
+//! The configuration as a role knows it, built record by record from the config stream (DESIGN §5.2), and what it makes
+//! of events.
+//!
+//! Routing never looks at webhooks that do not select an event's type: `takers` knows them by what their subscriptions
+//! name, `vocabulary` knows what the names mean, `judge` puts both together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod judge;
+mod takers;
+mod vocabulary;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+pub use judge::{Explanation, FilterFound, Routed, TypeFound};
+
+use self::takers::Takers;
+use self::vocabulary::{Compiled, Vocabulary};
 use crate::catalogue::TypeEntry;
-use crate::event::{Event, EventType};
+use crate::event::EventType;
+use crate::expression::Expression;
 use crate::id::{DeliveryId, Epoch, TenantId, WebhookId};
 use crate::intake::{Refusal, RefusalReason};
-use crate::profile::{DEFAULT_TIMEOUT_MS, Profile};
+use crate::profile::{BUILT_IN, DEFAULT_TIMEOUT_MS, Profile};
 use crate::webhook::Webhook;
-use crate::wire::{ConfigKind, ConfigRecord, TenantRecord, TopologyRecord, WebhookRecord};
+use crate::wire::{
+    CatalogueRecord, ConfigKind, ConfigRecord, TenantRecord, TenantSettings, TopologyRecord, WebhookRecord,
+};
 
-/// The most bytes that one event may become by fan-out: webhooks × size.
+/// The most bytes that one event, or all events of one action, may become by fan-out: webhooks × size.
 pub const MAX_FAN_OUT_BYTES: usize = 64 * 1024 * 1024;
 
-/// The most webhooks that one event may go to: what is owed must fit into one message of the journal.
+/// The most webhooks that one event, or all events of one action, may go to: what is owed must fit into one message of
+/// the journal.
 pub const MAX_FAN_OUT: usize = 100_000;
 
 /// What became of a record.
@@ -36,6 +52,9 @@ pub enum Mark {
     /// Its data does not fit its type's schema.
     Schema,
 }
+
+/// Every mark, for metrics that are created at start.
+pub const MARKS: [Mark; 2] = [Mark::UnknownType, Mark::Schema];
 
 impl Mark {
     /// One word from a closed list.
@@ -71,7 +90,7 @@ pub enum Lookup {
     Unknown,
 }
 
-/// Tenants, webhooks and topology.
+/// Tenants, catalogues, webhooks and topology.
 ///
 /// Readers keep the newer revision of each object. A snapshot, read from its beginning to its end, makes the directory
 /// complete: what it does not hold, and is not newer, is dropped. A snapshot of another epoch replaces everything, at its
@@ -86,9 +105,20 @@ pub struct Directory {
     next: Option<Box<Directory>>,
     /// Objects that this release cannot read, and why.
     unreadable: BTreeMap<String, String>,
-    tenants: HashMap<TenantId, Versioned<()>>,
-    webhooks: HashMap<WebhookId, Versioned<Arc<Webhook>>>,
-    index: HashMap<TenantId, TenantIndex>,
+    tenants: HashMap<TenantId, Versioned<TenantSettings>>,
+    /// By tenant and product.
+    catalogues: HashMap<TenantId, BTreeMap<String, Versioned<Compiled>>>,
+    /// What the catalogues of those tenants that have some come to.
+    vocabularies: HashMap<TenantId, Vocabulary>,
+    /// The catalogue of Postrider's own events.
+    own: Compiled,
+    /// What the others know.
+    own_vocabulary: Vocabulary,
+    built_in: HashMap<&'static str, Arc<Profile>>,
+    webhooks: HashMap<WebhookId, Versioned<Subscriber>>,
+    takers: HashMap<TenantId, Takers>,
+    /// Filters, each once however many webhooks have it.
+    filters: HashMap<Arc<str>, Arc<Expression>>,
     topology: Versioned<TopologyRecord>,
 }
 
@@ -99,18 +129,20 @@ struct Versioned<T> {
     value: Option<T>,
 }
 
+/// A webhook and its filter.
 #[derive(Debug)]
-struct Snapshot {
-    revision: u64,
-    tenants: HashSet<TenantId>,
-    webhooks: HashSet<WebhookId>,
-    unreadable: BTreeMap<String, String>,
+struct Subscriber {
+    webhook: Arc<Webhook>,
+    filter: Option<Arc<Expression>>,
 }
 
 #[derive(Debug, Default)]
-struct TenantIndex {
-    of_type: HashMap<EventType, BTreeSet<WebhookId>>,
-    of_all: BTreeSet<WebhookId>,
+struct Snapshot {
+    revision: u64,
+    tenants: HashSet<TenantId>,
+    catalogues: HashSet<(TenantId, String)>,
+    webhooks: HashSet<WebhookId>,
+    unreadable: BTreeMap<String, String>,
 }
 
 impl Default for Directory {
@@ -122,6 +154,7 @@ impl Default for Directory {
 impl Directory {
     /// Knows nothing yet.
     pub fn new() -> Self {
+        let own = Compiled::own();
         Self {
             epoch: None,
             revision: 0,
@@ -130,8 +163,17 @@ impl Directory {
             next: None,
             unreadable: BTreeMap::new(),
             tenants: HashMap::new(),
+            catalogues: HashMap::new(),
+            vocabularies: HashMap::new(),
+            own_vocabulary: Vocabulary::of([&own].into_iter()),
+            own,
+            built_in: BUILT_IN
+                .into_iter()
+                .filter_map(|name| Some((name, Arc::new(Profile::built_in(name)?))))
+                .collect(),
             webhooks: HashMap::new(),
-            index: HashMap::new(),
+            takers: HashMap::new(),
+            filters: HashMap::new(),
             topology: Versioned { revision: 0, value: None },
         }
     }
@@ -169,25 +211,46 @@ impl Directory {
 
     /// The longest total deadline of a webhook, milliseconds.
     pub fn longest_timeout_ms(&self) -> u64 {
-        self.webhooks
-            .values()
-            .filter_map(|webhook| webhook.value.as_ref())
-            .map(|w| {
-                self.profile_of(w).map_or(DEFAULT_TIMEOUT_MS, |profile| profile.timeout_ms(w.timeout_ms))
-            })
-            .max()
-            .unwrap_or(0)
+        let webhooks = self.webhooks.values().filter_map(|webhook| webhook.value.as_ref());
+        let timeouts = webhooks.map(|Subscriber { webhook, .. }| match self.profile(webhook) {
+            Some(profile) => profile.timeout_ms(webhook.timeout_ms),
+            None => webhook.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+        });
+        timeouts.max().unwrap_or(0)
     }
 
     /// The profile that a webhook speaks; `None` if the catalogue that it belongs to is not there.
     pub fn profile_of(&self, webhook: &Webhook) -> Option<Arc<Profile>> {
-        Profile::built_in(&webhook.profile).map(Arc::new)
+        self.profile(webhook).cloned()
     }
 
-    /// What the tenant's catalogues say of an event type, by its name or an alias.
+    fn profile(&self, webhook: &Webhook) -> Option<&Arc<Profile>> {
+        let of_catalogue = || self.vocabularies.get(&webhook.tenant)?.profile(&webhook.profile);
+        self.built_in.get(webhook.profile.as_str()).or_else(of_catalogue)
+    }
+
+    /// What the tenant's catalogues say of an event type, by its name or an alias. Postrider's own are known to all.
     pub fn type_entry(&self, tenant: &TenantId, event_type: &EventType) -> Option<Arc<TypeEntry>> {
-        let _ = (tenant, event_type);
-        None
+        self.vocabulary(tenant).known(event_type).map(|known| known.entry.clone())
+    }
+
+    /// What the catalogues of a tenant come to.
+    fn vocabulary(&self, tenant: &TenantId) -> &Vocabulary {
+        self.vocabularies.get(tenant).unwrap_or(&self.own_vocabulary)
+    }
+
+    /// Whether the tenant has a catalogue, so that there are types which it does not have.
+    fn has_catalogue(&self, tenant: &TenantId) -> bool {
+        self.vocabularies.contains_key(tenant)
+    }
+
+    /// What the tenant decided.
+    fn settings(&self, tenant: &TenantId) -> Result<&TenantSettings, Refusal> {
+        self.tenants.get(tenant).and_then(|tenant| tenant.value.as_ref()).ok_or_else(|| {
+            let detail =
+                format!("there is no tenant {:?}; create it, or correct the routing key", tenant.as_str());
+            Refusal::new(RefusalReason::UnknownTenant, detail)
+        })
     }
 
     /// How the topology was applied, once that is known.
@@ -208,44 +271,10 @@ impl Directory {
     /// What is known of a webhook.
     pub fn webhook(&self, id: &WebhookId) -> Lookup {
         match self.webhooks.get(id).map(|webhook| &webhook.value) {
-            Some(Some(webhook)) => Lookup::Known(webhook.clone()),
+            Some(Some(known)) => Lookup::Known(known.webhook.clone()),
             Some(None) => Lookup::Deleted,
             None => Lookup::Unknown,
         }
-    }
-
-    /// Which deliveries an event becomes: one for each webhook of its tenant that takes it, whatever the webhook's
-    /// state. Nothing but `subscription` decides, so that a paused webhook's deliveries can be held.
-    ///
-    /// # Errors
-    /// [`Refusal`]: the tenant is unknown, or the fan-out is too large.
-    pub fn route(&self, event: &Event) -> Result<Vec<Target>, Refusal> {
-        if !self.has_tenant(&event.tenant) {
-            let detail = format!(
-                "there is no tenant {:?}; create it, or correct the routing key",
-                event.tenant.as_str()
-            );
-            return Err(Refusal::new(RefusalReason::UnknownTenant, detail));
-        }
-        let Some(index) = self.index.get(&event.tenant) else { return Ok(Vec::new()) };
-        let of_type = index.of_type.get(&event.event_type);
-        let wanted = of_type.into_iter().flatten().chain(&index.of_all);
-        let shards = self.topology.value.map_or(1, |topology| topology.shards);
-        let mut targets: Vec<Target> = Vec::new();
-        for id in wanted {
-            let Some(Versioned { revision, value: Some(_) }) = self.webhooks.get(id) else { continue };
-            targets.push(Target {
-                delivery: DeliveryId::of(&event.tenant, &event.id, id),
-                webhook: id.clone(),
-                revision: *revision,
-                shard: id.shard(shards),
-            });
-        }
-        if targets.len() > MAX_FAN_OUT || targets.len().saturating_mul(event.weight()) > MAX_FAN_OUT_BYTES {
-            let detail = format!("{} webhooks take this event of {} bytes", targets.len(), event.weight());
-            return Err(Refusal::new(RefusalReason::FanOutTooLarge, detail));
-        }
-        Ok(targets)
     }
 
     /// Takes the next record of the stream.
@@ -274,16 +303,15 @@ impl Directory {
         }
         let applied = match record.kind {
             ConfigKind::Tenant => self.apply_tenant(record),
+            ConfigKind::Catalogue => self.apply_catalogue(record),
             ConfigKind::Webhook => self.apply_webhook(record),
             ConfigKind::SnapshotEnd => self.end_snapshot(record),
-            ConfigKind::Catalogue | ConfigKind::Topology | ConfigKind::SnapshotBegin | ConfigKind::Other => {
-                Applied::Unchanged
-            }
+            ConfigKind::Topology | ConfigKind::SnapshotBegin | ConfigKind::Other => Applied::Unchanged,
         };
         if self.snapshot.is_none() {
             self.revision = self.revision.max(record.revision);
         }
-        if matches!(record.kind, ConfigKind::Tenant | ConfigKind::Webhook) {
+        if matches!(record.kind, ConfigKind::Tenant | ConfigKind::Catalogue | ConfigKind::Webhook) {
             let why = match &applied {
                 Applied::Unreadable(why) => Some(why.as_str()),
                 Applied::Changed => None,
@@ -322,12 +350,7 @@ impl Directory {
             *self = other;
             return Applied::Changed;
         }
-        self.snapshot = Some(Snapshot {
-            revision: record.revision,
-            tenants: HashSet::new(),
-            webhooks: HashSet::new(),
-            unreadable: BTreeMap::new(),
-        });
+        self.snapshot = Some(Snapshot { revision: record.revision, ..Snapshot::default() });
         Applied::Unchanged
     }
 
@@ -337,6 +360,19 @@ impl Directory {
         };
         self.tenants
             .retain(|id, tenant| snapshot.tenants.contains(id) || tenant.revision > snapshot.revision);
+        let kept = |tenant: &TenantId, product: &str, revision| {
+            revision > snapshot.revision
+                || snapshot.catalogues.contains(&(tenant.clone(), product.to_owned()))
+        };
+        let mut poorer = Vec::new();
+        for (tenant, catalogues) in &mut self.catalogues {
+            let before = catalogues.len();
+            catalogues.retain(|product, catalogue| kept(tenant, product, catalogue.revision));
+            if catalogues.len() < before {
+                poorer.push(tenant.clone());
+            }
+        }
+        poorer.iter().for_each(|tenant| self.learn(tenant));
         let dropped: Vec<WebhookId> = self
             .webhooks
             .iter()
@@ -344,8 +380,7 @@ impl Directory {
             .map(|(id, _)| id.clone())
             .collect();
         for id in dropped {
-            self.unindex(&id);
-            self.webhooks.remove(&id);
+            self.forget_webhook(&id);
         }
         self.unreadable = snapshot.unreadable;
         self.complete = true;
@@ -376,10 +411,52 @@ impl Directory {
         }
         match parse::<TenantRecord>(record) {
             Ok(tenant) => {
-                self.tenants.insert(id, Versioned { revision: record.revision, value: tenant.map(|_| ()) });
+                self.tenants.insert(
+                    id,
+                    Versioned { revision: record.revision, value: tenant.map(|tenant| tenant.settings) },
+                );
                 Applied::Changed
             }
             Err(why) => Applied::Unreadable(why),
+        }
+    }
+
+    fn apply_catalogue(&mut self, record: &ConfigRecord) -> Applied {
+        let Some((tenant, product)) = record.id.split_once('/') else {
+            return Applied::Unreadable(format!("{:?} is no tenant and product", record.id));
+        };
+        let tenant = TenantId::from_trusted(tenant);
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.catalogues.insert((tenant.clone(), product.to_owned()));
+        }
+        let known = self.catalogues.get(&tenant).and_then(|catalogues| catalogues.get(product));
+        if known.is_some_and(|known| known.revision >= record.revision) {
+            return Applied::Unchanged;
+        }
+        let value = match parse::<CatalogueRecord>(record) {
+            Ok(None) => None,
+            Ok(Some(body)) => match Compiled::of(body.catalogue) {
+                Ok(catalogue) => Some(catalogue),
+                Err(why) => return Applied::Unreadable(format!("catalogue {:?}: {why}", record.id)),
+            },
+            Err(why) => return Applied::Unreadable(why),
+        };
+        let catalogue = Versioned { revision: record.revision, value };
+        self.catalogues.entry(tenant.clone()).or_default().insert(product.to_owned(), catalogue);
+        self.learn(&tenant);
+        Applied::Changed
+    }
+
+    /// Puts together anew what the catalogues of a tenant come to.
+    fn learn(&mut self, tenant: &TenantId) {
+        let catalogues = self.catalogues.get(tenant).into_iter().flat_map(BTreeMap::values);
+        let catalogues: Vec<&Compiled> = catalogues.filter_map(|known| known.value.as_ref()).collect();
+        if catalogues.is_empty() {
+            self.vocabularies.remove(tenant);
+        } else {
+            let all = std::iter::once(&self.own).chain(catalogues.iter().copied());
+            let vocabulary = Vocabulary::of(all);
+            self.vocabularies.insert(tenant.clone(), vocabulary);
         }
     }
 
@@ -391,40 +468,57 @@ impl Directory {
         if self.webhooks.get(&id).is_some_and(|known| known.revision >= record.revision) {
             return Applied::Unchanged;
         }
-        let webhook = match parse::<WebhookRecord>(record) {
+        let read = match parse::<WebhookRecord>(record) {
             Ok(None) => None,
             Ok(Some(body)) => match body.webhook(record.revision) {
-                Ok(webhook) => Some(Arc::new(webhook)),
+                Ok(webhook) => Some(webhook),
                 Err(why) => return Applied::Unreadable(why.to_string()),
             },
             Err(why) => return Applied::Unreadable(why),
         };
-        self.unindex(&id);
-        if let Some(webhook) = &webhook {
-            let index = self.index.entry(webhook.tenant.clone()).or_default();
-            if webhook.subscription.all {
-                index.of_all.insert(id.clone());
-            } else {
-                for event_type in &webhook.subscription.event_types {
-                    index.of_type.entry(event_type.clone()).or_default().insert(id.clone());
-                }
+        let filter = match read.as_ref().and_then(|webhook| webhook.subscription.filter.as_deref()) {
+            Some(source) => match self.filter(source) {
+                Ok(filter) => Some(filter),
+                Err(why) => return Applied::Unreadable(format!("webhook {:?}: filter: {why}", record.id)),
+            },
+            None => None,
+        };
+        self.forget_webhook(&id);
+        let value = read.map(|mut webhook| {
+            // Names take memory once, however many webhooks have them.
+            webhook.id = id.clone();
+            if let Some((tenant, _)) = self.takers.get_key_value(&webhook.tenant) {
+                webhook.tenant = tenant.clone();
             }
-        }
-        self.webhooks.insert(id, Versioned { revision: record.revision, value: webhook });
+            let takers = self.takers.entry(webhook.tenant.clone()).or_default();
+            takers.add(&id, &mut webhook.subscription);
+            Subscriber { webhook: Arc::new(webhook), filter }
+        });
+        self.webhooks.insert(id, Versioned { revision: record.revision, value });
         Applied::Changed
     }
 
-    fn unindex(&mut self, id: &WebhookId) {
-        let Some(Versioned { value: Some(webhook), .. }) = self.webhooks.get(id) else { return };
-        let Some(index) = self.index.get_mut(&webhook.tenant) else { return };
-        index.of_all.remove(id);
-        for event_type in &webhook.subscription.event_types {
-            if let Some(takers) = index.of_type.get_mut(event_type) {
-                takers.remove(id);
-                if takers.is_empty() {
-                    index.of_type.remove(event_type);
-                }
-            }
+    /// The filter of this source: the one that another webhook has, or a new one.
+    fn filter(&mut self, source: &str) -> Result<Arc<Expression>, String> {
+        if let Some(filter) = self.filters.get(source) {
+            return Ok(filter.clone());
+        }
+        let filter = Arc::new(Expression::over_events(source).map_err(|e| e.to_string())?);
+        self.filters.insert(source.into(), filter.clone());
+        Ok(filter)
+    }
+
+    fn forget_webhook(&mut self, id: &WebhookId) {
+        let Some(Versioned { value: Some(Subscriber { webhook, filter }), .. }) = self.webhooks.remove(id)
+        else {
+            return;
+        };
+        if let Some(takers) = self.takers.get_mut(&webhook.tenant) {
+            takers.remove(id, &webhook.subscription);
+        }
+        // One reference is the table's, one was the webhook's.
+        if let Some(filter) = filter.filter(|filter| Arc::strong_count(filter) == 2) {
+            self.filters.remove(filter.source());
         }
     }
 
@@ -434,8 +528,9 @@ impl Directory {
         for (tenant, _) in self.tenants.iter().filter(|(_, tenant)| tenant.value.is_some()) {
             outline.entry(tenant.clone()).or_default();
         }
-        for webhook in self.webhooks.values().filter_map(|webhook| webhook.value.as_ref()) {
-            outline.entry(webhook.tenant.clone()).or_default().push(webhook.id.clone());
+        for known in self.webhooks.values().filter_map(|webhook| webhook.value.as_ref()) {
+            let Webhook { id, tenant, .. } = &*known.webhook;
+            outline.entry(tenant.clone()).or_default().push(id.clone());
         }
         outline.values_mut().for_each(|ids| ids.sort());
         outline
@@ -450,179 +545,4 @@ fn parse<T: for<'de> serde::Deserialize<'de>>(record: &ConfigRecord) -> Result<O
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event;
-    use crate::time::Timestamp;
-    use crate::wire::TenantSettings;
-    use crate::{EventId, wire};
-
-    fn epoch(name: &str) -> Epoch {
-        Epoch::from_trusted(name)
-    }
-
-    fn webhook(ep: &str, revision: u64, id: &str, types: &[&str]) -> ConfigRecord {
-        let body = WebhookRecord {
-            all: types.is_empty(),
-            event_types: types.iter().map(|t| EventType::parse(t).unwrap()).collect(),
-            ..WebhookRecord::new(
-                WebhookId::from_trusted(id),
-                TenantId::default_tenant(),
-                "https://example.com/",
-            )
-        };
-        ConfigRecord::of(&epoch(ep), revision, ConfigKind::Webhook, id, &body)
-    }
-
-    fn tenant(ep: &str, revision: u64) -> ConfigRecord {
-        let body = TenantRecord { id: TenantId::default_tenant(), settings: TenantSettings::default() };
-        ConfigRecord::of(&epoch(ep), revision, ConfigKind::Tenant, "default", &body)
-    }
-
-    fn mark(ep: &str, revision: u64, kind: ConfigKind) -> ConfigRecord {
-        ConfigRecord::bare(&epoch(ep), revision, kind, "")
-    }
-
-    fn directory(records: &[ConfigRecord]) -> Directory {
-        let mut directory = Directory::new();
-        for record in records {
-            assert!(!matches!(directory.apply(record), Applied::Unreadable(_)), "{record:?}");
-        }
-        directory
-    }
-
-    fn routed(directory: &Directory, event_type: &str) -> Vec<String> {
-        let event = Event {
-            tenant: TenantId::default_tenant(),
-            id: EventId::from_trusted("e"),
-            event_type: EventType::parse(event_type).unwrap(),
-            event_time: "".into(),
-            current_context: event::null(),
-            data: event::null(),
-            key: None,
-            correlation_id: None,
-            traceparent: None,
-            accepted_at: Timestamp::default(),
-        };
-        let mut ids: Vec<String> =
-            directory.route(&event).unwrap().into_iter().map(|target| target.webhook.to_string()).collect();
-        ids.sort();
-        ids
-    }
-
-    use ConfigKind::{SnapshotBegin, SnapshotEnd};
-
-    #[test]
-    fn types_are_matched_exactly_and_all_takes_all() {
-        let directory = directory(&[
-            mark("a", 0, SnapshotBegin),
-            tenant("a", 1),
-            webhook("a", 2, "w1", &["USER_LOGIN", "A b"]),
-            webhook("a", 3, "w2", &[]),
-            mark("a", 0, SnapshotEnd),
-        ]);
-        assert_eq!(routed(&directory, "USER_LOGIN"), ["w1", "w2"]);
-        assert_eq!(routed(&directory, "user_login"), ["w2"]);
-        assert_eq!(routed(&directory, "USER_LOGIN.x"), ["w2"]);
-    }
-
-    #[test]
-    fn nothing_is_complete_before_a_whole_snapshot() {
-        let mut directory =
-            directory(&[webhook("a", 5, "w0", &[]), mark("a", 3, SnapshotEnd), mark("a", 6, SnapshotBegin)]);
-        assert!(!directory.is_complete());
-        directory.apply(&tenant("a", 6));
-        directory.apply(&mark("a", 6, SnapshotEnd));
-        assert!(directory.is_complete());
-        assert_eq!(directory.webhook_count(), 0, "a record before the first snapshot is a leftover");
-    }
-
-    #[test]
-    fn newer_wins_whatever_the_order() {
-        let mut directory = directory(&[
-            mark("a", 9, SnapshotBegin),
-            tenant("a", 1),
-            webhook("a", 9, "w1", &["NEW"]),
-            webhook("a", 7, "w1", &["OLD"]),
-            mark("a", 9, SnapshotEnd),
-        ]);
-        assert_eq!(routed(&directory, "NEW"), ["w1"]);
-        assert!(routed(&directory, "OLD").is_empty());
-        directory.apply(&ConfigRecord::bare(&epoch("a"), 10, ConfigKind::Webhook, "w1"));
-        assert!(routed(&directory, "NEW").is_empty());
-        assert!(matches!(directory.webhook(&WebhookId::from_trusted("w1")), Lookup::Deleted));
-        assert_eq!(directory.apply(&webhook("a", 9, "w1", &["NEW"])), Applied::Unchanged);
-        assert_eq!(directory.revision(), 10);
-    }
-
-    #[test]
-    fn the_end_of_a_snapshot_drops_what_is_absent_and_not_newer() {
-        let mut directory = directory(&[
-            mark("a", 1, SnapshotBegin),
-            tenant("a", 1),
-            webhook("a", 1, "gone", &["T"]),
-            mark("a", 1, SnapshotEnd),
-            webhook("a", 8, "newer", &["T"]),
-        ]);
-        for record in [mark("a", 5, SnapshotBegin), tenant("a", 1), mark("a", 5, SnapshotEnd)] {
-            directory.apply(&record);
-        }
-        assert_eq!(routed(&directory, "T"), ["newer"]);
-        assert!(matches!(directory.webhook(&WebhookId::from_trusted("gone")), Lookup::Unknown));
-    }
-
-    #[test]
-    fn another_epoch_replaces_everything() {
-        let mut directory = directory(&[
-            mark("a", 90, SnapshotBegin),
-            tenant("a", 1),
-            webhook("a", 90, "w1", &["T"]),
-            mark("a", 90, SnapshotEnd),
-        ]);
-        for record in [mark("b", 2, SnapshotBegin), tenant("b", 1), webhook("b", 2, "w2", &["T"])] {
-            directory.apply(&record);
-        }
-        assert_eq!(routed(&directory, "T"), ["w1"], "until the new snapshot ends");
-        assert!(directory.is_complete() && directory.expects(&epoch("b")) && directory.expects(&epoch("a")));
-        directory.apply(&mark("b", 2, SnapshotEnd));
-        assert!(!directory.expects(&epoch("a")));
-        directory.apply(&webhook("a", 91, "w1", &["T"]));
-        assert_eq!(routed(&directory, "T"), ["w2"]);
-        assert_eq!(directory.epoch(), Some(&epoch("b")));
-    }
-
-    #[test]
-    fn an_unreadable_record_leaves_what_was_known() {
-        let mut directory = directory(&[
-            mark("a", 1, SnapshotBegin),
-            tenant("a", 1),
-            webhook("a", 1, "w1", &["T"]),
-            mark("a", 1, SnapshotEnd),
-        ]);
-        let mut record = webhook("a", 2, "w1", &["U"]);
-        let text = record.body.take().unwrap().get().replace("\"active\"", "\"hologram\"");
-        record.body = Some(serde_json::value::RawValue::from_string(text).unwrap());
-        assert!(matches!(directory.apply(&record), Applied::Unreadable(_)));
-        assert_eq!(routed(&directory, "T"), ["w1"]);
-        assert!(directory.unreadable().is_some_and(|why| why.contains("hologram")));
-        directory.apply(&webhook("a", 3, "w1", &["V"]));
-        assert_eq!((directory.unreadable(), routed(&directory, "V")), (None, vec!["w1".to_owned()]));
-        directory.note_unreadable("schema 2");
-        for record in [mark("a", 4, SnapshotBegin), tenant("a", 1), mark("a", 4, SnapshotEnd)] {
-            assert!(directory.unreadable().is_some());
-            directory.apply(&record);
-        }
-        assert_eq!(directory.unreadable(), None, "a whole snapshot without it");
-    }
-
-    #[test]
-    fn an_unknown_tenant_is_refused() {
-        let directory = directory(&[mark("a", 0, SnapshotBegin), mark("a", 0, SnapshotEnd)]);
-        let event: Event = serde_json::from_str::<wire::EventRecord>(
-            r#"{"tenant":"nobody","id":"e","type":"T","time":"","context":null,"data":null,"accepted_at":0}"#,
-        )
-        .unwrap()
-        .into();
-        assert_eq!(directory.route(&event).unwrap_err().reason, RefusalReason::UnknownTenant);
-    }
-}
+mod tests;

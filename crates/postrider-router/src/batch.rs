@@ -1,17 +1,17 @@
-//! What a handful of events becomes, before anything is published: pure but for the names it makes.
+//! What a handful of events and actions becomes, before anything is published: pure but for the names it makes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postrider_broker::{Names, Outgoing};
-use postrider_core::directory::{Directory, Target};
+use postrider_core::directory::{Directory, MAX_FAN_OUT_BYTES, Mark, Routed, Target};
 use postrider_core::intake::{self, Envelope, Refusal, RefusalReason, Report};
 use postrider_core::lifecycle::{Guard, guard};
 use postrider_core::wire::{
     self, DeliveryMessage, DeliveryRecord, EventFact, EventFate, EventRecord, Fact, MAX_BATCH, Owed, SCHEMA,
     Work,
 };
-use postrider_core::{Epoch, Event, EventId, TenantId, Timestamp};
+use postrider_core::{Epoch, EventId, TenantId, Timestamp, WebhookId};
 
 use crate::seen::Seen;
 
@@ -25,6 +25,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) envelope: Envelope<'a>,
     /// The body.
     pub(crate) body: &'a [u8],
+    /// The webhook that control tries with it, and that it goes to alone.
+    pub(crate) only_webhook: Option<&'a str>,
     /// How often it was handed out before, by the broker's count.
     pub(crate) delivery_count: i64,
     /// How often it was set apart.
@@ -52,11 +54,52 @@ pub(crate) struct Batch {
     pub(crate) refused: Vec<RefusalReason>,
     /// How many deliveries were made.
     pub(crate) deliveries: u64,
+    /// What was noticed about events that were routed all the same.
+    pub(crate) marks: Vec<Mark>,
+    /// How often a filter could not be judged.
+    pub(crate) filter_errors: u64,
+    /// What became of actions.
+    pub(crate) actions: Vec<ActionFate>,
+    /// How many events came of actions.
+    pub(crate) derived: u64,
+    /// About how many bytes will be published.
+    bytes: usize,
     /// How many were set apart.
     pub(crate) set_apart: u64,
 }
 
+/// What became of an action: a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActionFate {
+    /// Events came of it.
+    Derived,
+    /// None of its triggers applies.
+    Nothing,
+    /// It or one of its events was refused.
+    Refused,
+}
+
+/// Every fate of an action, for metrics that are created at start.
+pub(crate) const ACTION_FATES: [ActionFate; 3] =
+    [ActionFate::Derived, ActionFate::Nothing, ActionFate::Refused];
+
+impl ActionFate {
+    /// One word from a closed list.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Derived => "derived",
+            Self::Nothing => "nothing",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl Batch {
+    /// Whether it is so large that what follows belongs into the next.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= MAX_FAN_OUT_BYTES
+    }
+
     /// Decides what becomes of one message. `seen` learns of it; should the batch then fail, the session ends and
     /// `seen` with it.
     pub(crate) fn take(
@@ -82,34 +125,80 @@ impl Batch {
         }
         let made = EventId::from_trusted(format!("evt_{}", uuid::Uuid::now_v7().simple()));
         match intake::read(arrival.envelope, arrival.body, now, made) {
-            Ok(Report::Event(event)) => self.take_event(event, arrival, directory, seen, names, now),
-            Ok(Report::Action(action)) => {
-                let detail = format!("no trigger is defined for the action {:?}", action.name.as_str());
-                let refusal = Refusal::new(RefusalReason::UnknownAction, detail);
+            Ok(report) => self.take_report(report, arrival, directory, seen, names, now),
+            Err(refusal) => {
                 self.refuse(&refusal, arrival, seen, names, now);
             }
-            Err(refusal) => self.refuse(&refusal, arrival, seen, names, now),
         }
     }
 
-    fn take_event(
+    fn take_report(
         &mut self,
-        event: Event,
+        report: Report,
         arrival: &Arrival<'_>,
         directory: &Directory,
         seen: &mut Seen,
         names: &Names,
         now: Timestamp,
     ) {
-        if seen.knows(&event.tenant, &event.id) {
-            self.duplicates += 1;
-            return;
+        let (mut only, mut action) = (None, None);
+        match &report {
+            // Decided before the directory is asked: what was accepted once is not refused later.
+            Report::Event(event) if seen.knows(&event.tenant, &event.id) => {
+                self.duplicates += 1;
+                return;
+            }
+            Report::Event(event) if event.is_own() => {
+                only = arrival.only_webhook.map(WebhookId::from_trusted)
+            }
+            Report::Event(_) => {}
+            Report::Action(given) => action = Some(given.id.clone()),
         }
-        let targets = match directory.route(&event) {
-            Ok(targets) => targets,
-            Err(refusal) => return self.refuse(&refusal, arrival, seen, names, now),
+        let routed = match directory.resolve(report, only.as_ref()) {
+            Ok(routed) => routed,
+            Err(refusal) => {
+                if self.refuse(&refusal, arrival, seen, names, now) && action.is_some() {
+                    self.actions.push(ActionFate::Refused);
+                }
+                return;
+            }
         };
-        seen.note(&event.tenant, &event.id, now);
+        let epoch = directory.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
+        let is_test = only.is_some();
+        let mut fate = None;
+        for routed in routed {
+            let of_action = action.as_ref().map(|action| *action != routed.event.id);
+            if !self.take_event(routed, is_test, &epoch, seen, now) {
+                self.duplicates += 1;
+                continue;
+            }
+            match of_action {
+                Some(true) => {
+                    self.derived += 1;
+                    fate = Some(ActionFate::Derived);
+                }
+                Some(false) => fate = Some(ActionFate::Nothing),
+                None => {}
+            }
+        }
+        self.actions.extend(fate);
+    }
+
+    /// Takes one event with its deliveries; `false` when it is known already.
+    fn take_event(
+        &mut self,
+        routed: Routed,
+        is_test: bool,
+        epoch: &Epoch,
+        seen: &mut Seen,
+        now: Timestamp,
+    ) -> bool {
+        let Routed { event, marks, targets, filter_errors } = routed;
+        if !seen.note(&event.tenant, &event.id, now) {
+            return false;
+        }
+        self.bytes += event.weight().saturating_mul(targets.len().max(1));
+        self.filter_errors += filter_errors;
         self.accepted.push((event.tenant.clone(), event.id.clone()));
         let (tenant, event_id) = (event.tenant.clone(), event.id.clone());
         let record = Arc::new(EventRecord::from(event));
@@ -129,15 +218,23 @@ impl Batch {
             at: now,
             fate,
             event: Some(record.clone()),
-            marks: Vec::new(),
+            marks: marks.iter().map(|mark| mark.as_str().to_owned()).collect(),
         }));
-        let epoch = directory.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
+        self.marks.extend(marks);
         for target in targets {
-            self.add_delivery(target, &record, &epoch, now);
+            self.add_delivery(target, &record, epoch, is_test, now);
         }
+        true
     }
 
-    fn add_delivery(&mut self, target: Target, event: &Arc<EventRecord>, epoch: &Epoch, now: Timestamp) {
+    fn add_delivery(
+        &mut self,
+        target: Target,
+        event: &Arc<EventRecord>,
+        epoch: &Epoch,
+        is_test: bool,
+        now: Timestamp,
+    ) {
         let Target { delivery, webhook, revision, shard } = target;
         let delivery = DeliveryRecord {
             id: delivery,
@@ -150,7 +247,7 @@ impl Batch {
             due: None,
             crashes: 0,
             unknown_since: None,
-            test: false,
+            test: is_test,
         };
         let work = self.shards.entry(shard).or_default();
         match work.last_mut().filter(|last| Arc::ptr_eq(&last.event, event)) {
@@ -159,6 +256,7 @@ impl Batch {
         }
     }
 
+    /// Sets a message aside with the reason; `false` when that was done before.
     fn refuse(
         &mut self,
         refusal: &Refusal,
@@ -166,14 +264,15 @@ impl Batch {
         seen: &mut Seen,
         names: &Names,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let event_id = intake::invalid_id(&arrival.envelope, arrival.body);
         // The routing key may be anything, so it is kept as text of a bounded length and never read as a tenant.
         let tenant = TenantId::from_trusted(bounded(arrival.envelope.routing_key, 64));
         if !seen.note(&tenant, &event_id, now) {
             self.duplicates += 1;
-            return;
+            return false;
         }
+        self.bytes += arrival.body.len();
         self.refused.push(refusal.reason);
         let reason = refusal.reason.as_str();
         tracing::warn!(
@@ -206,6 +305,7 @@ impl Batch {
             event: None,
             marks: Vec::new(),
         }));
+        true
     }
 
     /// The deliveries as messages: of one shard each, at most `most` deliveries and about [`MAX_BATCH_BYTES`] in one.
@@ -260,6 +360,9 @@ fn set_apart(arrival: &Arrival<'_>, crashes: u32, names: &Names, draw: usize) ->
     if let Some(traceparent) = arrival.envelope.traceparent {
         message = message.header("traceparent", traceparent);
     }
+    if let Some(webhook) = arrival.only_webhook {
+        message = message.header("only-webhook", webhook);
+    }
     message
 }
 
@@ -284,10 +387,11 @@ fn bounded(text: &str, characters: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postrider_core::WebhookId;
+    use postrider_core::directory::Applied;
     use postrider_core::wire::{
-        ConfigKind, ConfigRecord, TenantRecord, TenantSettings, TopologyRecord, WebhookRecord,
+        ConfigKind, ConfigRecord, SchemaMode, TenantRecord, TenantSettings, TopologyRecord, WebhookRecord,
     };
+    use serde_json::value::RawValue;
 
     fn directory(webhooks: usize, shards: u16) -> Directory {
         let epoch = Epoch::from_trusted("ep");
@@ -315,7 +419,7 @@ mod tests {
 
     fn arrival(body: &str) -> Arrival<'_> {
         let envelope = Envelope { routing_key: "default", ..Envelope::default() };
-        Arrival { envelope, body: body.as_bytes(), delivery_count: 0, crashes: 0 }
+        Arrival { envelope, body: body.as_bytes(), only_webhook: None, delivery_count: 0, crashes: 0 }
     }
 
     fn batch(directory: &Directory, bodies: &[String]) -> Batch {
@@ -386,5 +490,122 @@ mod tests {
         assert_eq!(batch.aside[0].routing_key, "5.events");
         assert_eq!(batch.aside[1].exchange, "p.poison");
         assert!(batch.facts.is_empty());
+    }
+
+    /// A tenant of which an action makes two events, one of them with a schema.
+    fn triggered(settings: TenantSettings) -> Directory {
+        let mut directory = directory(2, 1);
+        let epoch = Epoch::from_trusted("ep");
+        let tenant = TenantRecord { id: TenantId::default_tenant(), settings };
+        directory.apply(&ConfigRecord::of(&epoch, 2, ConfigKind::Tenant, "default", &tenant));
+        let body = RawValue::from_string(
+            r#"{"tenant":"default","catalogue":{"schema":1,"product":{"id":"p","name":"P"},
+                "event_type":[{"name":"A","label":"A","aliases":["a"],"category":"c"},
+                    {"name":"B","label":"B","category":"c","data_schema":{"required":["n"]}}],
+                "trigger":[{"action":"both","emit":[{"event_type":"A"},{"event_type":"B"}]},
+                    {"action":"perhaps","when":"data.n == 1","emit":[{"event_type":"A"}]}]}}"#
+                .to_owned(),
+        );
+        let record = ConfigRecord {
+            body: Some(body.unwrap()),
+            ..ConfigRecord::bare(&epoch, 2, ConfigKind::Catalogue, "default/p")
+        };
+        assert_eq!(directory.apply(&record), Applied::Changed);
+        directory
+    }
+
+    #[test]
+    fn an_action_is_its_events_and_each_is_known_by_its_own_id() {
+        let directory = triggered(TenantSettings::default());
+        let body = r#"{"action":"both","id":"a1","data":{"n":1}}"#.to_owned();
+        let mut batch = batch(&directory, &[body.clone(), body]);
+        assert_eq!((batch.routed, batch.deliveries, batch.duplicates), (2, 4, 2));
+        assert_eq!((&batch.actions[..], batch.derived), (&[ActionFate::Derived][..], 2));
+        assert_eq!((batch.facts.len(), batch.accepted.len()), (2, 2));
+        let messages = decoded(&mut batch, 16);
+        let events: Vec<&EventRecord> =
+            messages.iter().flat_map(|m| &m.work).map(|work| &*work.event).collect();
+        assert_eq!(events.iter().map(|e| e.event_type.as_str()).collect::<Vec<_>>(), ["A", "B"]);
+        assert!(events.iter().all(|event| event.correlation_id.as_deref() == Some("a1")));
+    }
+
+    #[test]
+    fn an_action_is_refused_whole() {
+        let settings = TenantSettings { schemas: SchemaMode::Refuse, ..TenantSettings::default() };
+        let bodies = [r#"{"action":"both","id":"a1","data":{}}"#, r#"{"action":"none","id":"a2"}"#];
+        let batch = batch(&triggered(settings), &bodies.map(str::to_owned));
+        assert_eq!(batch.refused, [RefusalReason::SchemaViolation, RefusalReason::UnknownAction]);
+        assert_eq!(batch.actions, [ActionFate::Refused; 2]);
+        assert_eq!((batch.routed, batch.deliveries, batch.facts.len()), (0, 0, 2));
+        assert_eq!(batch.aside[0].body, bodies[0].as_bytes(), "the action itself is kept");
+    }
+
+    #[test]
+    fn an_action_of_which_nothing_comes_is_one_fact() {
+        let body = r#"{"action":"perhaps","id":"a1","data":{"n":2}}"#.to_owned();
+        let batch = batch(&triggered(TenantSettings::default()), &[body]);
+        assert_eq!((batch.unmatched, &batch.actions[..], batch.derived), (1, &[ActionFate::Nothing][..], 0));
+        let [Fact::Event(fact)] = &batch.facts[..] else { panic!("{:?}", batch.facts) };
+        let event = fact.event.as_ref().unwrap();
+        assert_eq!((fact.event_id.as_str(), event.event_type.as_str()), ("a1", "perhaps"));
+    }
+
+    #[test]
+    fn what_is_noticed_goes_into_the_fact() {
+        let settings = TenantSettings { schemas: SchemaMode::Warn, ..TenantSettings::default() };
+        let bodies = [r#"{"event_type":"X","id":"x"}"#, r#"{"event_type":"B","id":"b","data":{}}"#];
+        let batch = batch(&triggered(settings), &bodies.map(str::to_owned));
+        assert_eq!(batch.marks, [Mark::UnknownType, Mark::Schema]);
+        let marks: Vec<&[String]> = batch
+            .facts
+            .iter()
+            .map(|fact| match fact {
+                Fact::Event(event) => &event.marks[..],
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(marks, [["unknown_type"], ["schema"]]);
+    }
+
+    #[test]
+    fn only_postriders_own_events_try_a_webhook() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let directory = directory(3, 1);
+        for body in [r#"{"event_type":"T","id":"own_test_1"}"#, r#"{"event_type":"T","id":"e1"}"#] {
+            let arrival = Arrival { only_webhook: Some("wh_1"), ..arrival(body) };
+            batch.take(&arrival, &directory, &mut seen, &names, Timestamp::from_millis(1), 0);
+        }
+        let messages = decoded(&mut batch, 16);
+        let found: Vec<(&str, &str, bool)> = messages
+            .iter()
+            .flat_map(|message| &message.work)
+            .flat_map(|work| work.to.iter().map(|to| (work.event.id.as_str(), to.webhook.as_str(), to.test)))
+            .collect();
+        let all = ["wh_0", "wh_1", "wh_2"].map(|webhook| ("e1", webhook, false));
+        assert_eq!(found[0], ("own_test_1", "wh_1", true));
+        assert_eq!(found[1..], all);
+    }
+
+    #[test]
+    fn a_test_that_is_set_apart_is_still_one() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let body = r#"{"event_type":"T","id":"own_test_1"}"#;
+        let arrival = Arrival { only_webhook: Some("wh_1"), delivery_count: 3, ..arrival(body) };
+        batch.take(&arrival, &directory(1, 1), &mut seen, &names, Timestamp::from_millis(1), 0);
+        assert!(batch.aside[0].headers.contains(&("only-webhook", "wh_1".to_owned())));
+    }
+
+    #[test]
+    fn what_would_be_too_large_to_publish_at_once_is_left_for_the_next_batch() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let directory = directory(100, 1);
+        let data = "x".repeat(200_000);
+        let mut taken = 0;
+        while !batch.is_full() {
+            let body = format!(r#"{{"event_type":"T","id":"e{taken}","data":"{data}"}}"#);
+            batch.take(&arrival(&body), &directory, &mut seen, &names, Timestamp::from_millis(1), 0);
+            taken += 1;
+        }
+        assert_eq!(taken, 4, "20 MB each");
     }
 }

@@ -1,15 +1,26 @@
 //! What the router does, in numbers.
 
+use postrider_core::directory::MARKS;
 use postrider_core::intake::REFUSAL_REASONS;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::batch::ACTION_FATES;
 
 /// Metrics of the router. Every series exists from the start.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Events settled, by fate.
     pub(crate) events: IntCounterVec,
-    /// Messages that were no event, by reason.
+    /// Messages that were refused, by reason.
     pub(crate) refused: IntCounterVec,
+    /// Events that were routed although something was noticed about them, by what.
+    pub(crate) marked: IntCounterVec,
+    /// Actions settled, by fate.
+    pub(crate) actions: IntCounterVec,
+    /// Events that came of actions.
+    pub(crate) derived: IntCounter,
+    /// Filters that could not be judged on an event.
+    pub(crate) filter_errors: IntCounter,
     /// Deliveries made.
     pub(crate) deliveries: IntCounter,
     /// Events settled together.
@@ -36,12 +47,29 @@ impl Metrics {
             events.with_label_values(&[fate]);
         }
         let refused = IntCounterVec::new(
-            opts("events_refused_total", "Messages that were no event, by reason"),
+            opts("events_refused_total", "Messages that were refused, by reason"),
             &["reason"],
         )?;
         for reason in REFUSAL_REASONS {
             refused.with_label_values(&[reason.as_str()]);
         }
+        let marked = IntCounterVec::new(
+            opts("events_marked_total", "Events routed although something was noticed about them, by what"),
+            &["mark"],
+        )?;
+        for mark in MARKS {
+            marked.with_label_values(&[mark.as_str()]);
+        }
+        let actions =
+            IntCounterVec::new(opts("actions_total", "Actions settled by the router, by fate"), &["fate"])?;
+        for fate in ACTION_FATES {
+            actions.with_label_values(&[fate.as_str()]);
+        }
+        let derived = IntCounter::with_opts(opts("events_derived_total", "Events that came of actions"))?;
+        let filter_errors = IntCounter::with_opts(opts(
+            "filter_errors_total",
+            "Filters of webhooks that could not be judged on an event, which their webhooks then do not take",
+        ))?;
         let deliveries =
             IntCounter::with_opts(opts("deliveries_created_total", "Deliveries made from events"))?;
         let batch_events = Histogram::with_opts(
@@ -60,12 +88,29 @@ impl Metrics {
         let paused = IntGauge::with_opts(opts("router_paused", "1 while too many fresh deliveries wait"))?;
         registry.register(Box::new(events.clone()))?;
         registry.register(Box::new(refused.clone()))?;
+        registry.register(Box::new(marked.clone()))?;
+        registry.register(Box::new(actions.clone()))?;
+        registry.register(Box::new(derived.clone()))?;
+        registry.register(Box::new(filter_errors.clone()))?;
         registry.register(Box::new(deliveries.clone()))?;
         registry.register(Box::new(batch_events.clone()))?;
         registry.register(Box::new(batch_seconds.clone()))?;
         registry.register(Box::new(set_apart.clone()))?;
         registry.register(Box::new(active.clone()))?;
         registry.register(Box::new(paused.clone()))?;
-        Ok(Self { events, refused, deliveries, batch_events, batch_seconds, set_apart, active, paused })
+        Ok(Self {
+            events,
+            refused,
+            marked,
+            actions,
+            derived,
+            filter_errors,
+            deliveries,
+            batch_events,
+            batch_seconds,
+            set_apart,
+            active,
+            paused,
+        })
     }
 }

@@ -198,7 +198,7 @@ impl Router {
         seen: &mut Seen,
         patience: &mut Patience,
     ) -> Result<(), BrokerError> {
-        let begun = tokio::time::Instant::now();
+        let mut begun = tokio::time::Instant::now();
         let mut messages = vec![first];
         while messages.len() < usize::from(PREFETCH) {
             let Some(next) = events.try_next() else { break };
@@ -208,8 +208,29 @@ impl Router {
             () = session.lost() => return Err(BrokerError::Lost),
             () = self.wait_for_revision(&messages, patience) => {}
         }
+        while !messages.is_empty() {
+            let (mut batch, decided) = self.decide(&messages, seen, session.names());
+            let rest = messages.split_off(decided);
+            self.carry_out(session, &mut batch).await?;
+            if let Some(last) = messages.pop() {
+                last.ack_all_before().await?;
+            }
+            messages = rest;
+            self.count(&batch, decided, begun.elapsed());
+            begun = tokio::time::Instant::now();
+            if batch.duplicates > 0 {
+                let journal = self.journal.clone();
+                let duplicates = batch.duplicates;
+                tokio::spawn(async move { journal.count_duplicates(duplicates).await });
+            }
+        }
+        seen.forget(now());
+        Ok(())
+    }
+
+    /// Publishes what a batch becomes: deliveries and facts, then, when they are confirmed, what was accepted.
+    async fn carry_out(&self, session: &Session, batch: &mut Batch) -> Result<(), BrokerError> {
         let names = session.names();
-        let mut batch = self.decide(&messages, seen, names);
         let publisher = session.publisher();
         let mut publishes: Vec<_> = batch.delivery_messages(names, self.config.batch);
         publishes.append(&mut batch.aside);
@@ -226,24 +247,17 @@ impl Router {
             let record = SeenRecord::new(now(), std::mem::take(&mut batch.accepted));
             seen_stream::write(&publisher, names, &record).await?;
         }
-        let events_in_batch = messages.len();
-        if let Some(last) = messages.pop() {
-            last.ack_all_before().await?;
-        }
-        self.count(&batch, events_in_batch, begun.elapsed());
-        if batch.duplicates > 0 {
-            let journal = self.journal.clone();
-            let duplicates = batch.duplicates;
-            tokio::spawn(async move { journal.count_duplicates(duplicates).await });
-        }
-        seen.forget(now());
         Ok(())
     }
 
-    fn decide(&self, messages: &[Incoming], seen: &mut Seen, names: &Names) -> Batch {
+    /// Decides what becomes of the first of these messages: all of them, unless that would be too large a batch.
+    fn decide(&self, messages: &[Incoming], seen: &mut Seen, names: &Names) -> (Batch, usize) {
         let directory = self.feed.read();
         let mut batch = Batch::default();
-        for message in messages {
+        for (decided, message) in messages.iter().enumerate() {
+            if batch.is_full() {
+                return (batch, decided);
+            }
             // A message that was parked comes back under another key; its tenant travels in a header meanwhile.
             let parked = message.exchange() == names.delay_out();
             let routing_key =
@@ -259,12 +273,13 @@ impl Router {
             let arrival = Arrival {
                 envelope,
                 body: message.body(),
+                only_webhook: message.header_str("only-webhook"),
                 delivery_count: message.delivery_count(),
                 crashes: u32::try_from(crashes).unwrap_or(0),
             };
             batch.take(&arrival, &directory, seen, names, now(), rand::random_range(0..1000));
         }
-        batch
+        (batch, messages.len())
     }
 
     /// Events published through control name the configuration that their publisher knew: the batch waits for the newest
@@ -285,7 +300,7 @@ impl Router {
         }
     }
 
-    fn count(&self, batch: &Batch, events: usize, took: Duration) {
+    fn count(&self, batch: &Batch, messages: usize, took: Duration) {
         let metrics = &self.metrics;
         metrics.events.with_label_values(&["routed"]).inc_by(batch.routed);
         metrics.events.with_label_values(&["unmatched"]).inc_by(batch.unmatched);
@@ -294,9 +309,17 @@ impl Router {
         for reason in &batch.refused {
             metrics.refused.with_label_values(&[reason.as_str()]).inc();
         }
+        for mark in &batch.marks {
+            metrics.marked.with_label_values(&[mark.as_str()]).inc();
+        }
+        for fate in &batch.actions {
+            metrics.actions.with_label_values(&[fate.as_str()]).inc();
+        }
+        metrics.derived.inc_by(batch.derived);
+        metrics.filter_errors.inc_by(batch.filter_errors);
         metrics.deliveries.inc_by(batch.deliveries);
         metrics.set_apart.inc_by(batch.set_apart);
-        metrics.batch_events.observe(events as f64);
+        metrics.batch_events.observe(messages as f64);
         metrics.batch_seconds.observe(took.as_secs_f64());
     }
 

@@ -7,11 +7,16 @@ use std::collections::BTreeSet;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use postrider_broker::{Lane, Readiness, Settings};
-use postrider_core::wire::{self, DeliveryMessage, DeliveryRecord, EventFate, Fact, JournalMessage};
+use postrider_core::wire::{
+    self, ConfigKind, ConfigRecord, DeliveryMessage, DeliveryRecord, EventFate, Fact, JournalMessage,
+    SchemaMode, TenantRecord, TenantSettings, UnknownTypes, WebhookRecord,
+};
+use postrider_core::{EventType, TenantId};
 use postrider_router::Config;
 use postrider_testkit::config::{Configuration, NewWebhook};
 use postrider_testkit::rabbit::{Broker, Taken, Vhost};
 use postrider_testkit::{eventually, eventually_some};
+use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -262,20 +267,266 @@ async fn one_router_is_active_and_another_takes_over_at_once() {
     standby.stop().await;
 }
 
+/// The headers of a publisher that knows this revision.
+fn knowing(configuration: &Configuration, revision: u64) -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert("postrider-revision".into(), AMQPValue::LongString(revision.to_string().into()));
+    headers.insert("postrider-epoch".into(), AMQPValue::LongString(configuration.epoch().as_str().into()));
+    headers
+}
+
 #[tokio::test]
 async fn an_event_waits_for_the_configuration_that_its_publisher_knew() {
     let (vhost, settings, mut configuration) = setup("read-your-writes").await;
     let router = Router::start(&settings);
     router.ready().await;
     let next = configuration.revision() + 1;
-    let mut headers = FieldTable::default();
-    headers.insert("postrider-revision".into(), AMQPValue::LongString(next.to_string().into()));
-    headers.insert("postrider-epoch".into(), AMQPValue::LongString(configuration.epoch().as_str().into()));
-    let properties = json().with_headers(headers);
+    let properties = json().with_headers(knowing(&configuration, next));
     vhost.publish(&settings.names().events(), "default", br#"{"event_type":"A","id":"e"}"#, properties).await;
     // The webhook is published after the event, and is routed to all the same.
     configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
     assert_eq!(deliveries(&vhost, &settings, 1).await.len(), 1);
+    router.stop().await;
+}
+
+/// What the default tenant's catalogue is in these tests: two groups of one category, and what a transfer triggers.
+const CATALOGUE: &str = r#"{"schema":1,"product":{"id":"loyalty","name":"Loyalty"},
+    "category":[{"id":"points","label":"Points"}],
+    "group":[{"id":"balance","category":"points","label":"Balance"},{"id":"tier","category":"points","label":"Tier"}],
+    "event_type":[
+        {"name":"AvailablePointsAmountChanged","label":"Points","category":"points","group":"balance",
+            "data_schema":{"type":"object","required":["memberId"]}},
+        {"name":"CustomerLevelChanged","label":"Level","aliases":["LevelChanged"],"category":"points","group":"tier"}],
+    "trigger":[
+        {"action":"points.transferred","emit":[
+            {"event_type":"AvailablePointsAmountChanged","for_each":["/data/sender","/data/recipient"]}]},
+        {"action":"member.seen","when":"data.level != 'gold'","emit":[{"event_type":"CustomerLevelChanged"}]}]}"#;
+
+/// Publishes [`CATALOGUE`] and how the default tenant wants its events.
+async fn catalogue(configuration: &Configuration, settings: TenantSettings) {
+    let (epoch, revision) = (configuration.epoch(), configuration.revision() + 1);
+    let record = |kind, id: &str, body: String| ConfigRecord {
+        body: Some(RawValue::from_string(body).unwrap()),
+        ..ConfigRecord::bare(epoch, revision, kind, id)
+    };
+    let body = format!(r#"{{"tenant":"default","catalogue":{CATALOGUE}}}"#);
+    configuration.write(&record(ConfigKind::Catalogue, "default/loyalty", body)).await;
+    let tenant = TenantRecord { id: TenantId::default_tenant(), settings };
+    let body = serde_json::to_string(&tenant).unwrap();
+    configuration.write(&record(ConfigKind::Tenant, "default", body)).await;
+}
+
+#[tokio::test]
+async fn an_action_becomes_its_events_once() {
+    let (vhost, settings, mut configuration) = setup("actions").await;
+    catalogue(&configuration, TenantSettings::default()).await;
+    configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
+    let router = Router::start(&settings);
+    router.ready().await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut headers = FieldTable::default();
+    headers.insert("traceparent".into(), AMQPValue::LongString(trace.into()));
+    let transfer = r#"{"action":"points.transferred","id":"t17","data":{
+        "sender":{"memberId":"m1"},"recipient":{"memberId":"m2"}}}"#;
+    for _ in 0..2 {
+        let properties = json().with_headers(headers.clone());
+        vhost.publish(&settings.names().events(), "default", transfer.as_bytes(), properties).await;
+    }
+    publish(&vhost, &settings, r#"{"action":"member.seen","id":"s1","data":{"level":"gold"}}"#).await;
+
+    let mut found = Vec::new();
+    eventually("two deliveries", async || {
+        for taken in vhost.take_ready(&settings.names().delivery_queue(Lane::Fresh, 0)).await {
+            found.extend(wire::decode::<DeliveryMessage>(&taken.body).unwrap().work);
+        }
+        found.len() >= 2
+    })
+    .await;
+    let data: Vec<&str> = found.iter().map(|work| work.event.data.get()).collect();
+    assert_eq!(data, [r#"{"memberId":"m1"}"#, r#"{"memberId":"m2"}"#], "sender, then recipient");
+    assert_ne!(found[0].event.id, found[1].event.id);
+    assert!(found.iter().all(|work| work.event.id.as_str().starts_with("act_")));
+    assert!(found.iter().all(|work| work.event.correlation_id.as_deref() == Some("t17")));
+    assert!(found.iter().all(|work| work.event.traceparent.as_deref() == Some(trace)));
+
+    let facts = facts(&vhost, &settings, 3).await;
+    let fates: Vec<(&str, bool)> = facts
+        .iter()
+        .map(|fact| match fact {
+            Fact::Event(event) => (event.event_id.as_str(), event.fate == EventFate::Unmatched),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(fates.iter().filter(|(_, unmatched)| !unmatched).count(), 2);
+    assert!(fates.contains(&("s1", true)), "{fates:?}");
+    eventually("both of the repeated ones are counted", async || {
+        router.metric("postrider_events_total", "duplicate") == 2
+    })
+    .await;
+    assert_eq!(router.metric("postrider_actions_total", "derived"), 1);
+    assert_eq!(router.metric("postrider_actions_total", "nothing"), 1);
+    assert_eq!(router.metric("postrider_events_derived_total", ""), 2);
+    router.stop().await;
+    assert_eq!(vhost.queue_depth(&settings.names().delivery_queue(Lane::Fresh, 0)).await, 0);
+}
+
+#[tokio::test]
+async fn an_action_is_refused_whole_kept_and_counted() {
+    let (vhost, settings, mut configuration) = setup("refused-actions").await;
+    let strict = TenantSettings { schemas: SchemaMode::Refuse, ..TenantSettings::default() };
+    catalogue(&configuration, strict).await;
+    configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
+    let router = Router::start(&settings);
+    router.ready().await;
+    let bad = [
+        (
+            "subject_absent",
+            r#"{"action":"points.transferred","id":"a1","data":{"sender":{"memberId":"m1"}}}"#,
+        ),
+        (
+            "schema_violation",
+            r#"{"action":"points.transferred","id":"a2","data":{"sender":{"memberId":"m1"},"recipient":{}}}"#,
+        ),
+        ("trigger_failed", r#"{"action":"member.seen","id":"a3","data":{}}"#),
+        ("unknown_action", r#"{"action":"member.lost","id":"a4"}"#),
+    ];
+    for (_, body) in bad {
+        publish(&vhost, &settings, body).await;
+    }
+    publish(&vhost, &settings, r#"{"action":"member.seen","id":"good","data":{"level":"iron"}}"#).await;
+    let kept = vhost.take(&settings.names().invalid(), bad.len()).await;
+    for (reason, body) in bad {
+        let found = kept.iter().find(|taken| header(taken, "reason") == reason);
+        let found = found.unwrap_or_else(|| panic!("nothing is refused as {reason}"));
+        assert_eq!(found.body, body.as_bytes(), "{reason}: the action as it came");
+        assert_eq!(router.metric("postrider_events_refused_total", reason), 1, "{reason}");
+    }
+    assert_eq!(deliveries(&vhost, &settings, 1).await.len(), 1, "of the good one alone");
+    assert_eq!(facts(&vhost, &settings, bad.len() + 1).await.len(), bad.len() + 1);
+    assert_eq!(router.metric("postrider_actions_total", "refused"), bad.len() as u64);
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn subscriptions_name_groups_and_aliases_and_filter() {
+    let (vhost, settings, mut configuration) = setup("subscriptions").await;
+    catalogue(&configuration, TenantSettings::default()).await;
+    let group =
+        |record: &mut WebhookRecord| (record.all, record.groups) = (false, ["tier".to_owned()].into());
+    let alias = |record: &mut WebhookRecord| {
+        (record.all, record.event_types) = (false, [EventType::parse("LevelChanged").unwrap()].into());
+    };
+    let gold = |record: &mut WebhookRecord| record.filter = Some("data.level == 'gold'".to_owned());
+    let absent = |record: &mut WebhookRecord| record.filter = Some("data.nothing == 1".to_owned());
+    let webhook = |id: &str, change: fn(&mut WebhookRecord)| NewWebhook {
+        change,
+        ..NewWebhook::new(id, "https://example.com/")
+    };
+    for webhook in [
+        webhook("wh_group", group),
+        webhook("wh_alias", alias),
+        webhook("wh_gold", gold),
+        webhook("wh_absent", absent),
+    ] {
+        configuration.webhook(&webhook).await;
+    }
+    let router = Router::start(&settings);
+    router.ready().await;
+    let event = |event_type: &str, id: &str, level: &str| {
+        format!(r#"{{"event_type":"{event_type}","id":"{id}","data":{{"level":"{level}","memberId":"m"}}}}"#)
+    };
+    publish(&vhost, &settings, &event("LevelChanged", "e1", "gold")).await;
+    publish(&vhost, &settings, &event("CustomerLevelChanged", "e2", "iron")).await;
+    publish(&vhost, &settings, &event("AvailablePointsAmountChanged", "e3", "gold")).await;
+    let found = deliveries(&vhost, &settings, 6).await;
+    let pairs: BTreeSet<(&str, &str)> =
+        found.iter().map(|(event, delivery)| (event.as_str(), delivery.webhook.as_str())).collect();
+    let expected = [
+        ("e1", "wh_alias"),
+        ("e1", "wh_gold"),
+        ("e1", "wh_group"),
+        ("e2", "wh_alias"),
+        ("e2", "wh_group"),
+        ("e3", "wh_gold"),
+    ];
+    assert_eq!((found.len(), pairs), (6, expected.into()));
+    eventually("filters that cannot be judged are counted", async || {
+        router.metric("postrider_filter_errors_total", "") == 3
+    })
+    .await;
+    let facts = facts(&vhost, &settings, 3).await;
+    let types: BTreeSet<&str> = facts
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Event(event) => Some(event.event.as_ref().unwrap().event_type.as_str()),
+            _ => None,
+        })
+        .collect();
+    let names = ["AvailablePointsAmountChanged", "CustomerLevelChanged"];
+    assert_eq!(types, names.into(), "an alias is published under the name");
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_types_are_marked_or_refused_as_the_tenant_wants() {
+    let (vhost, settings, mut configuration) = setup("unknown-types").await;
+    catalogue(&configuration, TenantSettings { schemas: SchemaMode::Warn, ..TenantSettings::default() })
+        .await;
+    configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
+    let router = Router::start(&settings);
+    router.ready().await;
+    publish(&vhost, &settings, r#"{"event_type":"Surprise","id":"e1"}"#).await;
+    publish(&vhost, &settings, r#"{"event_type":"AvailablePointsAmountChanged","id":"e2","data":{}}"#).await;
+    assert_eq!(deliveries(&vhost, &settings, 2).await.len(), 2);
+    let marks: BTreeSet<String> = facts(&vhost, &settings, 2)
+        .await
+        .into_iter()
+        .filter_map(|fact| match fact {
+            Fact::Event(event) => Some(event.marks.join(",")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(marks, ["schema".to_owned(), "unknown_type".to_owned()].into());
+    for mark in ["schema", "unknown_type"] {
+        eventually(mark, async || router.metric("postrider_events_marked_total", mark) == 1).await;
+    }
+
+    let refuse = TenantSettings { unknown_types: UnknownTypes::Refuse, ..TenantSettings::default() };
+    catalogue(&configuration, refuse).await;
+    // A later record: an event that names its revision is routed when the tenant's wish is known too.
+    for _ in 0..2 {
+        configuration.webhook(&NewWebhook::new("wh_later", "https://example.com/").takes(&["LATER"])).await;
+    }
+    let properties = json().with_headers(knowing(&configuration, configuration.revision()));
+    let body = br#"{"event_type":"Surprise","id":"e3"}"#;
+    vhost.publish(&settings.names().events(), "default", body, properties).await;
+    let kept = vhost.take(&settings.names().invalid(), 1).await;
+    assert_eq!(header(&kept[0], "reason"), "unknown_event_type");
+    assert!(header(&kept[0], "detail").contains("Surprise"));
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_tried_alone_whatever_it_takes() {
+    let (vhost, settings, mut configuration) = setup("tests").await;
+    configuration.webhook(&NewWebhook::new("wh_all", "https://example.com/")).await;
+    configuration.webhook(&NewWebhook::new("wh_tried", "https://example.com/").takes(&["OTHER"])).await;
+    let router = Router::start(&settings);
+    router.ready().await;
+    let mut headers = FieldTable::default();
+    headers.insert("only-webhook".into(), AMQPValue::LongString("wh_tried".into()));
+    for id in ["own_test_1", "forged"] {
+        let body = format!(r#"{{"event_type":"A","id":"{id}"}}"#);
+        let properties = json().with_headers(headers.clone());
+        vhost.publish(&settings.names().events(), "default", body.as_bytes(), properties).await;
+    }
+    let found = deliveries(&vhost, &settings, 2).await;
+    let found: BTreeSet<(&str, &str, bool)> = found
+        .iter()
+        .map(|(event, delivery)| (event.as_str(), delivery.webhook.as_str(), delivery.test))
+        .collect();
+    let expected = [("own_test_1", "wh_tried", true), ("forged", "wh_all", false)];
+    assert_eq!(found, expected.into(), "an event of upstream is an event like any other");
     router.stop().await;
 }
 
