@@ -5,9 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postrider_core::catalogue::{
-    Catalogue, Category, Cause, Severity, TypeEntry, check, diff, unknown_members,
+    Catalogue, Category, Cause, Severity, TriggerSpec, TypeEntry, check, diff, unknown_members,
 };
-use postrider_core::event::EventType;
+use postrider_core::event::{self, Action, EventType};
+use postrider_core::intake::{self, Envelope, RefusalReason, Report};
+use postrider_core::trigger::{self, Trigger};
+use postrider_core::{EventId, Timestamp};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 const PRODUCTS: [(&str, usize); 4] =
     [("upmind-client", 23), ("skillmine-auth", 92), ("open-loyalty", 19), ("entrust-idaas", 16)];
@@ -232,6 +237,161 @@ fn the_seeds_as_they_are_would_be_suspects() {
         catalogue("skillmine-auth").event_types.into_iter().filter_map(|entry| entry.split_from).collect();
     assert_eq!(together.len(), 6);
     assert_eq!(about("run together"), together);
+}
+
+/// An action of the fixtures, and the events that it must become.
+#[derive(serde::Deserialize)]
+struct Example {
+    action: Box<RawValue>,
+    emits: Vec<Expected>,
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct Expected {
+    event_type: String,
+    key: Option<String>,
+    /// Where in the action its data is.
+    data: String,
+}
+
+fn examples(product: &str) -> Vec<Example> {
+    let path = workspace().join(format!("tests/fixtures/actions/{product}.jsonl"));
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn action(json: &RawValue) -> Action {
+    let envelope = Envelope { routing_key: "default", ..Envelope::default() };
+    let now = Timestamp::from_millis(1_763_755_200_000);
+    match intake::read(envelope, json.get().as_bytes(), now, EventId::from_trusted("made")).unwrap() {
+        Report::Action(action) => action,
+        Report::Event(event) => panic!("{event:?}"),
+    }
+}
+
+fn compiled(catalogue: &Catalogue) -> Vec<Trigger> {
+    catalogue.triggers.iter().map(|spec| Trigger::compile(spec).unwrap()).collect()
+}
+
+#[test]
+fn actions_become_the_events_that_their_products_promise() {
+    for (product, _) in PRODUCTS {
+        let triggers = compiled(&catalogue(product));
+        for example in examples(product) {
+            let action = action(&example.action);
+            let events = trigger::derive(&triggers, &action)
+                .unwrap_or_else(|refusal| panic!("{product} {}: {refusal:?}", example.action));
+            let expected: Vec<(&str, Option<&str>, &str)> = example
+                .emits
+                .iter()
+                .map(|expected| {
+                    let data = event::pointer(&example.action, &expected.data).unwrap();
+                    (expected.event_type.as_str(), expected.key.as_deref(), data.get())
+                })
+                .collect();
+            let found: Vec<(&str, Option<&str>, &str)> = events
+                .iter()
+                .map(|event| (event.event_type.as_str(), event.key.as_deref(), event.data.get()))
+                .collect();
+            assert_eq!(found, expected, "{product} {}", example.action);
+            // All of one action belong together, each is an event of its own, and the second time gives the same.
+            let ids: BTreeSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
+            assert_eq!(ids.len(), events.len());
+            let correlation = action.correlation_id.as_deref().unwrap_or(action.id.as_str());
+            assert!(events.iter().all(|event| event.correlation_id.as_deref() == Some(correlation)));
+            let again = trigger::derive(&triggers, &action).unwrap();
+            assert!(again.iter().zip(&events).all(|(again, event)| again.id == event.id));
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_event_of_every_trigger_is_seen_to_happen() {
+    for (product, _) in PRODUCTS {
+        for spec in catalogue(product).triggers {
+            for emit in &spec.emit {
+                let alone = TriggerSpec { emit: vec![emit.clone()], ..spec.clone() };
+                let alone = [Trigger::compile(&alone).unwrap()];
+                let happens = examples(product).iter().any(|example| {
+                    let action = action(&example.action);
+                    action.name == spec.action
+                        && trigger::derive(&alone, &action).is_ok_and(|events| !events.is_empty())
+                });
+                assert!(happens, "{product}: {:?} never emits {:?}", spec.action, emit.event_type);
+            }
+        }
+    }
+}
+
+/// The types that an action becomes, in order.
+fn becomes(product: &str, json: serde_json::Value) -> Vec<String> {
+    let json = serde_json::value::to_raw_value(&json).unwrap();
+    let events = trigger::derive(&compiled(&catalogue(product)), &action(&json)).unwrap();
+    events.iter().map(|event| event.event_type.as_str().to_owned()).collect()
+}
+
+#[test]
+fn what_the_pages_say_of_several_events_and_of_who_acts_holds() {
+    let member = json!({"customer": {"customerId": "m-1"}});
+    let transfer = json!({"sender": member, "receiver": {"customer": {"customerId": "m-2"}}});
+    assert_eq!(
+        becomes("open-loyalty", json!({"action": "units.transferred", "id": "a", "data": transfer})),
+        [
+            "AvailablePointsAmountChanged",
+            "AvailablePointsAmountChanged",
+            "WalletBalanceUpdated",
+            "WalletBalanceUpdated",
+        ]
+    );
+    let created = json!({"member": member, "tier": {"newLevel": {"name": "Basic"}}});
+    assert_eq!(
+        becomes("open-loyalty", json!({"action": "member.created", "id": "a", "data": created})),
+        ["CustomerRegistered", "CustomerLevelChanged"]
+    );
+    let by = |who: &str, action: &str| {
+        let context = json!({"actor_type": who});
+        let data = json!({"object_id": "c-1", "object": {"verified": true}});
+        let action = json!({"action": action, "id": "a", "current_context": context, "data": data});
+        becomes("upmind-client", action)
+    };
+    assert_eq!(by("client", "client.password_reset_requested"), ["Client requested password reset"]);
+    assert_eq!(by("user", "client.password_set"), ["Client password was reset"]);
+    assert_eq!(by("user", "client.password_reset_requested"), [""; 0]);
+    assert_eq!(by("client", "client.created"), ["Client registered"]);
+    assert_eq!(by("user", "client.created"), ["Staff created verified client"]);
+}
+
+#[test]
+fn a_transfer_without_a_receiver_is_no_half_transfer() {
+    let triggers = compiled(&catalogue("open-loyalty"));
+    for receiver in [r#""#, r#","receiver":null"#] {
+        let json = format!(
+            r#"{{"action":"units.transferred","id":"a","data":{{"sender":{{"customer":{{"customerId":"m"}}}}{receiver}}}}}"#
+        );
+        let json = RawValue::from_string(json).unwrap();
+        let refusal = trigger::derive(&triggers, &action(&json)).unwrap_err();
+        assert_eq!(refusal.reason, RefusalReason::SubjectAbsent);
+    }
+}
+
+#[test]
+fn types_without_a_trigger_are_reminders_postriders_own_or_said_to_be_published_as_they_are() {
+    for (product, _) in PRODUCTS {
+        let catalogue = catalogue(product);
+        let triggered: BTreeSet<&EventType> = catalogue
+            .triggers
+            .iter()
+            .flat_map(|trigger| &trigger.emit)
+            .map(|emit| &emit.event_type)
+            .collect();
+        let left = catalogue
+            .event_types
+            .iter()
+            .filter(|entry| entry.trigger == Cause::Action && !triggered.contains(&entry.name))
+            .count();
+        // Only Skillmine Auth has names that are themselves what happened.
+        assert_eq!(left, if product == "skillmine-auth" { 70 } else { 0 }, "{product}");
+    }
 }
 
 #[test]

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{
     CATALOGUE_SCHEMA, Catalogue, Cause, MAX_CATALOGUE_BYTES, OWN, TriggerSpec, TypeEntry, own, run_together,
 };
 use crate::event::EventType;
 use crate::profile::Profile;
+use crate::schema::Schema;
 use crate::spelling::suggestion;
 use crate::time::Timestamp;
+use crate::trigger::{BadTrigger, Trigger};
 
 /// The most of each in one catalogue.
 const MAX_TYPES: usize = 2_000;
@@ -27,7 +30,7 @@ const MAX_TEXT: usize = 2_000;
 /// The largest example, bytes.
 const MAX_EXAMPLE_BYTES: usize = 64 * 1024;
 /// The longest lead time, days.
-const MAX_LEAD_DAYS: u32 = 3_650;
+const MAX_LEAD_DAYS: u32 = 365;
 /// The most findings that are told.
 pub(super) const MAX_FINDINGS: usize = 200;
 
@@ -306,18 +309,28 @@ fn event_type(catalogue: &Catalogue, entry: &TypeEntry, findings: &mut Findings)
 }
 
 fn schema_and_example(entry: &TypeEntry, at: &str, findings: &mut Findings) {
+    let schema = match entry.data_schema.as_ref().map(Schema::compile) {
+        Some(Err(bad)) => {
+            findings.error(at, format!("its data_schema cannot be used: {bad}"), "correct the JSON Schema");
+            None
+        }
+        Some(Ok(schema)) => Some(schema),
+        None => None,
+    };
     let Some(text) = &entry.example else { return };
     if text.len() > MAX_EXAMPLE_BYTES {
         let problem = format!("its example has {} bytes; at most {MAX_EXAMPLE_BYTES} are taken", text.len());
         return findings.error(at, problem, "make it shorter");
     }
     #[derive(serde::Deserialize)]
-    struct Example {
+    struct Example<'a> {
         event_type: Option<String>,
         event_time: Option<String>,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
     }
     let hint = "write one event as upstream would send it";
-    let example: Example = match serde_json::from_str(text) {
+    let example: Example<'_> = match serde_json::from_str(text) {
         Ok(example) => example,
         Err(error) => return findings.error(at, format!("its example is no event: {error}"), hint),
     };
@@ -329,6 +342,12 @@ fn schema_and_example(entry: &TypeEntry, at: &str, findings: &mut Findings) {
     if example.event_time.is_some_and(|time| Timestamp::parse_rfc3339(&time).is_none()) {
         let hint = "write RFC 3339, such as 2026-11-21T20:00:00Z";
         findings.error(at, "the event_time of its example is no time", hint);
+    }
+    let data = example.data.unwrap_or(RawValue::NULL);
+    if let Some(Err(misfits)) = schema.map(|schema| schema.check(data)) {
+        let misfits: Vec<String> = misfits.iter().map(ToString::to_string).collect();
+        let problem = format!("its example does not fit its data_schema: {}", misfits.join("; "));
+        findings.error(at, problem, "correct the one or the other");
     }
 }
 
@@ -350,9 +369,6 @@ fn triggers(catalogue: &Catalogue, findings: &mut Findings) {
             findings.error(&at, problem, "give the action a name that no event type has");
         }
         findings.text(&at, "description", &trigger.description, MAX_TEXT);
-        if trigger.emit.is_empty() {
-            findings.error(&at, "it emits nothing", "write what it emits as [[trigger.emit]]");
-        }
         for emit in &trigger.emit {
             let name = emit.event_type.as_str();
             match (types.get(name), aliases.get(name)) {
@@ -372,6 +388,11 @@ fn triggers(catalogue: &Catalogue, findings: &mut Findings) {
                     findings.error(&at, problem, "add it as [[event_type]], or correct the name");
                 }
             }
+        }
+        match Trigger::compile(trigger) {
+            // Said above, in other words.
+            Ok(_) | Err(BadTrigger::Itself(_)) => {}
+            Err(bad) => findings.error(&at, bad, "docs/triggers.md says what a trigger may hold"),
         }
         let same = of_action.entry(&trigger.action).or_default();
         if same.iter().any(|other| other.when == trigger.when && other.emit == trigger.emit) {

@@ -148,8 +148,13 @@ fn triggers_emit_what_there_is_and_cannot_set_themselves_off() {
     }
     assert_eq!(
         line(json!({"/trigger/0/emit": []})),
-        r#"error: trigger 1 (action "checkout"): it emits nothing"#
+        r#"error: trigger 1 (action "checkout"): it emits nothing; name at least one event type under `emit`"#
     );
+    let line_of = |member: &str, value: Value| line(json!({format!("/trigger/0/{member}"): value}));
+    assert!(line_of("when", json!("data.n ==")).contains("when: the expression is not CEL"));
+    assert!(line_of("emit/0/when", json!("subject.n == 1")).contains("there is no variable `subject`"));
+    assert!(line_of("emit/0/for_each", json!(["sender"])).contains("must begin with a slash"));
+    assert!(line_of("emit/0/key", json!("/subject/id")).contains("is into a subject, and there is none"));
     let again = json!({"action": "checkout", "emit": [{"event_type": "ORDER_PLACED"}]});
     assert_eq!(
         line(json!({"/trigger/-": again})),
@@ -183,6 +188,21 @@ fn examples_are_events_of_their_type() {
 }
 
 #[test]
+fn schemas_are_schemas_and_examples_fit_them() {
+    let bad = line(json!({"/event_type/0/data_schema": {"type": "objekt"}}));
+    assert!(bad.contains("its data_schema cannot be used"), "{bad}");
+    let fetched = line(json!({"/event_type/0/data_schema": {"$ref": "https://example.com/schema"}}));
+    assert!(fetched.contains("nothing is ever fetched"), "{fetched}");
+    let schema = json!({"type": "object", "required": ["order_id"]});
+    let misfit = line(json!({"/event_type/0/data_schema": schema}));
+    assert!(
+        misfit.contains("its example does not fit its data_schema") && misfit.contains("order_id"),
+        "{misfit}"
+    );
+    assert_eq!(lines(json!({"/event_type/0/data_schema": {"type": "object"}})), [""; 0]);
+}
+
+#[test]
 fn reminders_say_how_long_before() {
     let scheduled = json!({"/event_type/0/trigger": "scheduled", "/trigger": []});
     assert_eq!(
@@ -190,7 +210,7 @@ fn reminders_say_how_long_before() {
         "suspect: event_type \"ORDER_PLACED\": it is scheduled but says no lead_days, so it goes out on the day itself"
     );
     let far = json!({"/event_type/0/trigger": "scheduled", "/event_type/0/lead_days": 4000, "/trigger": []});
-    assert!(line(far).contains("at most 3650 are taken"));
+    assert!(line(far).contains("at most 365 are taken"));
     assert!(line(json!({"/event_type/0/lead_days": 7})).ends_with("it has lead_days but is not scheduled"));
 }
 
@@ -204,7 +224,14 @@ fn nothing_is_unbounded() {
     assert!(line(json!({"/event_type/0/aliases": aliases})).contains("21 aliases"));
     assert!(line(json!({"/event_type/0/label": "x".repeat(201)})).contains("201 characters"));
     assert!(line(json!({"/event_type/0/label": "a\u{1b}[2J"})).contains("control character"));
-    let large = json!({"/event_type/0/data_schema": {"description": "x".repeat(MAX_CATALOGUE_BYTES)}});
+    let large: Vec<Value> = (0..20)
+        .map(|n| {
+            let mut entry = named(&format!("T{n}X"));
+            entry["example"] = json!(format!(r#"{{"event_type":"T{n}X","data":"{}"}}"#, "x".repeat(60_000)));
+            entry
+        })
+        .collect();
+    let large = json!({"/event_type": large, "/trigger": []});
     assert!(lines(large).iter().any(|line| line.contains("bytes as JSON")));
 }
 
