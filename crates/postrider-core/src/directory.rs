@@ -33,6 +33,10 @@ pub const MAX_FAN_OUT_BYTES: usize = 64 * 1024 * 1024;
 /// the journal.
 pub const MAX_FAN_OUT: usize = 100_000;
 
+/// The most steps that judging the filters of webhooks on one event, or on all events of one action, may take: less than
+/// a quarter of a second of work. Equal filters are judged once.
+pub const MAX_FILTER_STEPS: u32 = 10_000_000;
+
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {

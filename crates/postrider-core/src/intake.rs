@@ -122,7 +122,7 @@ pub enum RefusalReason {
     UnsupportedCloudEvent,
     /// A routing key that is no tenant.
     UnknownTenant,
-    /// Too many webhooks for so large an event.
+    /// Too many webhooks for so large an event, or too much work to judge their filters on it.
     FanOutTooLarge,
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::vocabulary::KnownType;
-use super::{Directory, MAX_FAN_OUT, MAX_FAN_OUT_BYTES, Mark, Subscriber, Target};
+use super::{Directory, MAX_FAN_OUT, MAX_FAN_OUT_BYTES, MAX_FILTER_STEPS, Mark, Subscriber, Target};
 use crate::catalogue::{Cause, TypeEntry};
 use crate::event::{Action, Event, EventType};
-use crate::expression::{Expression, Scope, Unmet};
+use crate::expression::{Expression, MAX_STEPS, Scope, Unmet};
 use crate::id::{DeliveryId, TenantId, WebhookId};
 use crate::intake::{Refusal, RefusalReason, Report};
 use crate::schema::Misfit;
@@ -99,11 +99,13 @@ struct Judging<'e> {
     known: Option<&'e KnownType>,
     scope: Option<Result<Scope, Unmet>>,
     filters: HashMap<*const Expression, Result<bool, Unmet>>,
+    /// How many steps that took.
+    steps: u32,
 }
 
 impl<'e> Judging<'e> {
     fn of(event: &'e Event, known: Option<&'e KnownType>) -> Self {
-        Self { event, known, scope: None, filters: HashMap::new() }
+        Self { event, known, scope: None, filters: HashMap::new(), steps: 0 }
     }
 
     fn entry(&self) -> Option<&'e TypeEntry> {
@@ -125,14 +127,21 @@ impl<'e> Judging<'e> {
     }
 
     fn holds(&mut self, filter: &Arc<Expression>) -> Result<bool, Unmet> {
+        // One reference is the webhook's and one the table's: then nobody else will ask.
+        let shared = Arc::strong_count(filter) > 2;
+        if let Some(known) = self.filters.get(&Arc::as_ptr(filter)).filter(|_| shared) {
+            return known.clone();
+        }
         let event = self.event;
         let scope = self.scope.get_or_insert_with(|| Scope::of_event(event));
-        let judge = || scope.as_ref().map_err(Unmet::clone).and_then(|scope| filter.holds(scope));
-        // One reference is the webhook's and one the table's: nobody else will ask.
-        if Arc::strong_count(filter) <= 2 {
-            return judge();
+        let mut left = MAX_STEPS;
+        let holds =
+            scope.as_ref().map_err(Unmet::clone).and_then(|scope| filter.holds_within(scope, &mut left));
+        self.steps = self.steps.saturating_add(MAX_STEPS - left);
+        if shared {
+            self.filters.insert(Arc::as_ptr(filter), holds.clone());
         }
-        self.filters.entry(Arc::as_ptr(filter)).or_insert_with(judge).clone()
+        holds
     }
 }
 
@@ -140,11 +149,12 @@ impl<'e> Judging<'e> {
 struct Room {
     deliveries: usize,
     bytes: usize,
+    steps: u32,
 }
 
 impl Room {
     fn new() -> Self {
-        Self { deliveries: MAX_FAN_OUT, bytes: MAX_FAN_OUT_BYTES }
+        Self { deliveries: MAX_FAN_OUT, bytes: MAX_FAN_OUT_BYTES, steps: MAX_FILTER_STEPS }
     }
 
     fn take(&mut self, deliveries: usize, weight: usize) -> Result<(), Refusal> {
@@ -156,6 +166,17 @@ impl Room {
         };
         (self.deliveries, self.bytes) = left;
         Ok(())
+    }
+
+    fn judge(&self, judging: &Judging<'_>, candidates: usize) -> Result<(), Refusal> {
+        if judging.steps <= self.steps {
+            return Ok(());
+        }
+        let detail = format!(
+            "{candidates} webhooks ask for the type, and judging their filters on this event takes too long; make the \
+             filters simpler or equal"
+        );
+        Err(Refusal::new(RefusalReason::FanOutTooLarge, detail))
     }
 }
 
@@ -206,8 +227,7 @@ impl Directory {
         }
         let marks = self.check(&event, known.map(|known| &**known), settings)?;
         let mut judging = Judging::of(&event, known.map(|known| &**known));
-        let (targets, filter_errors) = self.targets(&mut judging);
-        room.take(targets.len(), event.weight())?;
+        let (targets, filter_errors) = self.targets(&mut judging, room)?;
         Ok(Routed { event, marks, targets, filter_errors })
     }
 
@@ -219,8 +239,7 @@ impl Directory {
     pub fn route(&self, event: &Event) -> Result<Vec<Target>, Refusal> {
         self.settings(&event.tenant)?;
         let (event, known) = self.renamed(event);
-        let (targets, _) = self.targets(&mut Judging::of(&event, known));
-        Room::new().take(targets.len(), event.weight())?;
+        let (targets, _) = self.targets(&mut Judging::of(&event, known), &mut Room::new())?;
         Ok(targets)
     }
 
@@ -372,21 +391,26 @@ impl Directory {
     }
 
     /// The deliveries of an event, and how many filters could not be judged.
-    fn targets(&self, judging: &mut Judging<'_>) -> (Vec<Target>, u64) {
+    fn targets(&self, judging: &mut Judging<'_>, room: &mut Room) -> Result<(Vec<Target>, u64), Refusal> {
         let event = judging.event;
-        let Some(takers) = self.takers.get(&event.tenant) else { return (Vec::new(), 0) };
-        let candidates = takers.of(&event.event_type, judging.entry(), event.is_own());
         let (mut targets, mut filter_errors) = (Vec::new(), 0);
-        for id in candidates {
-            let Some(known) = self.webhooks.get(id) else { continue };
+        let candidates = match self.takers.get(&event.tenant) {
+            Some(takers) => takers.of(&event.event_type, judging.entry(), event.is_own()),
+            None => Vec::new(),
+        };
+        for id in &candidates {
+            let Some(known) = self.webhooks.get(*id) else { continue };
             let Some(subscriber) = &known.value else { continue };
             match judging.verdict(subscriber) {
                 Verdict::Takes => targets.push(self.target(event, subscriber, known.revision)),
                 Verdict::NotNamed | Verdict::Filtered => {}
                 Verdict::Unmet(_) => filter_errors += 1,
             }
+            room.judge(judging, candidates.len())?;
         }
-        (targets, filter_errors)
+        room.steps -= judging.steps;
+        room.take(targets.len(), event.weight())?;
+        Ok((targets, filter_errors))
     }
 }
 

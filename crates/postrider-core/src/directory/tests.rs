@@ -374,6 +374,22 @@ fn filters_decide_and_one_that_cannot_be_judged_takes_nothing() {
 }
 
 #[test]
+fn filters_together_take_bounded_work() {
+    let dear = |n: usize| format!("data.all(a, data.all(b, b >= a || b < a)) && {n} == {n}");
+    let filtered = |n: usize, filter: String| {
+        changed(2 + n as u64, &format!("w{n}"), |w| (w.all, w.filter) = (true, Some(filter)))
+    };
+    let numbers = event("A", json!((0..110).collect::<Vec<_>>()));
+    let equal = whole((0..200).map(|n| filtered(n, dear(0))));
+    assert_eq!(equal.route(&numbers).unwrap().len(), 200, "equal filters are judged once");
+    let different = whole((0..200).map(|n| filtered(n, dear(n))));
+    let refusal = different.route(&numbers).unwrap_err();
+    assert_eq!(refusal.reason, RefusalReason::FanOutTooLarge);
+    assert!(refusal.detail.contains("filters"), "{refusal}");
+    assert_eq!(different.route(&event("A", json!([1, 2]))).unwrap().len(), 200);
+}
+
+#[test]
 fn a_filter_or_catalogue_that_this_release_cannot_compile_is_unreadable() {
     let mut directory = whole([webhook("a", 2, "w", &["A"])]);
     let bad = changed(3, "w", |w| (w.all, w.filter) = (true, Some("data. >".to_owned())));
