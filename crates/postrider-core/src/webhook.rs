@@ -100,7 +100,7 @@ pub enum KeyPlace {
 }
 
 /// What a webhook needs to authenticate, sealed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SealedCredentials {
     /// Signing secrets, the current one first.
     pub secrets: Vec<SecretRecord>,
@@ -193,7 +193,7 @@ impl std::fmt::Debug for ClientTls {
 }
 
 /// An API key whose value is sealed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedApiKey {
     /// Where it goes.
     pub place: KeyPlace,

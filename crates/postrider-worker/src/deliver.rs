@@ -11,10 +11,10 @@ use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
 use postrider_core::lifecycle::{self, Admission, DeadReason, Next, Progress, SkipReason};
 use postrider_core::outcome::Unreachable;
-use postrider_core::profile::Profile;
+use postrider_core::profile::{KeyForm, Profile};
 use postrider_core::request::{self, Attempt};
 use postrider_core::seal::MasterKey;
-use postrider_core::webhook::{Auth, Credentials};
+use postrider_core::webhook::{Auth, Credentials, SealedCredentials};
 use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
 use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId};
 
@@ -164,6 +164,16 @@ impl Deliverer {
             },
             Some(Auth::Basic { .. } | Auth::Bearer { .. }) | None => None,
         };
+        if let Some(version) =
+            webhook.payload_version.as_deref().filter(|version| !profile.has_version(version))
+        {
+            // Control refuses it when a webhook is saved; a catalogue that came later may have dropped it.
+            tracing::warn!(
+                webhook.id = webhook.id.as_str(),
+                version,
+                "the profile has no such version of the payload; its own is sent"
+            );
+        }
         let event = Event::from((*taken.event).clone());
         let request = request::build(&Attempt {
             webhook,
@@ -317,9 +327,17 @@ fn not_made(webhook: &Webhook, error: &dyn std::fmt::Display) -> Sent {
     Sent::Unreachable(Unreachable::Internal, error.to_string())
 }
 
-/// Opened credentials, kept until their webhook changes.
+/// Opened credentials, kept until what is sealed changes, or how the profile reads it. Revisions would not do: those of a
+/// restored store start again.
 #[derive(Debug, Default)]
-pub(crate) struct Opened(Mutex<HashMap<WebhookId, (u64, Arc<Credentials>)>>);
+pub(crate) struct Opened(Mutex<HashMap<WebhookId, Open>>);
+
+#[derive(Debug)]
+struct Open {
+    sealed: SealedCredentials,
+    form: KeyForm,
+    credentials: Arc<Credentials>,
+}
 
 /// Credentials that are kept, at most.
 const MAX_OPENED: usize = 50_000;
@@ -331,17 +349,20 @@ impl Opened {
         profile: &Profile,
         key: &MasterKey,
     ) -> Result<Arc<Credentials>, postrider_core::seal::BadSeal> {
+        let (sealed, form) = (&webhook.sealed, profile.key_form());
         let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((revision, credentials)) = opened.get(&webhook.id)
-            && *revision == webhook.revision
+        if let Some(open) = opened.get(&webhook.id)
+            && open.form == form
+            && open.sealed == *sealed
         {
-            return Ok(credentials.clone());
+            return Ok(open.credentials.clone());
         }
-        let credentials = Arc::new(webhook.open(key, profile.key_form())?);
+        let credentials = Arc::new(webhook.open(key, form)?);
         if opened.len() >= MAX_OPENED {
             opened.clear();
         }
-        opened.insert(webhook.id.clone(), (webhook.revision, credentials.clone()));
+        let open = Open { sealed: sealed.clone(), form, credentials: credentials.clone() };
+        opened.insert(webhook.id.clone(), open);
         Ok(credentials)
     }
 }

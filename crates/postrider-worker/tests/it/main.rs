@@ -6,6 +6,7 @@ mod auth;
 mod bounds;
 mod life;
 mod outcomes;
+mod profiles;
 
 use std::sync::Arc;
 use std::time::Duration;
