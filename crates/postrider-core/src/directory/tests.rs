@@ -278,6 +278,32 @@ fn groups_and_categories_are_rules_that_new_types_fall_under() {
 }
 
 #[test]
+fn catalogues_are_dropped_and_deleted_like_webhooks() {
+    let types = |name: &str| json!([entry(name, &[], None, "c")]);
+    let category = changed(2, "w", |w| w.categories = ["c".to_owned()].into());
+    let mut directory = whole([
+        category.clone(),
+        catalogue(3, "absent", types("A"), Value::Null),
+        catalogue(4, "kept", types("B"), Value::Null),
+    ]);
+    directory.apply(&catalogue(9, "newer", types("C"), Value::Null));
+    let known = |directory: &Directory| ["A", "B", "C"].map(|name| !routed(directory, name).is_empty());
+    assert_eq!(known(&directory), [true; 3]);
+    let kept = catalogue(4, "kept", types("B"), Value::Null);
+    for record in
+        [mark("a", 5, SnapshotBegin), tenant("a", 1), kept.clone(), category, mark("a", 5, SnapshotEnd)]
+    {
+        directory.apply(&record);
+    }
+    assert_eq!(known(&directory), [false, true, true]);
+    let deleted = |revision| ConfigRecord::bare(&epoch("a"), revision, ConfigKind::Catalogue, "default/kept");
+    assert_eq!(directory.apply(&deleted(3)), Applied::Unchanged);
+    assert_eq!(directory.apply(&deleted(10)), Applied::Changed);
+    assert_eq!(directory.apply(&kept), Applied::Unchanged, "older than its deletion");
+    assert_eq!(known(&directory), [false, false, true]);
+}
+
+#[test]
 fn an_alias_is_the_type_for_upstream_and_for_subscriptions() {
     let types =
         json!([entry("Client added two factor auth", &["Client added two_factor auth"], None, "client")]);
