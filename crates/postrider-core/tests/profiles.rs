@@ -5,7 +5,7 @@
 use postrider_core::catalogue::Catalogue;
 use postrider_core::event::{Event, EventType};
 use postrider_core::outcome::{Retried, Success};
-use postrider_core::profile::{KeyForm, Profile, Rotation, Scheme, Shown, Subject};
+use postrider_core::profile::{BUILT_IN, KeyForm, Profile, ProfileSpec, Rotation, Scheme, Shown, Subject};
 use postrider_core::wire::RetryRecord;
 use postrider_core::{DeliveryId, EventId, TenantId, Timestamp, WebhookId};
 use serde::Deserialize;
@@ -225,4 +225,41 @@ fn entrust_has_five_members_and_an_id_of_the_delivery() {
     assert_eq!((spec.secret.shown, spec.secret.rotation), (Shown::Once, Rotation::AtOnce));
     let policy = profile.retry(&RetryRecord::default());
     assert_eq!((policy.max_attempts(), policy.interval_ms(1), policy.interval_ms(2)), (3, 2000, 4000));
+}
+
+/// The tables of `docs/profiles.md` name every member and header of every profile, in order, and no others.
+#[test]
+fn the_documentation_lists_every_member() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/profiles.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let products = ["upmind-client", "skillmine-auth", "open-loyalty", "entrust-idaas"];
+    let built_in = BUILT_IN.iter().map(|name| Profile::built_in(name).unwrap());
+    for profile in built_in.chain(products.iter().map(|product| catalogue(product).1)) {
+        let spec = profile.spec();
+        let heading = format!("\n### `{}`\n", spec.name);
+        let section = document.split(&heading).nth(1).unwrap_or_else(|| panic!("{heading}"));
+        let section = section.split("\n##").next().unwrap();
+        let rows: Vec<&str> =
+            section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let members: Vec<&str> =
+            spec.members.iter().chain(&spec.headers).map(|member| member.name.as_str()).collect();
+        assert_eq!(rows, members, "{}", spec.name);
+        assert!(document.contains(&format!("\n| `{}` | ", spec.name)), "{} is in the first table", spec.name);
+    }
+}
+
+/// What the documentation shows is a profile, and the members of it that can be set are all there.
+#[test]
+fn the_documented_example_is_a_profile() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/profiles.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let example = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let table: toml::Table = toml::from_str(example).unwrap();
+    let spec: ProfileSpec = table["profile"].clone().try_into().unwrap();
+    let profile = Profile::new(spec).unwrap();
+    assert!(profile.has_version("1") && profile.has_version("2"));
+    let written = serde_json::to_value(profile.spec()).unwrap();
+    for (member, value) in table["profile"].as_table().unwrap() {
+        assert!(written.get(member).is_some(), "{member} = {value} is no member of a profile");
+    }
 }

@@ -123,6 +123,13 @@ fn script(python: &std::path::Path, name: &str, secret: &str) -> Command {
     command
 }
 
+/// The lines that `docs/profiles.md` has under this heading.
+fn documented(python: &std::path::Path, heading: &str, secret: &str) -> Command {
+    let mut command = script(python, "verify_documented.py", heading);
+    command.arg(secret);
+    command
+}
+
 /// The names of all headers, but for those of every HTTP request, in order.
 fn names(request: &Request) -> Vec<String> {
     let own = |name: &String| !["host", "content-length", "accept"].contains(&name.as_str());
@@ -218,6 +225,7 @@ async fn the_built_in_profiles_are_verified_by_the_libraries_of_standard_webhook
     for (id, _) in webhooks {
         let request = bench.request_to(id).await;
         bench.verifies(&mut script(&python, "verify.py", &Configuration::secret()), &request);
+        bench.verifies(&mut documented(&python, "Standard Webhooks", &Configuration::secret()), &request);
         let mut node = Command::new("node");
         node.arg(workspace_dir().join("tests/node/verify.js")).arg(Configuration::secret());
         bench.verifies(node.env("NODE_PATH", &node_path), &request);
@@ -252,6 +260,7 @@ async fn upmind_is_fourteen_members_and_the_hex_of_the_body() {
     assert_eq!(names(&request), with_ours(&["x-webhook-signature"]));
     if let Some(python) = python() {
         bench.verifies(&mut script(&python, "verify_body_hex.py", &secret), &request);
+        bench.verifies(&mut documented(&python, "Hex of the body", &secret), &request);
     }
     worker.stop().await;
 }
@@ -333,6 +342,7 @@ async fn open_loyalty_is_type_and_data_and_a_canonical_string() {
         assert_eq!(request.header("x-webhook-timestamp"), request.header("webhook-timestamp"));
         if let Some(python) = python() {
             bench.verifies(&mut script(&python, "verify_canonical.py", secret), request);
+            bench.verifies(&mut documented(&python, "Canonical string", secret), request);
         }
     }
     worker.stop().await;
@@ -398,6 +408,7 @@ async fn entrust_is_five_members_and_rfc_9421_over_the_whole_target() {
     if let Some(python) = python() {
         for request in [&request, &both[0], &both[1]] {
             bench.verifies(&mut script(&python, "verify_http_message.py", secret), request);
+            bench.verifies(&mut documented(&python, "RFC 9421", secret), request);
         }
         // The query is part of what is signed.
         let line = bench.line(&request, body(&request)).replace("a=1", "a=2");
