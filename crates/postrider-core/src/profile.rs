@@ -1,6 +1,6 @@
 //! How a webhook is spoken to: body, signature, success, retries.
 //!
-//! A profile is data over closed sets: [`Body`], [`Source`], [`Scheme`], [`Success`], [`Retried`]. Four come with the
+//! A profile is data over closed sets: [`Body`], [`Member`], [`Scheme`], [`Success`], [`Retried`]. Four come with the
 //! program; products bring theirs in their catalogue. `docs/profiles.md` has a table of all of them.
 
 mod built_in;
