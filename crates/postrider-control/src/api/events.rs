@@ -64,7 +64,7 @@ pub(super) struct NewEvent {
 /// One event or several.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "it describes what `publish` reads")]
+#[allow(dead_code, clippy::large_enum_variant, reason = "it describes what `publish` reads")]
 pub(super) enum NewEvents {
     One(NewEvent),
     Several(Vec<NewEvent>),

@@ -70,6 +70,8 @@ codes! {
     SecretRules = CONFLICT, "secret_rules", "The profile's rules for secrets do not allow it";
     /// Nothing to try the webhook with.
     NothingToSend = CONFLICT, "nothing_to_send", "There is no event type to try the webhook with";
+    /// A reminder that was sent.
+    ReminderSent = CONFLICT, "reminder_sent", "The event of the reminder was published";
     /// The webhook is in another state.
     WrongState = CONFLICT, "wrong_state", "The webhook is in another state";
     /// The delivery is still under way.

@@ -2,6 +2,7 @@
 //! is tested with one, in `tests/it`.
 
 mod configuration;
+mod webhooks;
 
 use std::collections::HashSet;
 use std::sync::Mutex;

@@ -1,14 +1,15 @@
 //! Catalogues: the record that goes to the data plane, and tables to look event types up.
 
 use postrider_core::catalogue::{Catalogue, TypeEntry};
-use postrider_core::wire::{ConfigKind, ConfigRecord};
+use postrider_core::profile::ProfileSpec;
+use postrider_core::wire::{ConfigKind, ConfigRecord, TenantRecord};
 use postrider_core::{Epoch, TenantId, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
-use super::{Change, Store, StoreError, signed, unsigned};
+use super::{Change, Settings, Store, StoreError, WebhookRow, signed, unsigned};
 
 /// The most catalogues of one tenant.
 pub(crate) const MAX_CATALOGUES: usize = 16;
@@ -185,9 +186,66 @@ const ONE: &str = "SELECT * FROM catalogues WHERE tenant = $1 AND product = $2 A
 const TYPE: &str = "SELECT event_types.* FROM terms
     JOIN event_types ON event_types.tenant = terms.tenant AND event_types.name = terms.means
     WHERE terms.tenant = $1 AND terms.kind = 'type' AND terms.name = $2";
+const PROFILE: &str = "SELECT json_extract(catalogues.record, '$.profile') FROM terms
+    JOIN catalogues ON catalogues.tenant = terms.tenant AND catalogues.product = terms.product
+    WHERE terms.tenant = $1 AND terms.kind = 'profile' AND terms.name = $2 AND catalogues.deleted_at IS NULL";
 const TERM: &str = "SELECT * FROM terms WHERE tenant = $1 AND kind = $2 AND name = $3";
 
+fn profile_of(text: Option<Option<String>>) -> Result<Option<ProfileSpec>, StoreError> {
+    let read = |text: String| {
+        serde_json::from_str(&text)
+            .map_err(|e| StoreError::Damaged(format!("the profile of a catalogue: {e}")))
+    };
+    text.flatten().map(read).transpose()
+}
+
 impl Store {
+    /// A profile that a catalogue of the tenant brings.
+    pub(crate) async fn profile(&self, tenant: &str, name: &str) -> Result<Option<ProfileSpec>, StoreError> {
+        profile_of(sqlx::query_scalar(PROFILE).bind(tenant).bind(name).fetch_optional(&self.readers).await?)
+    }
+
+    /// What the config stream would say of a tenant and one of its webhooks: a snapshot of them alone.
+    pub(crate) async fn excerpt(
+        &self,
+        tenant: &TenantId,
+        webhook: &WebhookRow,
+    ) -> Result<Vec<ConfigRecord>, StoreError> {
+        let epoch = self.epoch();
+        let mut tx = self.readers.begin().await?;
+        let row: Option<(i64, String)> =
+            sqlx::query_as("SELECT revision, settings FROM tenants WHERE id = $1 AND deleted_at IS NULL")
+                .bind(tenant.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
+        let mark = |kind| ConfigRecord::bare(&epoch, 0, kind, "");
+        let mut records = vec![mark(ConfigKind::SnapshotBegin)];
+        if let Some((revision, settings)) = row {
+            let body = TenantRecord { id: tenant.clone(), settings: Settings::read(&settings)?.told() };
+            let kind = ConfigKind::Tenant;
+            records.push(ConfigRecord::of(&epoch, unsigned(revision), kind, tenant.as_str(), &body));
+        }
+        let rows: Vec<(i64, String, String)> = sqlx::query_as(
+            "SELECT revision, product, record FROM catalogues WHERE tenant = $1 AND deleted_at IS NULL ORDER BY product",
+        )
+        .bind(tenant.as_str())
+        .fetch_all(&mut *tx)
+        .await?;
+        for (revision, product, text) in rows {
+            records.push(catalogue_record(
+                &epoch,
+                unsigned(revision),
+                tenant.as_str(),
+                &product,
+                Some(text),
+            )?);
+        }
+        let (id, kind) = (webhook.record.id.as_str(), ConfigKind::Webhook);
+        records.push(ConfigRecord::of(&epoch, webhook.revision, kind, id, &webhook.record));
+        records.push(mark(ConfigKind::SnapshotEnd));
+        Ok(records)
+    }
+
     /// The catalogues of a tenant by product.
     pub(crate) async fn catalogues(&self, tenant: &str) -> Result<Vec<CatalogueRow>, StoreError> {
         let rows = sqlx::query(ALL).bind(tenant).fetch_all(&self.readers).await?;
@@ -241,20 +299,18 @@ impl Store {
         let row = sqlx::query(TYPE).bind(tenant).bind(spelling).fetch_optional(&self.readers).await?;
         row.as_ref().map(type_of).transpose()
     }
-
-    /// What a word means in the catalogues of a tenant.
-    pub(crate) async fn term(
-        &self,
-        tenant: &str,
-        kind: TermKind,
-        name: &str,
-    ) -> Result<Option<Term>, StoreError> {
-        let row = sqlx::query(TERM).bind(tenant).bind(kind.as_str()).bind(name);
-        Ok(row.fetch_optional(&self.readers).await?.as_ref().map(term_of).transpose()?)
-    }
 }
 
 impl Change<'_> {
+    /// A profile that a catalogue of the tenant brings, as this change sees it.
+    pub(crate) async fn profile(
+        &mut self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Option<ProfileSpec>, StoreError> {
+        profile_of(sqlx::query_scalar(PROFILE).bind(tenant).bind(name).fetch_optional(&mut *self.tx).await?)
+    }
+
     /// The catalogues of a tenant by product, as this change sees them.
     pub(crate) async fn catalogues(&mut self, tenant: &str) -> Result<Vec<CatalogueRow>, StoreError> {
         let rows = sqlx::query(ALL).bind(tenant).fetch_all(&mut *self.tx).await?;

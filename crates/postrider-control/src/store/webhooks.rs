@@ -168,20 +168,23 @@ impl Change<'_> {
         Ok(unsigned(n))
     }
 
-    /// How many active webhooks a tenant has besides one: all of them, and those of a profile.
+    /// How many webhooks that are not disabled and not over a tenant has besides one: all of them, and those of a profile.
     pub(crate) async fn count_active_webhooks(
         &mut self,
         tenant: &str,
         profile: &str,
         besides: &str,
+        now: Timestamp,
     ) -> Result<(u64, u64), StoreError> {
         let (all, of_profile): (i64, i64) = sqlx::query_as(
             "SELECT COUNT(*), COUNT(*) FILTER (WHERE profile = $2) FROM webhooks
-             WHERE tenant = $1 AND state = 'active' AND id <> $3 AND deleted_at IS NULL",
+             WHERE tenant = $1 AND state <> 'disabled' AND id <> $3 AND deleted_at IS NULL
+             AND COALESCE(json_extract(record, '$.expires_at') > $4, TRUE)",
         )
         .bind(tenant)
         .bind(profile)
         .bind(besides)
+        .bind(now.as_millis())
         .fetch_one(&mut *self.tx)
         .await?;
         Ok((unsigned(all), unsigned(of_profile)))
