@@ -5,6 +5,7 @@
 //!
 //! - `store` holds all SQL; `recorder` writes what the other roles report into it, a batch in one transaction.
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
+//! - `reminders` sends what is due.
 //! - `books` says whether everything adds up; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]
@@ -16,6 +17,7 @@ mod metrics;
 mod publisher;
 mod recorder;
 mod release;
+mod reminders;
 mod run;
 mod store;
 

@@ -47,6 +47,10 @@ pub(crate) struct Metrics {
     events: IntGaugeVec,
     /// Bytes of the newest snapshot of the configuration.
     snapshot_bytes: IntGauge,
+    /// Reminders that will be sent.
+    reminders_pending: IntGauge,
+    /// Reminders that were due and sent.
+    reminders_sent: IntCounter,
 }
 
 /// Kinds of what is recorded.
@@ -125,6 +129,11 @@ impl Metrics {
                 "config_snapshot_bytes",
                 "Size of the newest snapshot",
             ))?,
+            reminders_pending: IntGauge::with_opts(opts("reminders_pending", "Reminders that will be sent"))?,
+            reminders_sent: IntCounter::with_opts(opts(
+                "reminders_sent_total",
+                "Reminders that were due and are sent",
+            ))?,
         };
         for (route, method) in routes() {
             metrics.create(&route, method);
@@ -161,6 +170,8 @@ impl Metrics {
         registry.register(Box::new(metrics.dead_unresolved.clone()))?;
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.snapshot_bytes.clone()))?;
+        registry.register(Box::new(metrics.reminders_pending.clone()))?;
+        registry.register(Box::new(metrics.reminders_sent.clone()))?;
         Ok(metrics)
     }
 
@@ -230,6 +241,16 @@ impl Metrics {
     /// How large the newest snapshot is.
     pub(crate) fn snapshot(&self, bytes: u64) {
         self.snapshot_bytes.set(gauge(bytes));
+    }
+
+    /// How many reminders will be sent.
+    pub(crate) fn reminders_pending(&self, pending: u64) {
+        self.reminders_pending.set(gauge(pending));
+    }
+
+    /// Reminders were sent.
+    pub(crate) fn reminders_sent(&self, count: u64) {
+        self.reminders_sent.inc_by(count);
     }
 
     /// What the books say.

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::publisher::OutboxPublisher;
 use crate::recorder::{Activity, Recorder};
 use crate::release;
+use crate::reminders::Reminders;
 use crate::store::{Store, StoreError};
 
 /// Why control could not start, or had to end.
@@ -88,7 +89,7 @@ pub async fn run(
     let publisher = OutboxPublisher {
         store: store.clone(),
         link: link.clone(),
-        metrics,
+        metrics: metrics.clone(),
         readiness: readiness.clone(),
         activity,
     };
@@ -118,6 +119,9 @@ pub async fn run(
     tasks.start("release", async move { release::release(&held, &stop).await });
     let (old, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("upkeep", async move { release::upkeep(&old, &stop).await });
+    let reminders = Reminders { store: store.clone(), metrics, clock: Arc::new(postrider_broker::now) };
+    let stop = tasks.stop.clone();
+    tasks.start("reminders", async move { reminders.run(&stop).await });
     let ended = tasks.finish().await;
     store.close().await;
     ended

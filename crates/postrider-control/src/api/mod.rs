@@ -16,6 +16,7 @@ mod layers;
 mod listen;
 mod merge;
 mod problem;
+mod reminders;
 mod scope;
 mod settings;
 mod status;
@@ -83,6 +84,7 @@ pub(crate) struct Api {
         (name = "dead letters", description = "Deliveries given up, and messages that cannot be processed"),
         (name = "tenants", description = "Owners of webhooks and events"),
         (name = "settings", description = "What a tenant decided"),
+        (name = "reminders", description = "Events that are due some days before a date"),
         (name = "status", description = "The books"),
     )
 )]
@@ -119,6 +121,8 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(catalogues::list))
         .routes(routes!(catalogues::get, catalogues::put, catalogues::delete))
         .routes(routes!(settings::get, settings::patch))
+        .routes(routes!(reminders::list))
+        .routes(routes!(reminders::get, reminders::put, reminders::delete))
         .routes(routes!(tenants::create, tenants::list))
         .routes(routes!(tenants::get, tenants::delete))
         .routes(routes!(status::status))

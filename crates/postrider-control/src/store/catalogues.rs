@@ -483,6 +483,7 @@ impl Change<'_> {
         }
         let told = catalogue_record(&self.store.epoch(), revision, tenant.as_str(), product, Some(text))?;
         self.tell(&told, now).await?;
+        self.for_reminders = true;
         Ok(revision)
     }
 
@@ -507,6 +508,7 @@ impl Change<'_> {
         self.forget_words(tenant, product).await?;
         let told = catalogue_record(&self.store.epoch(), revision, tenant, product, None)?;
         self.tell(&told, now).await?;
+        self.for_reminders = true;
         Ok(revision)
     }
 

@@ -16,6 +16,7 @@ mod ledger;
 mod outbox;
 mod own_events;
 mod record;
+mod reminders;
 mod settings;
 mod tenants;
 #[cfg(test)]
@@ -53,6 +54,10 @@ pub(crate) use ledger::letter_id;
 pub(crate) use outbox::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
 pub(crate) use own_events::OwnEvent;
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
+pub(crate) use reminders::{
+    NewReminder, NotCancelled, PutReminder, ReminderDate, ReminderFilter, ReminderGroup, ReminderRefused, ReminderRow,
+    ReminderState, Rule,
+};
 pub(crate) use settings::Settings;
 pub(crate) use tenants::{TenantRefused, TenantRow};
 pub(crate) use webhooks::{Takes, WebhookFilter, WebhookRow};
@@ -83,6 +88,8 @@ pub(crate) struct Wake {
     pub events: Arc<Notify>,
     /// A webhook changed its state, or a series was held.
     pub release: Arc<Notify>,
+    /// Something may have changed of when reminders are due.
+    pub reminders: Arc<Notify>,
 }
 
 impl Store {
@@ -148,7 +155,7 @@ impl Store {
     /// Begins a change: nothing of it is true until it is committed.
     pub(crate) async fn change(&self) -> Result<Change<'_>, StoreError> {
         let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Change { tx, store: self, for_outbox: false, for_release: false })
+        Ok(Change { tx, store: self, for_outbox: false, for_release: false, for_reminders: false })
     }
 
     /// Finishes what is under way and closes the files.
@@ -165,6 +172,7 @@ pub(crate) struct Change<'a> {
     store: &'a Store,
     for_outbox: bool,
     for_release: bool,
+    for_reminders: bool,
 }
 
 impl Change<'_> {
@@ -177,6 +185,9 @@ impl Change<'_> {
         }
         if self.for_release {
             self.store.wake.release.notify_one();
+        }
+        if self.for_reminders {
+            self.store.wake.reminders.notify_one();
         }
         Ok(())
     }

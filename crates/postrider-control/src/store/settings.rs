@@ -92,6 +92,7 @@ impl Change<'_> {
         let record =
             ConfigRecord::of(&self.store.epoch(), revision, ConfigKind::Tenant, tenant.as_str(), &body);
         self.tell(&record, now).await?;
+        self.for_reminders = true;
         Ok(revision)
     }
 }
