@@ -68,6 +68,21 @@ pub enum Command {
     /// Dead letters: deliveries given up, messages that could not be read
     #[command(subcommand)]
     Dead(Dead),
+    /// Catalogues: the event types of a product, what triggers them, how it speaks to receivers
+    #[command(subcommand)]
+    Catalogue(Catalogue),
+    /// Event types: what webhooks can take
+    #[command(subcommand)]
+    EventType(EventType),
+    /// Triggers: which events an action becomes
+    #[command(subcommand)]
+    Trigger(Trigger),
+    /// Reminders: events that go out so many days before a date
+    #[command(subcommand)]
+    Reminder(Reminder),
+    /// Settings of a tenant
+    #[command(subcommand)]
+    Settings(TenantSettings),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
     /// The broker's queues and exchanges
@@ -143,7 +158,7 @@ pub struct Page {
 #[derive(Debug, Subcommand)]
 pub enum Webhook {
     /// Make a webhook; the answer shows its signing secret, this once
-    Create(WebhookCreate),
+    Create(Box<WebhookCreate>),
     /// List webhooks
     List(Page),
     /// Show a webhook
@@ -152,7 +167,7 @@ pub enum Webhook {
         id: String,
     },
     /// Change a webhook: only what is given
-    Update(WebhookUpdate),
+    Update(Box<WebhookUpdate>),
     /// Delete webhooks
     Delete(Ids),
     /// Hold deliveries until the webhook is resumed
@@ -163,6 +178,54 @@ pub enum Webhook {
     Enable(Ids),
     /// Skip deliveries; they can be replayed
     Disable(Ids),
+    /// Send a signed sample, wait for the answer and show it
+    Test(WebhookTest),
+    /// Say why an event would, or would not, go to a webhook
+    Explain {
+        /// Its id
+        id: String,
+        /// The event as JSON, as upstream would send it (- reads standard input)
+        file: PathBuf,
+    },
+    /// Make a new signing secret, or take the one given; the answer shows it
+    RotateSecret(RotateSecret),
+    /// Show the signing secret, where the profile allows it
+    Secret {
+        /// Its id
+        id: String,
+    },
+}
+
+/// A try of a webhook.
+#[derive(Debug, Args)]
+pub struct WebhookTest {
+    /// Its id
+    pub id: String,
+    /// With the example of this event type
+    #[arg(long, value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// With this data: JSON, @file, or - for standard input
+    #[arg(short, long, value_name = "JSON")]
+    pub data: Option<String>,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = duration)]
+    pub wait_timeout: Duration,
+}
+
+/// A new secret.
+#[derive(Debug, Args)]
+pub struct RotateSecret {
+    /// The webhook's id
+    pub id: String,
+    /// Take the secret in this file (- reads standard input)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Write the new secret to this new file (mode 0600) and do not show it
+    #[arg(long, value_name = "FILE")]
+    pub secret_to: Option<PathBuf>,
+    /// For this long the old secret signs too, such as 24h [default: as the profile has it]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub overlap: Option<Duration>,
 }
 
 /// One or more ids.
@@ -191,6 +254,9 @@ pub struct WebhookCreate {
     /// Write the signing secret to this new file (mode 0600) and do not show it
     #[arg(long, value_name = "FILE")]
     pub secret_to: Option<PathBuf>,
+    /// Make it disabled: deliveries are skipped until it is enabled
+    #[arg(long)]
+    pub disabled: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
     pub fields: WebhookFields,
@@ -215,15 +281,39 @@ pub struct WebhookUpdate {
 /// What a webhook has beside name and URL.
 #[derive(Debug, Default, Args)]
 pub struct WebhookFields {
-    /// Take events of these types; may be repeated
-    #[arg(long = "event-type", value_name = "TYPE", conflicts_with = "all")]
+    /// Take events of these types, by name or alias; may be repeated
+    #[arg(long = "event-type", value_name = "TYPE")]
     pub event_types: Vec<String>,
-    /// Take events of every type
+    /// Take events of the types of this group, also of those to come; may be repeated
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// Take events of the types of this category, also of those to come; may be repeated
+    #[arg(long = "category", value_name = "CATEGORY")]
+    pub categories: Vec<String>,
+    /// Take events of every type; Postrider's own events only where named beside it
     #[arg(long)]
     pub all: bool,
-    /// Envelope, signature and success rules
+    /// Of these take only events for which this CEL expression holds, such as 'data.amount > 100'
+    #[arg(long, value_name = "CEL")]
+    pub filter: Option<String>,
+    /// How the receiver is spoken to: envelope, signature, success and retry rules
     #[arg(long)]
     pub profile: Option<String>,
+    /// Which version of the profile's payload
+    #[arg(long, value_name = "VERSION")]
+    pub payload_version: Option<String>,
+    /// Do not sign
+    #[arg(long)]
+    pub unsigned: bool,
+    /// Deliver nothing before this time, such as 2026-12-01T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub active_from: Option<String>,
+    /// Deliver nothing from this time on
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub expires_at: Option<String>,
+    /// Disable the webhook after so many deliveries given up in a row; 0 for never
+    #[arg(long, value_name = "N")]
+    pub disable_after_failures: Option<u32>,
     /// The whole deadline of a request, such as 15s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -251,6 +341,45 @@ pub struct WebhookFields {
     /// Static headers as a JSON object of texts
     #[arg(long, value_name = "FILE")]
     pub headers_file: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+    pub auth: WebhookAuth,
+}
+
+/// How a webhook authenticates towards its receiver.
+#[derive(Debug, Default, Args)]
+pub struct WebhookAuth {
+    /// Authenticate with this user name and a password (HTTP basic)
+    #[arg(long, value_name = "USER", requires = "auth_basic_password_file",
+        conflicts_with_all = ["auth_bearer_file", "auth_oauth2_url"])]
+    pub auth_basic: Option<String>,
+    /// Read the password from this file (- reads standard input)
+    #[arg(long, value_name = "FILE", requires = "auth_basic")]
+    pub auth_basic_password_file: Option<PathBuf>,
+    /// Authenticate with the bearer token in this file (- reads standard input)
+    #[arg(long, value_name = "FILE", conflicts_with = "auth_oauth2_url")]
+    pub auth_bearer_file: Option<PathBuf>,
+    /// Authenticate with tokens from this OAuth 2.0 token endpoint (client credentials)
+    #[arg(long, value_name = "URL", requires = "auth_oauth2_client", requires = "auth_oauth2_secret_file")]
+    pub auth_oauth2_url: Option<Url>,
+    /// The client's id
+    #[arg(long, value_name = "ID", requires = "auth_oauth2_url")]
+    pub auth_oauth2_client: Option<String>,
+    /// Read the client's secret from this file (- reads standard input)
+    #[arg(long, value_name = "FILE", requires = "auth_oauth2_url")]
+    pub auth_oauth2_secret_file: Option<PathBuf>,
+    /// Ask for these scopes, separated by spaces
+    #[arg(long, value_name = "SCOPES", requires = "auth_oauth2_url")]
+    pub auth_oauth2_scope: Option<String>,
+    /// Show this client certificate (PEM) to the receiver
+    #[arg(long, value_name = "FILE", requires = "auth_tls_key_file")]
+    pub auth_tls_certificate_file: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "auth_tls_certificate_file")]
+    pub auth_tls_key_file: Option<PathBuf>,
+    /// Trust the authority with these certificates (PEM) in place of the public ones
+    #[arg(long, value_name = "FILE")]
+    pub auth_tls_ca_file: Option<PathBuf>,
 }
 
 /// Events.
@@ -278,14 +407,33 @@ pub enum Event {
         /// Its id
         id: String,
     },
+    /// Say, without sending anything, whether events and actions would be taken as they are
+    Validate {
+        /// Events and actions, one JSON object a line, or one alone (- reads standard input)
+        file: PathBuf,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        against: Against,
+    },
+}
+
+/// Against which catalogues something is held.
+#[derive(Debug, Args)]
+pub struct Against {
+    /// The catalogue in this file; may be repeated [default: with --tenant that tenant's, else the built-in ones]
+    #[arg(long = "catalogue", value_name = "FILE")]
+    pub catalogues: Vec<PathBuf>,
 }
 
 /// What to send.
 #[derive(Debug, Args)]
 pub struct Send {
     /// The event type
-    #[arg(required_unless_present = "from_file", conflicts_with = "from_file")]
+    #[arg(required_unless_present_any = ["from_file", "action"], conflicts_with_all = ["from_file", "action"])]
     pub event_type: Option<String>,
+    /// Report this action, from which triggers make events, in place of an event
+    #[arg(long, value_name = "ACTION", conflicts_with = "from_file")]
+    pub action: Option<String>,
     /// The event's data: JSON, @file, or - for standard input
     #[arg(short, long, value_name = "JSON", conflicts_with = "from_file")]
     pub data: Option<String>,
@@ -304,7 +452,7 @@ pub struct Send {
     /// At most this many a second, such as 200/s
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub rate: Option<f64>,
-    /// Send the events in this file, one JSON object a line (- reads standard input)
+    /// Send the events and actions in this file, one JSON object a line (- reads standard input)
     #[arg(long, value_name = "FILE")]
     pub from_file: Option<PathBuf>,
     /// Wait until every delivery of these events has ended
@@ -360,6 +508,189 @@ pub enum Delivery {
         wait_timeout: Duration,
     },
 }
+
+/// Catalogues.
+#[derive(Debug, Subcommand)]
+pub enum Catalogue {
+    /// Show what a catalogue would change, and make it the tenant's catalogue of its product
+    Import {
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        which: OneCatalogue,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Show what would change, and change nothing
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
+    },
+    /// Print a tenant's catalogue, as import takes it
+    Export {
+        /// The product
+        product: String,
+        /// As what
+        #[arg(long = "format", value_name = "FORMAT", default_value = "toml")]
+        text: CatalogueText,
+    },
+    /// Compare a catalogue with the tenant's of the same product; exits with 6 if they differ
+    Diff(OneCatalogue),
+    /// Say what is wrong with catalogues, and what looks wrong; exits with 4 if something is wrong
+    Check {
+        /// The catalogues, TOML or JSON (- reads standard input)
+        #[arg(value_name = "FILE", required_unless_present = "builtin")]
+        files: Vec<PathBuf>,
+        /// The catalogue of this name that comes with the program
+        #[arg(long, value_name = "NAME", value_parser = crate::builtin::NAMES)]
+        builtin: Vec<String>,
+    },
+    /// List a tenant's catalogues
+    List,
+    /// Delete a catalogue that no webhook uses
+    Delete {
+        /// The product
+        product: String,
+    },
+}
+
+/// A catalogue.
+#[derive(Debug, Args)]
+pub struct OneCatalogue {
+    /// The catalogue, TOML or JSON (- reads standard input)
+    #[arg(required_unless_present = "builtin", conflicts_with = "builtin")]
+    pub file: Option<PathBuf>,
+    /// The catalogue of this name that comes with the program
+    #[arg(long, value_name = "NAME", value_parser = crate::builtin::NAMES)]
+    pub builtin: Option<String>,
+}
+
+/// How a catalogue is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CatalogueText {
+    /// As the files under catalogues/ are
+    Toml,
+    /// As the API takes it
+    Json,
+}
+
+/// Event types.
+#[derive(Debug, Subcommand)]
+pub enum EventType {
+    /// List event types
+    List {
+        /// Of this category, by its id
+        #[arg(long)]
+        category: Option<String>,
+        /// Of this group, by its id
+        #[arg(long)]
+        group: Option<String>,
+        /// With these words in name, alias, label or description
+        #[arg(long, value_name = "WORDS")]
+        search: Option<String>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        page: Page,
+    },
+    /// Show an event type, what triggers it, and an example
+    Show {
+        /// Its name or an alias
+        name: String,
+    },
+}
+
+/// Triggers.
+#[derive(Debug, Subcommand)]
+pub enum Trigger {
+    /// Say, without sending anything, which events actions would become
+    Test {
+        /// Actions, one JSON object a line, or one alone (- reads standard input)
+        file: PathBuf,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        against: Against,
+    },
+}
+
+/// Reminders.
+#[derive(Debug, Subcommand)]
+pub enum Reminder {
+    /// Make a reminder, or move the one of this key
+    Put {
+        /// What it is about, such as units-4711; there is one reminder for each key
+        key: String,
+        /// The event type, one that is scheduled
+        #[arg(long, value_name = "TYPE")]
+        event_type: String,
+        /// The date; the event goes out so many days before it as the tenant has set
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        date: String,
+        /// The event's data: JSON, @file, or - for standard input
+        #[arg(short, long, value_name = "JSON")]
+        data: Option<String>,
+        /// The event's current_context: JSON, @file, or - for standard input
+        #[arg(long, value_name = "JSON")]
+        context: Option<String>,
+    },
+    /// Show a reminder
+    Get {
+        /// Its key
+        key: String,
+    },
+    /// List reminders
+    List {
+        /// In this state
+        #[arg(long)]
+        state: Option<String>,
+        /// Of this event type
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<String>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+        page: Page,
+    },
+    /// Cancel reminders
+    Cancel {
+        /// Their keys
+        #[arg(required = true, num_args = 1..=1000, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+}
+
+/// Settings of a tenant.
+#[derive(Debug, Subcommand)]
+pub enum TenantSettings {
+    /// Show them
+    Show,
+    /// Change them: only what is given
+    Set(SettingsSet),
+}
+
+/// Changes of a tenant's settings.
+#[derive(Debug, Args)]
+pub struct SettingsSet {
+    /// Events of types that no catalogue has: accept or refuse
+    #[arg(long, value_name = "WHAT", value_parser = ["accept", "refuse"])]
+    pub unknown_types: Option<String>,
+    /// Events whose data does not fit their type's schema: off, warn or refuse
+    #[arg(long, value_name = "WHAT", value_parser = ["off", "warn", "refuse"])]
+    pub schemas: Option<String>,
+    /// Where the tenant's days begin, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// When reminders go out, local time
+    #[arg(long, value_name = "HH:MM")]
+    pub send_at: Option<String>,
+    /// So many days before its date a reminder goes out, such as PointsWillExpire=14, or PointsWillExpire=default; may
+    /// be repeated
+    #[arg(long, value_name = "TYPE=DAYS", value_parser = lead)]
+    pub lead_days: Vec<(String, Option<u32>)>,
+    /// The most active webhooks: a number, or none
+    #[arg(long, value_name = "N", value_parser = number_or_none)]
+    pub max_active_webhooks: Option<Limit>,
+}
+
+/// A limit that may be lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Option<u32>);
 
 /// Dead letters.
 #[derive(Debug, Subcommand)]
@@ -498,6 +829,31 @@ fn moment(text: &str) -> Result<String, String> {
     at.ok_or_else(|| "write how long ago, such as 2h, or a time such as 2026-11-21T20:00:00Z".to_owned())
 }
 
+/// Reads a time and returns it as RFC 3339, UTC.
+fn instant(text: &str) -> Result<String, String> {
+    let at = Timestamp::parse_rfc3339(text).map(Timestamp::to_rfc3339);
+    at.ok_or_else(|| "write a time such as 2026-12-01T00:00:00Z".to_owned())
+}
+
+/// Reads `PointsWillExpire=14` or `PointsWillExpire=default`. A name may hold `=` itself.
+fn lead(text: &str) -> Result<(String, Option<u32>), String> {
+    let (name, days) =
+        text.rsplit_once('=').ok_or("write an event type, = and days, such as PointsWillExpire=14")?;
+    if days == "default" {
+        return Ok((name.to_owned(), None));
+    }
+    let days = days.parse().map_err(|_| "the days must be a whole number, or default".to_owned())?;
+    Ok((name.to_owned(), Some(days)))
+}
+
+/// Reads a number or `none`.
+fn number_or_none(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    text.parse().map(|number| Limit(Some(number))).map_err(|_| "write a whole number, or none".to_owned())
+}
+
 /// Reads `200/s`, `200` or `0.5/s`.
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
@@ -555,6 +911,16 @@ mod tests {
     }
 
     #[test]
+    fn lead_times_belong_to_a_type() {
+        assert_eq!(lead("PointsWillExpire=14"), Ok(("PointsWillExpire".to_owned(), Some(14))));
+        assert_eq!(lead("a=b=default"), Ok(("a=b".to_owned(), None)));
+        assert!(lead("14").is_err() && lead("A=soon").is_err());
+        assert_eq!(number_or_none("none"), Ok(Limit(None)));
+        assert_eq!(number_or_none("20"), Ok(Limit(Some(20))));
+        assert!(number_or_none("many").is_err());
+    }
+
+    #[test]
     fn rates_are_per_second() {
         assert_eq!(rate("200/s"), Ok(200.0));
         assert_eq!(rate("0.5"), Ok(0.5));
@@ -570,7 +936,13 @@ mod tests {
         assert!(refused("postrider event send A --from-file f"));
         assert!(refused("postrider event send A --count 2 --id x"));
         assert!(refused("postrider webhook create --name a"));
-        assert!(refused("postrider webhook create --name a --url http://a --event-type A --all"));
+        assert!(refused("postrider webhook create --name a --url http://a --auth-basic user"));
+        assert!(refused("postrider webhook create --name a --url http://a --auth-tls-certificate-file f"));
+        assert!(refused("postrider event send A --action b"));
+        assert!(refused("postrider catalogue import"));
+        assert!(refused("postrider catalogue import f --builtin open-loyalty"));
+        assert!(refused("postrider catalogue import --builtin closed-loyalty"));
+        assert!(refused("postrider settings set --schemas maybe"));
         assert!(refused("postrider webhook create --name a --url http://a --api-key-header X"));
         assert!(refused("postrider serve everything"));
         assert!(!refused("postrider event send --from-file f --rate 5/s -o jsonl"));

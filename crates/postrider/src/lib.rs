@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod args;
+pub mod builtin;
 pub mod commands;
 pub mod demo;
 pub mod exit;
@@ -62,6 +63,11 @@ async fn execute(context: &commands::Context, command: Command) -> Result<Exit, 
         Command::Event(command) => commands::event::run(context, command).await,
         Command::Delivery(command) => commands::delivery::run(context, command).await,
         Command::Dead(command) => commands::dead::run(context, command).await,
+        Command::Catalogue(command) => commands::catalogue::run(context, command).await,
+        Command::EventType(command) => commands::event_type::run(context, command).await,
+        Command::Trigger(command) => commands::trigger::run(context, command).await,
+        Command::Reminder(command) => commands::reminder::run(context, command).await,
+        Command::Settings(command) => commands::settings::run(context, command).await,
         Command::Status => commands::status::run(context).await,
         Command::Topology(command) => commands::topology::run(context, command).await,
         Command::Inbox(inbox) => commands::inbox::run(context, inbox).await,

@@ -413,7 +413,9 @@ fn suspects(catalogue: &Catalogue, findings: &mut Findings) {
         let name = entry.name.as_str();
         let at = at_type(entry);
         stray_colon(&at, "name", name, findings);
-        stray_colon(&at, "label", &entry.label, findings);
+        if entry.label != name {
+            stray_colon(&at, "label", &entry.label, findings);
+        }
         if entry.split_from.is_none()
             && let Some(parts) = names.parts(name)
         {

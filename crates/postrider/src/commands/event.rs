@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::delivery::{self, is_final, judge};
+use super::offline::{Offline, messages};
 use super::{Context, list, read_text, wait_for};
 use crate::api::Api;
-use crate::args::{Event, Send};
+use crate::args::{Against, Event, Send};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Column, Format, plain};
 use crate::table;
@@ -41,6 +42,7 @@ const MAX_LINE_BYTES: usize = 1024 * 1024;
 pub async fn run(context: &Context, command: Event) -> Result<Exit, Failure> {
     match command {
         Event::Send(command) => send(context, command).await,
+        Event::Validate { file, against } => validate(context, &file, &against).await,
         Event::List { event_type, fate, since, page } => {
             let filter =
                 [("event_type", event_type.as_ref()), ("fate", fate.as_ref()), ("since", since.as_ref())];
@@ -65,10 +67,45 @@ pub async fn run(context: &Context, command: Event) -> Result<Exit, Failure> {
     }
 }
 
-/// An event as the API takes it. Members that hold JSON reach the receiver byte for byte.
+/// Says of each message in a file whether the router would take it.
+async fn validate(context: &Context, file: &Path, against: &Against) -> Result<Exit, Failure> {
+    const COLUMNS: &[Column] = &[
+        ("LINE", "/line"),
+        ("VERDICT", "/verdict"),
+        ("EVENT TYPES", "/event_types"),
+        ("REASON", "/reason"),
+        ("DETAIL", "/detail"),
+    ];
+    let offline = Offline::new(context, against).await?;
+    let items: Vec<Value> = messages(file)?
+        .into_iter()
+        .map(|(line, message)| match offline.read(&message).and_then(|report| offline.resolve(report)) {
+            Ok(events) => {
+                let types: Vec<&str> = events.iter().map(|event| event.event_type.as_str()).collect();
+                json!({"line": line, "verdict": "taken", "event_types": types, "reason": null, "detail": null})
+            }
+            Err(refusal) => {
+                let reason = refusal.reason.as_str();
+                json!({"line": line, "verdict": "refused", "event_types": [], "reason": reason, "detail": refusal.detail})
+            }
+        })
+        .collect();
+    context.out.list(&json!({"items": items, "next": null}).to_string(), &items, COLUMNS)?;
+    let refused = items.iter().filter(|item| item["verdict"] == "refused").count();
+    if refused == 0 {
+        return Ok(Exit::Ok);
+    }
+    let exit = if refused == items.len() { Exit::Invalid } else { Exit::Partly };
+    Err(Failure::new(exit, format!("{refused} of {} messages would be refused", items.len()), ""))
+}
+
+/// An event or an action as the API takes it. Members that hold JSON reach the receiver byte for byte.
 #[derive(Debug, Serialize)]
 struct Body<'a> {
-    event_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_context: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,14 +157,14 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
             }
         }
     } else {
-        let event_type = command.event_type.as_deref().unwrap_or_default();
         let data = command.data.as_deref().map(|text| json_argument("--data", text)).transpose()?;
         let json_context =
             command.context.as_deref().map(|text| json_argument("--context", text)).transpose()?;
         for _ in 0..command.count.unwrap_or(1) {
             let id = command.id.clone().unwrap_or_else(new_id);
             let body = Body {
-                event_type,
+                event_type: command.event_type.as_deref(),
+                action: command.action.as_deref(),
                 current_context: json_context.as_deref(),
                 data: data.as_deref(),
                 id: &id,
@@ -353,7 +390,7 @@ fn new_id() -> String {
 }
 
 /// An argument that is JSON, the name of a file that holds it, or `-`.
-fn json_argument(flag: &str, text: &str) -> Result<Box<RawValue>, Failure> {
+pub(super) fn json_argument(flag: &str, text: &str) -> Result<Box<RawValue>, Failure> {
     let text = match text.strip_prefix('@') {
         Some(path) => read_text(Path::new(path))?,
         None if text == "-" => read_text(Path::new("-"))?,
@@ -424,7 +461,14 @@ mod tests {
     #[test]
     fn an_event_is_written_byte_for_byte() {
         let data = json_argument("--data", " {\"n\": 1.50} ").unwrap();
-        let body = Body { event_type: "A b", current_context: None, data: Some(&data), id: "e", key: None };
+        let body = Body {
+            event_type: Some("A b"),
+            action: None,
+            current_context: None,
+            data: Some(&data),
+            id: "e",
+            key: None,
+        };
         assert_eq!(
             serde_json::to_string(&body).unwrap(),
             r#"{"event_type":"A b","data":{"n": 1.50},"id":"e"}"#

@@ -1,14 +1,20 @@
 //! Operator commands, one module for each thing they are about.
 
+pub mod catalogue;
 pub mod config;
 pub mod dead;
 pub mod delivery;
 pub mod event;
+pub mod event_type;
 pub mod healthcheck;
 pub mod inbox;
+mod offline;
+pub mod reminder;
+pub mod settings;
 pub mod status;
 pub mod tenant;
 pub mod topology;
+pub mod trigger;
 pub mod webhook;
 
 use std::path::Path;
@@ -32,7 +38,7 @@ pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What every command has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// The settings.
     pub settings: Settings,

@@ -1,13 +1,22 @@
 //! `postrider webhook`.
 
+use std::path::{Path, PathBuf};
+
 use reqwest::Method;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{Context, each, list, read_text, show};
-use crate::args::{Webhook, WebhookCreate, WebhookFields, WebhookUpdate};
+use super::delivery::{ATTEMPT_COLUMNS, attempts_of, is_final};
+use super::event::json_argument;
+use super::{Context, each, list, read_text, show, wait_for};
+use crate::api::Answer;
+use crate::args::{
+    RotateSecret, Webhook, WebhookAuth, WebhookCreate, WebhookFields, WebhookTest, WebhookUpdate,
+};
 use crate::exit::{Exit, Failure};
-use crate::output::Column;
+use crate::output::{Column, plain};
 use crate::settings::{Secret, read_file_or_stdin, write_new};
+use crate::table;
 
 const COLUMNS: &[Column] = &[
     ("WEBHOOK", "/id"),
@@ -24,12 +33,12 @@ const COLUMNS: &[Column] = &[
 /// [`Failure`] with what the API said.
 pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
     match command {
-        Webhook::Create(create_command) => return create(context, create_command).await,
+        Webhook::Create(create_command) => return create(context, *create_command).await,
         Webhook::List(page) => return list(context, &["webhooks"], &[], &page, COLUMNS).await,
         Webhook::Get { id } => {
             return show(context, &format!("cannot show the webhook {id}"), &["webhooks", &id], &[]).await;
         }
-        Webhook::Update(update_command) => return update(context, update_command).await,
+        Webhook::Update(update_command) => return update(context, *update_command).await,
         Webhook::Delete(ids) => {
             each(context, Method::DELETE, "cannot delete the webhook", &ids.ids, |id| vec!["webhooks", id])
                 .await?;
@@ -38,6 +47,13 @@ pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
         Webhook::Resume(ids) => post_each(context, "resume", &ids.ids).await?,
         Webhook::Enable(ids) => post_each(context, "enable", &ids.ids).await?,
         Webhook::Disable(ids) => post_each(context, "disable", &ids.ids).await?,
+        Webhook::Test(command) => return test(context, command).await,
+        Webhook::Explain { id, file } => return explain(context, &id, &file).await,
+        Webhook::RotateSecret(command) => return rotate(context, command).await,
+        Webhook::Secret { id } => {
+            let what = format!("cannot show the secret of the webhook {id}");
+            return show(context, &what, &["webhooks", &id, "secret"], &[]).await;
+        }
     }
     Ok(Exit::Ok)
 }
@@ -49,14 +65,8 @@ async fn post_each(context: &Context, verb: &'static str, ids: &[String]) -> Res
 }
 
 async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failure> {
-    let WebhookCreate { name, url, from_file, secret_file, secret_to, fields } = command;
-    if let Some(path) = secret_to.as_deref().filter(|path| path.exists()) {
-        return Err(Failure::usage(
-            format!("{} exists", path.display()),
-            "a secret is never written over another file",
-        )
-        .next("give --secret-to a new file"));
-    }
+    let WebhookCreate { name, url, from_file, secret_file, secret_to, disabled, fields } = command;
+    refuse_existing(secret_to.as_deref())?;
     let mut body = match &from_file {
         Some(path) => match serde_json::from_str(&read_text(path)?) {
             Ok(Value::Object(body)) => body,
@@ -72,23 +82,113 @@ async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failu
         }
     };
     fields.write(&mut body)?;
+    if disabled {
+        body.insert("state".into(), "disabled".into());
+    }
     if let Some(path) = &secret_file {
         body.insert("secret".into(), read_file_or_stdin(path)?.reveal().into());
     }
     let body = Value::Object(body).to_string();
     let mut answer = context.api()?.post("cannot make the webhook", &["webhooks"], Some(body)).await?;
-    if let Some(path) = secret_to {
-        let secret = answer.value.get("secret").and_then(Value::as_str).unwrap_or_default();
-        write_new(&path, &Secret::new(secret))?;
-        if let Some(shown) = answer.value.get_mut("secret") {
-            *shown = Value::String(format!("in {}", path.display()));
-        }
+    show_secret(context, &mut answer, secret_to)
+}
+
+/// A secret is never written over another file.
+fn refuse_existing(path: Option<&Path>) -> Result<(), Failure> {
+    match path.filter(|path| path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(Failure::usage(
+            format!("{} exists", path.display()),
+            "a secret is never written over another file",
+        )
+        .next("give --secret-to a new file")),
+    }
+}
+
+/// Shows an answer with a new secret in it, or writes the secret to a file and shows where it is.
+fn show_secret(context: &Context, answer: &mut Answer, to: Option<PathBuf>) -> Result<Exit, Failure> {
+    if let (Some(path), Some(secret)) = (to, answer.value.get_mut("secret").filter(|s| s.is_string())) {
+        write_new(&path, &Secret::new(secret.as_str().unwrap_or_default()))?;
+        *secret = Value::String(format!("in {}", path.display()));
         answer.raw = answer.value.to_string();
-    } else if context.out.is_table() {
-        context.out.note("keep the secret now: it is shown this once");
+    } else if context.out.is_table() && answer.value.get("secret").is_some_and(Value::is_string) {
+        context.out.note("keep the secret now: it may not be shown again");
     }
     context.out.one(&answer.raw, &answer.value)?;
     Ok(Exit::Ok)
+}
+
+async fn rotate(context: &Context, command: RotateSecret) -> Result<Exit, Failure> {
+    let RotateSecret { id, secret_file, secret_to, overlap } = command;
+    refuse_existing(secret_to.as_deref())?;
+    let mut body = Map::new();
+    if let Some(path) = &secret_file {
+        body.insert("secret".into(), read_file_or_stdin(path)?.reveal().into());
+    }
+    body.extend(overlap.map(|overlap| ("overlap_seconds".to_owned(), overlap.as_secs().into())));
+    let what = format!("cannot rotate the secret of the webhook {id}");
+    let body = Value::Object(body).to_string();
+    let mut answer = context.api()?.post(&what, &["webhooks", &id, "rotate-secret"], Some(body)).await?;
+    show_secret(context, &mut answer, secret_to)
+}
+
+async fn explain(context: &Context, id: &str, file: &Path) -> Result<Exit, Failure> {
+    let what = format!("cannot explain the webhook {id}");
+    let event: &RawValue = &RawValue::from_string(read_text(file)?.trim().to_owned())
+        .map_err(|error| Failure::usage(&what, error).next("write one event as JSON"))?;
+    let body = event.get().to_owned();
+    let answer = context.api()?.post(&what, &["webhooks", id, "explain"], Some(body)).await?;
+    context.out.one(&answer.raw, &answer.value)?;
+    Ok(Exit::Ok)
+}
+
+/// Sends a sample and shows what the receiver made of it.
+async fn test(context: &Context, command: WebhookTest) -> Result<Exit, Failure> {
+    let WebhookTest { id, event_type, data, wait_timeout } = command;
+    let what = format!("cannot test the webhook {id}");
+    let data = data.as_deref().map(|text| json_argument("--data", text)).transpose()?;
+    #[derive(serde::Serialize)]
+    struct Body<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event_type: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a RawValue>,
+    }
+    let body = serde_json::to_string(&Body { event_type: event_type.as_deref(), data: data.as_deref() })
+        .map_err(|error| Failure::usage(&what, error))?;
+    let api = context.api()?;
+    let sent = api.post(&what, &["webhooks", &id, "test"], Some(body)).await?;
+    let Some(delivery) = sent.value.get("delivery").and_then(Value::as_str).map(str::to_owned) else {
+        return Err(Failure::new(Exit::Unavailable, what, "the answer names no delivery"));
+    };
+    let waiting = format!("the test of the webhook {id} has not ended");
+    let ended = wait_for(&waiting, wait_timeout, || async {
+        match api.get(&waiting, &["deliveries", &delivery], &[]).await {
+            Ok(answer) if is_final(&plain(answer.value.get("state"))) => Ok(Ok(answer)),
+            Ok(answer) => Ok(Err(format!("it is {}", plain(answer.value.get("state"))))),
+            // The books hear of it a moment later than the receiver.
+            Err(failure) if failure.exit == Exit::NotFound => Ok(Err("it is not in the books".to_owned())),
+            Err(failure) => Err(failure),
+        }
+    })
+    .await
+    .map_err(|failure| failure.next("postrider serve worker must run, and postrider serve router"))?;
+    if context.out.is_table() {
+        context.out.list("", &attempts_of(&ended.value), ATTEMPT_COLUMNS)?;
+        for attempt in attempts_of(&ended.value) {
+            if let Some(body) = attempt["response_body"].as_str().filter(|body| !body.is_empty()) {
+                context.out.note(&format!("it answered: {}", table::printable(&table::cut(body, 500))));
+            }
+        }
+    } else {
+        context.out.one(&ended.raw, &ended.value)?;
+    }
+    if ended.value["state"] == "delivered" {
+        return Ok(Exit::Ok);
+    }
+    let why = format!("the delivery ended as {}", plain(ended.value.get("state")));
+    Err(Failure::new(Exit::Partly, format!("the webhook {id} did not take the sample"), why)
+        .next(format!("postrider delivery get {delivery} shows the whole answer")))
 }
 
 async fn update(context: &Context, command: WebhookUpdate) -> Result<Exit, Failure> {
@@ -115,12 +215,24 @@ impl WebhookFields {
             |duration: std::time::Duration| json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
         let mut set =
             |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
-        if self.all {
-            set("subscription", Some(json!({"all": true, "event_types": []})));
-        } else if !self.event_types.is_empty() {
-            set("subscription", Some(json!({"all": false, "event_types": self.event_types})));
+        let named = !(self.event_types.is_empty() && self.groups.is_empty() && self.categories.is_empty());
+        let mut subscription = Map::new();
+        if self.all || named {
+            subscription.insert("all".into(), self.all.into());
+            subscription.insert("event_types".into(), self.event_types.into());
+            subscription.insert("groups".into(), self.groups.into());
+            subscription.insert("categories".into(), self.categories.into());
         }
+        // An empty expression is how a filter is taken away.
+        let filter = self.filter.map(|filter| if filter.is_empty() { Value::Null } else { filter.into() });
+        subscription.extend(filter.map(|filter| ("filter".to_owned(), filter)));
+        set("subscription", (!subscription.is_empty()).then_some(Value::Object(subscription)));
         set("profile", self.profile.map(Value::from));
+        set("payload_version", self.payload_version.map(Value::from));
+        set("signed", self.unsigned.then_some(Value::Bool(false)));
+        set("active_from", self.active_from.map(Value::from));
+        set("expires_at", self.expires_at.map(Value::from));
+        set("disable_after_failures", self.disable_after_failures.map(Value::from));
         set("timeout_ms", self.timeout.map(ms));
         set("max_in_flight", self.max_in_flight.map(Value::from));
         set("rate_per_second", self.rate_per_second.map(Value::from));
@@ -146,6 +258,50 @@ impl WebhookFields {
                     Failure::usage(path.display().to_string(), "it must hold one JSON object of texts")
                 })?;
             set("headers", Some(Value::Object(headers)));
+        }
+        self.auth.write(body)
+    }
+}
+
+impl WebhookAuth {
+    /// Writes what was given into the webhook as the API takes it.
+    fn write(self, body: &mut Map<String, Value>) -> Result<(), Failure> {
+        let secret = |path: &Option<PathBuf>| -> Result<Option<Value>, Failure> {
+            let text = path.as_deref().map(read_file_or_stdin).transpose()?;
+            Ok(text.map(|text| text.reveal().into()))
+        };
+        let auth = if let Some(username) = self.auth_basic {
+            let password = secret(&self.auth_basic_password_file)?;
+            Some(json!({"basic": {"username": username, "password": password}}))
+        } else if let Some(token) = secret(&self.auth_bearer_file)? {
+            Some(json!({"bearer": {"token": token}}))
+        } else if let Some(url) = self.auth_oauth2_url {
+            let mut oauth2 = Map::new();
+            oauth2.insert("token_url".into(), String::from(url).into());
+            oauth2.extend(self.auth_oauth2_client.map(|id| ("client_id".to_owned(), id.into())));
+            oauth2.extend(secret(&self.auth_oauth2_secret_file)?.map(|s| ("client_secret".to_owned(), s)));
+            oauth2.extend(self.auth_oauth2_scope.map(|scope| ("scope".to_owned(), scope.into())));
+            Some(json!({"oauth2": oauth2}))
+        } else {
+            None
+        };
+        body.extend(auth.map(|auth| ("auth".to_owned(), auth)));
+        let mut tls = Map::new();
+        for (member, path) in [
+            ("certificate_pem", &self.auth_tls_certificate_file),
+            ("key_pem", &self.auth_tls_key_file),
+            ("ca_pem", &self.auth_tls_ca_file),
+        ] {
+            // A certificate is no secret, but lines of it count, so it is read as text.
+            let pem = match (member, path) {
+                ("key_pem", Some(_)) => secret(path)?,
+                (_, Some(path)) => Some(read_text(path)?.into()),
+                (_, None) => None,
+            };
+            tls.extend(pem.map(|pem| (member.to_owned(), pem)));
+        }
+        if !tls.is_empty() {
+            body.insert("tls".to_owned(), Value::Object(tls));
         }
         Ok(())
     }
@@ -174,14 +330,69 @@ mod tests {
                 ..WebhookFields::default()
             }),
             json!({
-                "subscription": {"all": false, "event_types": ["A"]},
+                "subscription": {"all": false, "event_types": ["A"], "groups": [], "categories": []},
                 "timeout_ms": 3000,
                 "retry": {"schedule_ms": [60000, 5], "max_attempts": 2}
             })
         );
         assert_eq!(
             written(WebhookFields { all: true, ..WebhookFields::default() }),
-            json!({"subscription": {"all": true, "event_types": []}})
+            json!({"subscription": {"all": true, "event_types": [], "groups": [], "categories": []}})
+        );
+        let only_filter = WebhookFields { filter: Some("data.n > 1".into()), ..WebhookFields::default() };
+        assert_eq!(written(only_filter), json!({"subscription": {"filter": "data.n > 1"}}));
+        let no_filter = WebhookFields { filter: Some(String::new()), ..WebhookFields::default() };
+        assert_eq!(written(no_filter), json!({"subscription": {"filter": null}}));
+        let rules = WebhookFields {
+            groups: vec!["g".into()],
+            categories: vec!["c".into()],
+            unsigned: true,
+            active_from: Some("2026-12-01T00:00:00Z".into()),
+            disable_after_failures: Some(0),
+            ..WebhookFields::default()
+        };
+        assert_eq!(
+            written(rules),
+            json!({
+                "subscription": {"all": false, "event_types": [], "groups": ["g"], "categories": ["c"]},
+                "signed": false, "active_from": "2026-12-01T00:00:00Z", "disable_after_failures": 0,
+            })
+        );
+    }
+
+    #[test]
+    fn credentials_of_the_receiver_come_from_files_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            write_new(&path, &Secret::new(text)).unwrap();
+            Some(path)
+        };
+        let auth = |auth: WebhookAuth| written(WebhookFields { auth, ..WebhookFields::default() });
+        assert_eq!(
+            auth(WebhookAuth {
+                auth_basic: Some("u".into()),
+                auth_basic_password_file: file("password", "p"),
+                ..WebhookAuth::default()
+            }),
+            json!({"auth": {"basic": {"username": "u", "password": "p"}}})
+        );
+        assert_eq!(
+            auth(WebhookAuth { auth_bearer_file: file("token", "t"), ..WebhookAuth::default() }),
+            json!({"auth": {"bearer": {"token": "t"}}})
+        );
+        assert_eq!(
+            auth(WebhookAuth {
+                auth_oauth2_url: Some("https://id.example/token".parse().unwrap()),
+                auth_oauth2_client: Some("c".into()),
+                auth_oauth2_secret_file: file("secret", "s"),
+                auth_tls_ca_file: file("ca", "-----BEGIN CERTIFICATE-----"),
+                ..WebhookAuth::default()
+            }),
+            json!({
+                "auth": {"oauth2": {"token_url": "https://id.example/token", "client_id": "c", "client_secret": "s"}},
+                "tls": {"ca_pem": "-----BEGIN CERTIFICATE-----\n"},
+            })
         );
     }
 
