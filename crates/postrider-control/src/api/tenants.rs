@@ -73,7 +73,12 @@ pub(super) async fn create(
             "there are as many tenants as there may be",
             "Delete tenants that are not needed.",
         )),
-        Err(TenantRefused::Exists | TenantRefused::Unknown | TenantRefused::HasWebhooks) => {
+        Err(
+            TenantRefused::Exists
+            | TenantRefused::Unknown
+            | TenantRefused::HasWebhooks
+            | TenantRefused::HasReminders,
+        ) => {
             let detail = format!("there is a tenant {:?}", id.as_str());
             Err(Problem::new(Code::TenantExists, detail, "Use it, or choose another name.").field("id"))
         }
@@ -140,6 +145,11 @@ pub(super) async fn delete(
         Err(TenantRefused::HasWebhooks) => {
             Err(Problem::new(Code::TenantInUse, "the tenant has webhooks", "Delete its webhooks first."))
         }
+        Err(TenantRefused::HasReminders) => Err(Problem::new(
+            Code::TenantInUse,
+            "the tenant has reminders that are pending",
+            "Cancel them first; GET /v1/reminders?state=pending lists them.",
+        )),
         Err(TenantRefused::Unknown | TenantRefused::Exists | TenantRefused::TooMany) => Err(unknown()),
     }
 }

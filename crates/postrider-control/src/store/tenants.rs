@@ -27,6 +27,8 @@ pub(crate) enum TenantRefused {
     Unknown,
     /// It has webhooks.
     HasWebhooks,
+    /// It has reminders that are pending.
+    HasReminders,
     /// There are too many.
     TooMany,
 }
@@ -105,6 +107,9 @@ impl Change<'_> {
         }
         if self.count_webhooks(id.as_str()).await? > 0 {
             return Ok(Err(TenantRefused::HasWebhooks));
+        }
+        if self.count_pending_reminders(id.as_str(), None).await? > 0 {
+            return Ok(Err(TenantRefused::HasReminders));
         }
         for row in self.catalogues(id.as_str()).await? {
             self.delete_catalogue(id.as_str(), &row.catalogue.product.id, now).await?;

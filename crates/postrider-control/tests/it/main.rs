@@ -6,6 +6,7 @@ mod books;
 mod configuration;
 mod events;
 mod outages;
+mod reminders;
 
 use std::sync::Arc;
 
