@@ -754,6 +754,12 @@ pub struct Inbox {
     /// Verify every request with the secret in this file (- reads standard input)
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Verify as this profile signs, such as upmind or entrust [default: postrider]
+    #[arg(long, value_name = "PROFILE", requires = "secret_file")]
+    pub profile: Option<String>,
+    /// Receive over TLS, and write the certificate of the authority made for it to this file: a webhook's tls.ca_pem
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_to: Option<PathBuf>,
     /// What to do with an inbox that runs.
     #[command(subcommand)]
     pub command: Option<InboxCommand>,
@@ -788,6 +794,9 @@ pub enum InboxCommand {
         /// The file with the secret (- reads standard input)
         #[arg(long, value_name = "FILE")]
         secret_file: PathBuf,
+        /// The profile that signs, such as upmind or entrust [default: as before, at first postrider]
+        #[arg(long, value_name = "PROFILE")]
+        profile: Option<String>,
         /// Where the inbox is [default: POSTRIDER_INBOX_URL]
         #[arg(long, value_name = "URL")]
         inbox: Option<Url>,

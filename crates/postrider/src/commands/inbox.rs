@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postrider_core::signature::SigningKey;
+use postrider_core::profile::SignatureSpec;
 use reqwest::Method;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -13,13 +13,14 @@ use crate::api::{http_client, read_body};
 use crate::args::{Inbox, InboxCommand};
 use crate::exit::{Exit, Failure, cause};
 use crate::health;
-use crate::inbox::{self, Answer, Order, Received};
+use crate::inbox::{self, Answer, Certificate, Order, Received, Verifier};
 use crate::output::{self, Column};
 use crate::settings::{Secret, read_file_or_stdin};
 
 const COLUMNS: &[Column] = &[
     ("RECEIVED", "/received_at"),
     ("EVENT TYPE", "/event_type"),
+    ("SIGNED BY", "/scheme"),
     ("VERIFIED", "/verified"),
     ("REASON", "/reason"),
     ("ANSWER", "/answer"),
@@ -31,10 +32,14 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// [`Failure`] with what could not be done.
 pub async fn run(context: &Context, command: Inbox) -> Result<Exit, Failure> {
-    let Inbox { listen, secret_file, command } = command;
+    let Inbox { listen, secret_file, profile, tls_ca_to, command } = command;
     let base = |given: Option<Url>| given.unwrap_or_else(|| context.settings.operator.inbox_url.clone());
     match command {
-        None => receive(context, listen, secret_file.as_deref()).await,
+        None => {
+            let secret = secret_file.as_deref().map(read_file_or_stdin).transpose()?;
+            let any = secret.map(|secret| verifier(&secret, profile.as_deref())).transpose()?;
+            receive(context, listen, any, tls_ca_to.as_deref()).await
+        }
         Some(InboxCommand::Answer { name, answer, times, duration, retry_after, inbox }) => {
             let Some(answer) = Answer::parse(&answer) else {
                 return Err(Failure::usage(
@@ -53,14 +58,10 @@ pub async fn run(context: &Context, command: Inbox) -> Result<Exit, Failure> {
             context.out.note(&format!("{name} answers {answer} from now on"));
             Ok(Exit::Ok)
         }
-        Some(InboxCommand::Secret { name, secret_file, inbox }) => {
+        Some(InboxCommand::Secret { name, secret_file, profile, inbox }) => {
             let secret = read_file_or_stdin(&secret_file)?;
-            tell(
-                &base(inbox),
-                &name,
-                &Order { secret: Some(secret.reveal().to_owned()), ..Order::default() },
-            )
-            .await?;
+            let order = Order { secret: Some(secret.reveal().to_owned()), profile, ..Order::default() };
+            tell(&base(inbox), &name, &order).await?;
             context.out.note(&format!("{name} verifies from now on"));
             Ok(Exit::Ok)
         }
@@ -78,23 +79,38 @@ pub async fn run(context: &Context, command: Inbox) -> Result<Exit, Failure> {
 async fn receive(
     context: &Context,
     listen: std::net::SocketAddr,
-    secret_file: Option<&std::path::Path>,
+    any: Option<Verifier>,
+    tls_ca_to: Option<&std::path::Path>,
 ) -> Result<Exit, Failure> {
-    let key = secret_file.map(read_file_or_stdin).transpose()?.as_ref().map(signing_key).transpose()?;
     let listener = health::bind(listen, "--listen").await?;
     let address = listener
         .local_addr()
         .map_err(|error| Failure::new(Exit::Other, "cannot read the inbox's own address", error))?;
+    let certificate = match tls_ca_to {
+        None => None,
+        Some(path) => {
+            let certificate = Certificate::new(address)
+                .map_err(|error| Failure::new(Exit::Other, "cannot receive over TLS", error))?;
+            std::fs::write(path, certificate.ca_pem()).map_err(|error| {
+                Failure::new(Exit::Other, format!("cannot write {}", path.display()), error)
+            })?;
+            context.out.note(&format!("{} is for the webhook's tls.ca_pem", path.display()));
+            Some(certificate)
+        }
+    };
+    let scheme = if certificate.is_some() { "https" } else { "http" };
     if !address.ip().is_loopback() {
         output::note(
             "postrider: warning: anybody who reaches this address can read what came and change the answers",
         );
     }
-    context.out.note(&format!("webhooks may send to http://{address}/in/NAME"));
-    context
-        .out
-        .note(&format!("  answer:  postrider inbox answer NAME 503 --times 3 --inbox http://{address}"));
-    context.out.note(&format!("  list:    postrider inbox list NAME --inbox http://{address}"));
+    context.out.note(&format!("webhooks may send to {scheme}://{address}/in/NAME"));
+    if certificate.is_none() {
+        context
+            .out
+            .note(&format!("  answer:  postrider inbox answer NAME 503 --times 3 --inbox http://{address}"));
+        context.out.note(&format!("  list:    postrider inbox list NAME --inbox http://{address}"));
+    }
     let out = context.out;
     let notify = move |received: &Received| {
         let line = match out.is_table() {
@@ -105,7 +121,7 @@ async fn receive(
         output::data(&line).ok();
     };
     let stop = CancellationToken::new();
-    let server = inbox::serve(listener, Arc::new(inbox::Inbox::new(key)), notify, stop.clone());
+    let server = inbox::serve(listener, certificate, Arc::new(inbox::Inbox::new(any)), notify, stop.clone());
     tokio::select! {
         () = server => Err(Failure::new(Exit::Other, "the inbox ended", "its server failed")),
         interrupted = crate::serve::signal() => {
@@ -115,8 +131,12 @@ async fn receive(
     }
 }
 
-fn signing_key(secret: &Secret) -> Result<SigningKey, Failure> {
-    SigningKey::parse(secret.reveal()).map_err(|error| Failure::usage("--secret-file", error))
+fn verifier(secret: &Secret, profile: Option<&str>) -> Result<Verifier, Failure> {
+    let signature = match profile {
+        Some(profile) => inbox::signature_of(profile).map_err(|error| Failure::usage("--profile", error))?,
+        None => SignatureSpec::default(),
+    };
+    Verifier::new(signature, secret.reveal()).map_err(|error| Failure::usage("--secret-file", error))
 }
 
 async fn tell(base: &Url, name: &str, order: &Order) -> Result<(), Failure> {

@@ -1,10 +1,11 @@
-//! `postrider demo`: all roles in this process, events of four products, a receiver that fails and one that breaks.
+//! `postrider demo`: all roles in this process, four products side by side, a receiver that fails and one that breaks.
 //!
 //! Each run has names of its own on the broker (`demo-` and eight random digits) and a new store, so that it can run
 //! beside anything else and again and again; what it made on the broker is deleted at its end, or by the next run if it
 //! was killed. Every ✓ was checked: the demo fails when one of them does not come true.
 
 mod catalogues;
+mod products;
 mod stage;
 mod story;
 

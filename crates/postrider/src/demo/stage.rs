@@ -14,7 +14,7 @@ use crate::args;
 use crate::commands::{Context, topology};
 use crate::exit::{Exit, Failure};
 use crate::health;
-use crate::inbox::{self, Inbox, Received};
+use crate::inbox::{self, Certificate, Inbox, Received};
 use crate::settings::{Settings, StateDir};
 use crate::telemetry::{self, Destination};
 
@@ -140,12 +140,16 @@ fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The receiver of the demo's webhooks.
+/// The receiver of the demo's webhooks, over HTTP and, for profiles that take nothing else, over TLS.
 pub(super) struct Receiver {
     /// What it remembers.
     pub(super) inbox: Arc<Inbox>,
     /// Where it is.
     pub(super) base: String,
+    /// Where it is over TLS.
+    tls_base: String,
+    /// Whose authority must be trusted there.
+    pub(super) certificate: Certificate,
     /// Ends it.
     pub(super) stop: CancellationToken,
 }
@@ -153,11 +157,24 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Starts it.
     pub(super) async fn start() -> Result<Self, Failure> {
-        let listener = health::bind(([127, 0, 0, 1], 0).into(), "the system's settings").await?;
-        let address = address(&listener)?;
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let plain = health::bind(any_port, "the system's settings").await?;
+        let tls = health::bind(any_port, "the system's settings").await?;
+        let (plain_address, tls_address) = (address(&plain)?, address(&tls)?);
+        let certificate = Certificate::new(tls_address)
+            .map_err(|error| Failure::new(Exit::Other, "cannot receive over TLS", error))?;
         let (inbox, stop) = (Arc::new(Inbox::new(None)), CancellationToken::new());
-        tokio::spawn(inbox::serve(listener, inbox.clone(), |_: &Received| {}, stop.clone()));
-        Ok(Self { inbox, base: format!("http://{address}"), stop })
+        tokio::spawn(inbox::serve(plain, None, inbox.clone(), |_: &Received| {}, stop.clone()));
+        let over_tls = Some(certificate.clone());
+        tokio::spawn(inbox::serve(tls, over_tls, inbox.clone(), |_: &Received| {}, stop.clone()));
+        let (base, tls_base) = (format!("http://{plain_address}"), format!("https://{tls_address}"));
+        Ok(Self { inbox, base, tls_base, certificate, stop })
+    }
+
+    /// Where requests to `name` go.
+    pub(super) fn url(&self, name: &str, tls: bool) -> String {
+        let base = if tls { &self.tls_base } else { &self.base };
+        format!("{base}/in/{name}")
     }
 }
 

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use postrider_broker::Readiness;
 use postrider_core::Timestamp;
+use postrider_core::catalogue::{Catalogue, TypeEntry};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::catalogues::{Catalogue, EventType};
+use super::catalogues::{all, example, some};
 use super::stage::Receiver;
 use crate::api::{Answer, Api};
 use crate::commands::delivery::{ATTEMPT_COLUMNS, COLUMNS, attempts_of, ended};
-use crate::commands::event::fate;
 use crate::commands::status::books;
 use crate::commands::wait_for;
 use crate::exit::{Exit, Failure};
-use crate::inbox::{self, Order, Received};
+use crate::inbox::{self, Order};
 use crate::output::{Output, Tone, plain};
 use crate::settings::Settings;
 use crate::table;
@@ -24,13 +24,13 @@ use crate::table;
 /// Starting everything may take this long.
 const START: Duration = Duration::from_secs(60);
 /// Each step may take this long.
-const STEP: Duration = Duration::from_secs(30);
+pub(super) const STEP: Duration = Duration::from_secs(30);
 /// The books come to rest within this.
 const REST: Duration = Duration::from_secs(60);
-/// Events of each product.
-const EVENTS: usize = 3;
+/// Events of each product, beside those that come of an action.
+pub(super) const EVENTS: usize = 3;
 /// Deadline of a request to the inbox: short, since the books wait for the longest before they call it rest.
-const TIMEOUT_MS: u64 = 1_000;
+pub(super) const TIMEOUT_MS: u64 = 1_000;
 
 /// What the demo tells.
 pub(super) struct Story<'a> {
@@ -55,15 +55,13 @@ impl Story<'_> {
             &self.out.paint(Tone::Strong, &format!("Postrider {} at work", env!("CARGO_PKG_VERSION"))),
         )?;
         self.start().await?;
-        let catalogues = Catalogue::all()?;
+        let catalogues = all()?;
         self.tenants(&catalogues).await?;
-        let mut events = 0;
-        self.chapter("Events of all four products, each to a webhook that takes them")?;
-        for catalogue in &catalogues {
-            events += self.product(catalogue).await?;
-        }
-        let shop = &catalogues[0];
-        let spare = shop.some(EVENTS + 2);
+        let events = self.side_by_side(&catalogues).await?;
+        let Some(shop) = catalogues.first() else {
+            return Err(untrue("there should be catalogues", "there are none"));
+        };
+        let spare = some(shop, EVENTS + 2);
         let [.., fails, breaks] = spare.as_slice() else {
             return Err(Failure::new(
                 Exit::Other,
@@ -125,53 +123,8 @@ impl Story<'_> {
         self.good("inbox", &format!("{}/in/NAME receives and verifies", self.receiver.base))
     }
 
-    async fn tenants(&self, catalogues: &[Catalogue]) -> Result<(), Failure> {
-        self.chapter("The catalogues of four products, a tenant for each")?;
-        for Catalogue { product, categories, event_types } in catalogues {
-            let body = json!({"id": product.id}).to_string();
-            self.api.post("cannot make a tenant", &["tenants"], Some(body)).await?;
-            let plural = if categories.len() == 1 { "category" } else { "categories" };
-            let counts = format!("{:>3} event types in {} {plural}", event_types.len(), categories.len());
-            self.good(&product.name, &format!("{counts:<33}  tenant {}", product.id))?;
-        }
-        Ok(())
-    }
-
-    /// Sends events of one product to a webhook that takes them, and looks at what the receiver got.
-    async fn product(&self, catalogue: &Catalogue) -> Result<usize, Failure> {
-        let api = self.of(catalogue);
-        let chosen = catalogue.some(EVENTS);
-        let names: Vec<&str> = chosen.iter().map(|event_type| event_type.name.as_str()).collect();
-        let webhook =
-            self.webhook(&api, &catalogue.product.id, json!({"event_types": names}), json!(null)).await?;
-        let ids = send(&api, &chosen).await?;
-        for (id, event_type) in ids.iter().zip(&chosen) {
-            let delivery = only(id, fate(&api, id, STEP).await?)?;
-            if delivery.1 != "delivered" {
-                return Err(untrue(
-                    &format!("the event {id} should be delivered"),
-                    &format!("it is {}", delivery.1),
-                ));
-            }
-            let shown = api.get("cannot show a delivery", &["deliveries", &delivery.0], &[]).await?;
-            let event = api.get("cannot show an event", &["events", id], &[]).await?;
-            let received = self.received(&webhook.name, &delivery.0)?;
-            check_body(event_type, &received)?;
-            let after = match (millis(event.value.get("accepted_at")), answered_ms(&shown)) {
-                (Some(accepted_ms), Some(answered_ms)) => {
-                    format!("{} ms", answered_ms.saturating_sub(accepted_ms))
-                }
-                _ => "?".to_owned(),
-            };
-            let right =
-                format!("{} after {after:<7} signature verified  {}", received.answer, catalogue.product.id);
-            self.good(&event_type.name, &right)?;
-        }
-        Ok(ids.len())
-    }
-
     /// A receiver answers 503 twice and then recovers.
-    async fn recovers(&self, api: &Api, event_type: &EventType) -> Result<String, Failure> {
+    async fn recovers(&self, api: &Api, event_type: &TypeEntry) -> Result<String, Failure> {
         self.chapter("A receiver that fails twice, and recovers")?;
         let retry = json!({"schedule_ms": [400, 800], "jitter": 0});
         let webhook = self.webhook(api, "recovers", json!({"event_types": [event_type.name]}), retry).await?;
@@ -183,7 +136,7 @@ impl Story<'_> {
     }
 
     /// A receiver breaks until the delivery is given up; repaired, it gets it again.
-    async fn dies(&self, api: &Api, event_type: &EventType) -> Result<String, Failure> {
+    async fn dies(&self, api: &Api, event_type: &TypeEntry) -> Result<String, Failure> {
         self.chapter("A receiver that breaks, and is repaired")?;
         let retry = json!({"max_attempts": 2, "initial_ms": 400, "jitter": 0});
         let webhook = self.webhook(api, "breaks", json!({"event_types": [event_type.name]}), retry).await?;
@@ -264,10 +217,6 @@ impl Story<'_> {
         self.good("the log is the wire", &format!("{received} requests received, {logged} attempts logged"))
     }
 
-    fn of(&self, catalogue: &Catalogue) -> Api {
-        self.api.clone().of(Some(catalogue.product.id.clone()))
-    }
-
     /// Makes a webhook to the inbox's `name`, and gives the inbox its secret.
     async fn webhook(
         &self,
@@ -276,7 +225,7 @@ impl Story<'_> {
         subscription: Value,
         retry: Value,
     ) -> Result<Target, Failure> {
-        let url = format!("{}/in/{name}", self.receiver.base);
+        let url = self.receiver.url(name, false);
         let body = json!({
             "name": name, "url": url, "subscription": subscription, "retry": retry, "timeout_ms": TIMEOUT_MS
         });
@@ -286,7 +235,7 @@ impl Story<'_> {
         Ok(Target { id: plain(made.value.get("id")), name: name.to_owned() })
     }
 
-    fn told(&self, name: &str, order: Value) -> Result<(), Failure> {
+    pub(super) fn told(&self, name: &str, order: Value) -> Result<(), Failure> {
         let order: Order = serde_json::from_value(order)
             .map_err(|_| Failure::new(Exit::Other, "cannot tell the inbox", "the order cannot be read"))?;
         self.receiver
@@ -362,29 +311,12 @@ impl Story<'_> {
         }
     }
 
-    /// The last request to `name` of this delivery, which must be verified.
-    fn received(&self, name: &str, delivery: &str) -> Result<Received, Failure> {
-        let id = format!("msg_{delivery}");
-        let (all, _) = self.receiver.inbox.received(name);
-        let received =
-            all.into_iter().rev().find(|received| received.header("webhook-id") == Some(id.as_str()));
-        match received {
-            Some(received) if received.verified == Some(true) => Ok(received),
-            Some(received) => {
-                Err(untrue("the signature should be good", &plain(received.reason.map(Value::from).as_ref())))
-            }
-            None => {
-                Err(untrue(&format!("the delivery {delivery} should have reached the inbox"), "it did not"))
-            }
-        }
-    }
-
-    fn chapter(&self, title: &str) -> Result<(), Failure> {
+    pub(super) fn chapter(&self, title: &str) -> Result<(), Failure> {
         self.line("")?;
         self.line(&self.out.paint(Tone::Strong, title))
     }
 
-    fn good(&self, left: &str, right: &str) -> Result<(), Failure> {
+    pub(super) fn good(&self, left: &str, right: &str) -> Result<(), Failure> {
         self.marked(Tone::Good, "✓", left, right)
     }
 
@@ -407,10 +339,9 @@ impl Story<'_> {
 }
 
 /// Sends one event of each of these types, as the catalogue shows it, and returns their ids.
-async fn send(api: &Api, event_types: &[&EventType]) -> Result<Vec<String>, Failure> {
-    let examples: Vec<&str> = event_types.iter().map(|event_type| event_type.example.as_str()).collect();
-    let body = format!("[{}]", examples.join(","));
-    let sent = api.post("cannot send events", &["events"], Some(body)).await?;
+async fn send(api: &Api, event_types: &[&TypeEntry]) -> Result<Vec<String>, Failure> {
+    let examples: Vec<Value> = event_types.iter().map(|event_type| example(event_type)).collect();
+    let sent = api.post("cannot send events", &["events"], Some(json!(examples).to_string())).await?;
     let ids: Vec<String> = sent.items().iter().map(|item| plain(item.get("id"))).collect();
     if ids.len() == event_types.len() {
         return Ok(ids);
@@ -421,50 +352,24 @@ async fn send(api: &Api, event_types: &[&EventType]) -> Result<Vec<String>, Fail
     ))
 }
 
-/// The receiver's body has the four members and nothing else, and the data of the event.
-fn check_body(event_type: &EventType, received: &Received) -> Result<(), Failure> {
-    let sent: Value = serde_json::from_str(&event_type.example).unwrap_or_default();
-    let got: Value = serde_json::from_str(&received.body).unwrap_or_default();
-    let members = ["event_time", "event_type", "current_context", "data"];
-    let same = members.iter().all(|member| got.get(member) == sent.get(member) || *member == "event_time");
-    let count = got.as_object().map_or(0, serde_json::Map::len);
-    if same && count == members.len() {
-        return Ok(());
-    }
-    Err(untrue(
-        &format!("the receiver should get {} as it was sent", event_type.name),
-        "it got something else",
-    ))
-}
-
-fn only(event: &str, mut deliveries: Vec<(String, String)>) -> Result<(String, String), Failure> {
-    match (deliveries.pop(), deliveries.len()) {
-        (Some(delivery), 0) => Ok(delivery),
-        (found, more) => {
-            let count = more + usize::from(found.is_some());
-            Err(untrue(&format!("the event {event} should have one delivery"), &format!("it has {count}")))
-        }
-    }
-}
-
-fn one(mut ids: Vec<String>) -> Result<String, Failure> {
-    match (ids.pop(), ids.is_empty()) {
-        (Some(id), true) => Ok(id),
+pub(super) fn one<T>(mut found: Vec<T>) -> Result<T, Failure> {
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Ok(one),
         _ => Err(untrue("there should be exactly one", "there is another number of them")),
     }
 }
 
 /// When the first answer came, milliseconds.
-fn answered_ms(delivery: &Answer) -> Option<i64> {
+pub(super) fn answered_ms(delivery: &Answer) -> Option<i64> {
     let attempts = attempts_of(&delivery.value);
     let first = attempts.first()?;
     Some(millis(first.get("at"))? + i64::try_from(first.get("duration_ms")?.as_u64()?).ok()?)
 }
 
-fn millis(time: Option<&Value>) -> Option<i64> {
+pub(super) fn millis(time: Option<&Value>) -> Option<i64> {
     Timestamp::parse_rfc3339(time?.as_str()?).map(Timestamp::as_millis)
 }
 
-fn untrue(expected: &str, found: &str) -> Failure {
+pub(super) fn untrue(expected: &str, found: &str) -> Failure {
     Failure::new(Exit::Other, expected, found)
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postrider_core::signature::{SigningKey, verify};
+use postrider_core::profile::{Scheme, SignatureSpec};
 use postrider_core::{Timestamp, signature};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::verify::{Verifier, signature_of};
 
 /// The most names.
 const MAX_NAMES: usize = 256;
@@ -75,6 +78,9 @@ pub struct Order {
     /// The signing secret, to verify what comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// The profile that requests are signed by: `postrider`, unless it was told otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// How to answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
@@ -106,8 +112,10 @@ pub struct Received {
     pub body: String,
     /// Whether the body was cut.
     pub body_cut: bool,
-    /// The `event_type` of the body, if there is one.
+    /// The event's type, or the product's code for it, where body or headers say so.
     pub event_type: Option<String>,
+    /// How the signature was verified; nothing where it was not.
+    pub scheme: Option<Scheme>,
     /// Whether the signature is good; nothing is known without a secret.
     pub verified: Option<bool>,
     /// Why it is not, or why nothing is known.
@@ -154,6 +162,8 @@ impl Received {
 pub struct Given<'a> {
     /// To which name.
     pub name: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
     /// The method.
     pub method: &'a str,
     /// The path and, if there is one, the query.
@@ -168,7 +178,7 @@ pub struct Given<'a> {
 #[derive(Debug, Default)]
 pub struct Inbox {
     /// Verifies what has no secret of its own.
-    any: Option<SigningKey>,
+    any: Option<Verifier>,
     names: Mutex<Names>,
 }
 
@@ -181,7 +191,10 @@ struct Names {
 
 #[derive(Debug, Default)]
 struct Entry {
-    key: Option<SigningKey>,
+    signature: Option<SignatureSpec>,
+    /// As it was told: another profile may read it in another way.
+    secret: Option<Zeroizing<String>>,
+    verifier: Option<Verifier>,
     script: Option<Script>,
     requests: VecDeque<(u64, Received)>,
     total: u64,
@@ -202,6 +215,12 @@ pub enum BadOrder {
     /// The secret.
     #[error("secret: {0}")]
     Secret(#[from] signature::BadKey),
+    /// The profile.
+    #[error("profile: it must be one that is known here: {known}")]
+    Profile {
+        /// All of them.
+        known: String,
+    },
     /// The answer.
     #[error("answer: it must be a status from 200 to 599, or \"hang\"")]
     Answer,
@@ -212,7 +231,7 @@ pub enum BadOrder {
 
 impl Inbox {
     /// An empty inbox. `any` verifies what has no secret of its own.
-    pub fn new(any: Option<SigningKey>) -> Self {
+    pub fn new(any: Option<Verifier>) -> Self {
         Self { any, names: Mutex::default() }
     }
 
@@ -221,7 +240,7 @@ impl Inbox {
     /// # Errors
     /// [`BadOrder`]; nothing has changed then.
     pub fn order(&self, name: &str, order: &Order, now: Instant) -> Result<(), BadOrder> {
-        let key = order.secret.as_deref().map(SigningKey::parse).transpose()?;
+        let signature = order.profile.as_deref().map(signature_of).transpose()?;
         if order.answer.is_some_and(|answer| !answer.is_legal()) {
             return Err(BadOrder::Answer);
         }
@@ -229,10 +248,16 @@ impl Inbox {
         if !names.takes(name) {
             return Err(BadOrder::Full);
         }
+        let known = names.of.get(name);
+        let signature = signature.or_else(|| known.and_then(|entry| entry.signature.clone()));
+        let secret = order.secret.clone().map(Zeroizing::new);
+        let secret = secret.or_else(|| known.and_then(|entry| entry.secret.clone()));
+        let verifier = secret
+            .as_ref()
+            .map(|secret| Verifier::new(signature.clone().unwrap_or_default(), secret))
+            .transpose()?;
         let entry = names.of.entry(name.to_owned()).or_default();
-        if let Some(key) = key {
-            entry.key = Some(key);
-        }
+        (entry.signature, entry.secret, entry.verifier) = (signature, secret, verifier);
         if let Some(answer) = order.answer {
             let until = order.for_ms.map(Duration::from_millis).and_then(|lasts| now.checked_add(lasts));
             entry.script = Some(Script { answer, retry_after: order.retry_after, times: order.times, until });
@@ -249,19 +274,18 @@ impl Inbox {
         }
         let entry = names.of.entry(given.name.to_owned()).or_default();
         let (answer, retry_after) = entry.answer(now);
-        let (verified, reason) = match entry.key.as_ref().or(self.any.as_ref()) {
-            None => (None, Some("the inbox does not know the secret of this name".to_owned())),
-            Some(key) => {
-                let header = |name: &str| {
-                    given.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
-                };
-                match verify(key, header, given.body, at) {
-                    Ok(()) => (Some(true), None),
-                    Err(untrusted) => (Some(false), Some(untrusted.to_string())),
+        let verifier = entry.verifier.as_ref().or(self.any.as_ref());
+        let verdict = match verifier {
+            None => Verdict::unknown("the inbox does not know the secret of this name"),
+            Some(verifier) => match (verifier.scheme(), verifier.verify(given, at)) {
+                (None, _) => Verdict::unknown("the profile of this name signs nothing"),
+                (scheme, Ok(())) => Verdict { scheme, verified: Some(true), reason: None },
+                (scheme, Err(untrusted)) => {
+                    Verdict { scheme, verified: Some(false), reason: Some(untrusted.to_string()) }
                 }
-            }
+            },
         };
-        let received = keep(given, at, answer, verified, reason);
+        let received = keep(given, at, answer, verdict);
         entry.total += 1;
         names.remember(received.clone());
         Some((received, retry_after))
@@ -325,21 +349,32 @@ impl Names {
     }
 }
 
-fn keep(
-    given: &Given<'_>,
-    at: Timestamp,
-    answer: Answer,
+/// What an inbox thinks of a signature.
+struct Verdict {
+    scheme: Option<Scheme>,
     verified: Option<bool>,
     reason: Option<String>,
-) -> Received {
+}
+
+impl Verdict {
+    fn unknown(reason: &str) -> Self {
+        Self { scheme: None, verified: None, reason: Some(reason.to_owned()) }
+    }
+}
+
+fn keep(given: &Given<'_>, at: Timestamp, answer: Answer, verdict: Verdict) -> Received {
     let (body, body_cut) = match given.body.get(..MAX_BODY_BYTES) {
         Some(beginning) if given.body.len() > MAX_BODY_BYTES => (beginning, true),
         Some(_) | None => (given.body, false),
     };
-    let event_type = serde_json::from_slice::<Value>(given.body).ok().and_then(|body| {
-        let name = body.get("event_type").or_else(|| body.get("type"))?;
-        name.as_str().map(|name| crate::table::cut(name, 128))
+    let in_body = serde_json::from_slice::<Value>(given.body).ok().and_then(|body| {
+        let names = ["event_type", "type", "hook_code"];
+        names.iter().find_map(|name| body.get(name)?.as_str().map(str::to_owned))
     });
+    let in_headers =
+        || given.headers.iter().find(|(name, _)| name == "ce-type").map(|(_, name)| name.clone());
+    let event_type = in_body.or_else(in_headers).map(|name| crate::table::cut(&name, 128));
+    let Verdict { scheme, verified, reason } = verdict;
     Received {
         name: given.name.to_owned(),
         received_at: at.to_rfc3339(),
@@ -353,6 +388,7 @@ fn keep(
         body: String::from_utf8_lossy(body).into_owned(),
         body_cut,
         event_type,
+        scheme,
         verified,
         reason,
         answer,
@@ -362,6 +398,8 @@ fn keep(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use postrider_core::signature::SigningKey;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const AT: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -373,13 +411,14 @@ mod tests {
             ("webhook-timestamp", AT.as_secs().to_string()),
             ("webhook-signature", signature),
             ("webhook-attempt", "1".to_owned()),
+            ("host", "127.0.0.1:8081".to_owned()),
         ];
         headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn take(inbox: &Inbox, name: &str, headers: &[(String, String)], body: &[u8]) -> Received {
         let path = format!("/in/{name}");
-        let given = Given { name, method: "POST", path: &path, headers, body };
+        let given = Given { name, scheme: "http", method: "POST", path: &path, headers, body };
         inbox.take(&given, AT, Instant::now()).unwrap().0
     }
 
@@ -399,18 +438,46 @@ mod tests {
         let changed = take(&inbox, "a", &headers, b"{}");
         assert_eq!(changed.verified, Some(false));
         assert!(changed.reason.unwrap().contains("no signature fits"));
-        let unsigned = take(&inbox, "a", &[], body);
+        let unsigned = take(&inbox, "a", &headers[3..], body);
         assert!(unsigned.reason.unwrap().contains("webhook-id"));
+        assert!(take(&inbox, "a", &headers[..3], body).reason.unwrap().contains("host"));
         assert_eq!(take(&inbox, "other", &headers, body).verified, None);
-        let any = Inbox::new(Some(SigningKey::parse(SECRET).unwrap()));
-        assert_eq!(take(&any, "other", &headers, body).verified, Some(true));
+        let any = Inbox::new(Some(Verifier::new(SignatureSpec::default(), SECRET).unwrap()));
+        let other = take(&any, "other", &headers, body);
+        assert_eq!((other.verified, other.scheme), (Some(true), Some(Scheme::StandardWebhooks)));
+    }
+
+    #[test]
+    fn each_name_has_a_profile_of_its_own() {
+        let inbox = Inbox::new(None);
+        let body = br#"{"webhook_event_id":"e","hook_code":"user_deleted_hook"}"#;
+        // `printf %s BODY | openssl dgst -sha256 -hmac SECRET`
+        let signature = "8b9060b9cbfb301fd9bc7818fd58506ddd07fd52aeea9f2b9547e9d5261624cb";
+        let headers = [("host", "127.0.0.1"), ("x-webhook-signature", signature)];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let tell = |text: &str| inbox.order("a", &order(text), Instant::now()).unwrap();
+        tell(&format!(r#"{{"profile":"upmind","secret":"{SECRET}"}}"#));
+        let good = take(&inbox, "a", &headers, body);
+        assert_eq!((good.verified, good.scheme), (Some(true), Some(Scheme::BodyHex)));
+        assert_eq!(good.event_type.as_deref(), Some("user_deleted_hook"));
+        assert_eq!(take(&inbox, "a", &headers, b"{}").verified, Some(false));
+        tell(r#"{"answer":503}"#);
+        assert_eq!(take(&inbox, "a", &headers, body).verified, Some(true), "the profile stays");
+        tell(r#"{"profile":"postrider"}"#);
+        assert_eq!(take(&inbox, "a", &headers, body).verified, Some(false), "the secret stays");
+        assert_eq!(take(&inbox, "a", &signed(body), body).verified, Some(true));
+        let unknown = inbox.order("a", &order(r#"{"profile":"nobody's"}"#), Instant::now()).unwrap_err();
+        assert!(unknown.to_string().contains("upmind"), "{unknown}");
+        let form = inbox.order("b", &order(r#"{"profile":"upmind","secret":"short"}"#), Instant::now());
+        assert_eq!(form, Err(BadOrder::Secret(signature::BadKey::Text)));
     }
 
     #[test]
     fn answers_last_as_long_as_they_should() {
         let inbox = Inbox::new(None);
         let now = Instant::now();
-        let given = Given { name: "a", method: "POST", path: "/in/a", headers: &[], body: b"" };
+        let given =
+            Given { name: "a", scheme: "http", method: "POST", path: "/in/a", headers: &[], body: b"" };
         let answers = |after_ms: u64| {
             let (received, retry_after) =
                 inbox.take(&given, AT, now + Duration::from_millis(after_ms)).unwrap();
@@ -446,7 +513,9 @@ mod tests {
         assert!(inbox.lock().kept_bytes <= MAX_KEPT_BYTES);
         assert!(inbox.received("a").0.is_empty(), "the oldest went first");
         for n in 0..MAX_NAMES {
-            let given = Given { name: &format!("n{n}"), method: "POST", path: "/", headers: &[], body: b"" };
+            let name = format!("n{n}");
+            let given =
+                Given { name: &name, scheme: "http", method: "POST", path: "/", headers: &[], body: b"" };
             inbox.take(&given, AT, Instant::now());
         }
         assert_eq!(inbox.lock().of.len(), MAX_NAMES);

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Answer, Given, Inbox, Order, Received};
+use super::tls::{Certificate, TlsListener};
 
 /// The longest that a request hangs.
 pub const MAX_HANG: Duration = Duration::from_secs(120);
@@ -28,9 +29,28 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Called with every request that came.
 type Notify = Arc<dyn Fn(&Received) + Send + Sync>;
 
+/// How an inbox is reached: the beginning of the URL that signatures may cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http:`
+    Http,
+    /// `https:`
+    Https,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Shared {
     inbox: Arc<Inbox>,
+    scheme: Scheme,
     notify: Notify,
     hanging: Arc<Semaphore>,
     stop: CancellationToken,
@@ -39,27 +59,41 @@ struct Shared {
 /// The routes of an inbox. `notify` is called with every request that came.
 pub fn routes(
     inbox: Arc<Inbox>,
+    scheme: Scheme,
     notify: impl Fn(&Received) + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> Router {
-    let shared =
-        Shared { inbox, notify: Arc::new(notify), hanging: Arc::new(Semaphore::new(MAX_HANGING)), stop };
+    let shared = Shared {
+        inbox,
+        scheme,
+        notify: Arc::new(notify),
+        hanging: Arc::new(Semaphore::new(MAX_HANGING)),
+        stop,
+    };
     Router::new()
         .route("/in/{name}", any(take))
         .route("/_inbox/{name}", get(list).put(order))
         .with_state(shared)
 }
 
-/// Serves an inbox until `stop`.
+/// Serves an inbox until `stop`, over TLS if there is a certificate.
 pub async fn serve(
     listener: TcpListener,
+    certificate: Option<Certificate>,
     inbox: Arc<Inbox>,
     notify: impl Fn(&Received) + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    let server = axum::serve(listener, routes(inbox, notify, stop.clone()));
+    let scheme = if certificate.is_some() { Scheme::Https } else { Scheme::Http };
+    let routes = routes(inbox, scheme, notify, stop.clone());
+    let serving = async {
+        match certificate {
+            None => axum::serve(listener, routes).await,
+            Some(certificate) => axum::serve(TlsListener::new(listener, &certificate)?, routes).await,
+        }
+    };
     tokio::select! {
-        ended = async { server.await } => {
+        ended = serving => {
             if let Err(error) = ended {
                 tracing::error!(%error, "the inbox failed");
             }
@@ -82,7 +116,9 @@ async fn take(State(shared): State<Shared>, Path(name): Path<String>, request: R
     };
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let headers = readable(&parts.headers);
-    let given = Given { name: &name, method: parts.method.as_str(), path, headers: &headers, body: &body };
+    let scheme = shared.scheme.as_str();
+    let method = parts.method.as_str();
+    let given = Given { name: &name, scheme, method, path, headers: &headers, body: &body };
     let Some((received, retry_after)) = shared.inbox.take(&given, postrider_broker::now(), Instant::now())
     else {
         return problem(
@@ -125,7 +161,7 @@ async fn order(State(shared): State<Shared>, Path(name): Path<String>, body: axu
         Err(_) => {
             return problem(
                 StatusCode::BAD_REQUEST,
-                "an order is a JSON object with secret, answer, times, for_ms and retry_after, each optional",
+                "an order is a JSON object with secret, profile, answer, times, for_ms and retry_after, each optional",
             );
         }
     };
@@ -173,7 +209,7 @@ mod tests {
         let notify = move |_: &Received| {
             count.fetch_add(1, Ordering::Relaxed);
         };
-        let routes = routes(Arc::new(Inbox::new(None)), notify, CancellationToken::new());
+        let routes = routes(Arc::new(Inbox::new(None)), Scheme::Http, notify, CancellationToken::new());
         let told =
             call(&routes, request("PUT", "/_inbox/a", r#"{"answer":503,"times":1,"retry_after":2}"#)).await;
         assert_eq!(told.0, 204);
@@ -198,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_hanging_request_ends_when_the_inbox_stops() {
         let stop = CancellationToken::new();
-        let routes = routes(Arc::new(Inbox::new(None)), |_: &Received| {}, stop.clone());
+        let routes = routes(Arc::new(Inbox::new(None)), Scheme::Http, |_: &Received| {}, stop.clone());
         assert_eq!(call(&routes, request("PUT", "/_inbox/a", r#"{"answer":"hang"}"#)).await.0, 204);
         stop.cancel();
         assert_eq!(call(&routes, request("POST", "/in/a", "")).await.0, 504);
