@@ -275,13 +275,24 @@ async fn refuse_loss(
         .into_iter()
         .map(|(term, webhooks)| Use { kind: term.kind.as_str(), name: term.name, webhooks, reminders: 0 })
         .collect();
+    for term in lost.into_iter().filter(|term| term.kind == TermKind::Type) {
+        let reminders = change.count_pending_reminders(tenant, Some(&term.name)).await?;
+        if reminders > 0 {
+            match uses.iter_mut().find(|it| it.kind == term.kind.as_str() && it.name == term.name) {
+                Some(known) => known.reminders = reminders,
+                None => {
+                    uses.push(Use { kind: term.kind.as_str(), name: term.name, webhooks: 0, reminders });
+                }
+            }
+        }
+    }
     if let Some(profile) = &old.profile {
         uses.extend(profile_uses(change, tenant, profile.clone(), new).await?);
     }
     let Some(first) = uses.first() else { return Ok(()) };
     let detail = format!("the {} {:?} would be removed, and is used", first.kind, first.name);
-    let hint =
-        "Change or delete what uses it first: GET /v1/webhooks?event_type= and ?profile= find the webhooks.";
+    let hint = "Change or delete what uses it first: GET /v1/webhooks?event_type= and ?profile= find the webhooks, GET \
+         /v1/reminders?event_type= the reminders.";
     uses.truncate(TOLD);
     Err(Problem::new(Code::CatalogueInUse, detail, hint).with("uses", json!(uses)))
 }

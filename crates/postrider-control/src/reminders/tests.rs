@@ -325,7 +325,7 @@ impl World {
     }
 }
 
-/// The seed is printed when this fails; PROPTEST_RNG_SEED runs it again.
+/// The seed is printed when this fails; `PROPTEST_RNG_SEED` runs it again.
 #[test]
 fn one_event_for_each_live_reminder_whatever_happens() {
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };

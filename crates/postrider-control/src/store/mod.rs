@@ -39,9 +39,7 @@ use sqlx::{ConnectOptions as _, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Notify;
 
 pub(crate) use books::Books;
-pub(crate) use catalogues::{
-    CatalogueRow, MAX_CATALOGUES, Term, TermKind, TypeFilter, TypeRow, terms,
-};
+pub(crate) use catalogues::{CatalogueRow, MAX_CATALOGUES, Term, TermKind, TypeFilter, TypeRow, terms};
 pub(crate) use dead_letters::{DeadLetterFilter, DeadLetterRow};
 pub(crate) use deliveries::{
     AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow,
@@ -55,8 +53,8 @@ pub(crate) use outbox::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
 pub(crate) use own_events::OwnEvent;
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
 pub(crate) use reminders::{
-    NewReminder, NotCancelled, PutReminder, ReminderDate, ReminderFilter, ReminderGroup, ReminderRefused, ReminderRow,
-    ReminderState, Rule,
+    NewReminder, NotCancelled, ReminderDate, ReminderFilter, ReminderRefused, ReminderRow, ReminderState,
+    Rule,
 };
 pub(crate) use settings::Settings;
 pub(crate) use tenants::{TenantRefused, TenantRow};
@@ -403,10 +401,7 @@ pub(crate) mod test_store {
         drop(store);
         let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap();
         let refused = Store::open(&address(&dir), &key(1)).await.unwrap_err();
-        assert!(
-            matches!(refused, StoreError::Newer { store: 9000, known } if known == newest),
-            "{refused}"
-        );
+        assert!(matches!(refused, StoreError::Newer { store: 9000, known } if known == newest), "{refused}");
     }
 
     #[test]

@@ -144,7 +144,6 @@ impl Rule {
 #[derive(Clone, Debug)]
 pub(crate) struct ReminderGroup {
     id: i64,
-    pub tenant: TenantId,
     pub event_type: String,
     pub pending: u64,
     pub rule: Rule,
@@ -249,7 +248,6 @@ fn groups_of(rows: &[SqliteRow]) -> Result<Vec<ReminderGroup>, StoreError> {
                 schedule: schedule.clone(),
                 lead_days: lead_days(settings, [&event_type, &means], of_catalogue),
             },
-            tenant: TenantId::from_trusted(tenant),
             event_type,
             pending: unsigned(row.try_get("pending")?),
             first: row.try_get::<Option<i64>, _>("first")?.map(day),

@@ -268,6 +268,12 @@ async fn lead_days_come_from_the_catalogue_and_days_from_the_tenants_zone() {
             &json!(format!("{}T15:30:00Z", ahead(47)))
         )
     );
+    let (status, problem) = control.call("DELETE", "/v1/catalogues/loyalty", Value::Null).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("catalogue_in_use")));
+    assert_eq!(
+        problem["uses"],
+        json!([{ "kind": "type", "name": "CouponWillExpire", "webhooks": 0, "reminders": 1 }])
+    );
     // The tenant's own number comes first.
     control.lead_days("coupon will expire", 5).await;
     let due = eventually_some("the reminder is shown", async || {
