@@ -7,6 +7,7 @@ mod catalogue;
 mod command;
 mod kills;
 mod mutation;
+mod profiles;
 mod refusals;
 mod standalone;
 mod system;
