@@ -10,8 +10,9 @@ demo: ## Install what is missing, build, and show Postrider at work
 test: ## Install what is missing, and run everything that CI runs
 	@dev/test
 
-bench: ## Measure the rules: conditions at their worst, routing among 100,000 webhooks
+bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders
 	cargo bench --package postrider-core --locked
+	cargo test --release --package postrider-control --lib --locked ten_million_reminders -- --ignored --nocapture
 
 compose-test: ## Try docker-compose.yml in a fresh clone; needs Docker
 	@dev/compose-test

@@ -48,7 +48,8 @@ CREATE TABLE outbox (
     created_at INTEGER NOT NULL,
     sent_at    INTEGER
 ) STRICT;
-CREATE INDEX outbox_unsent ON outbox (kind, seq) WHERE sent_at IS NULL;
+CREATE INDEX outbox_unsent ON outbox (seq) WHERE sent_at IS NULL;
+CREATE INDEX outbox_of_kind ON outbox (kind, seq) WHERE sent_at IS NULL;
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL;
 
 -- `owed` says how many series of this event's deliveries are owed: by routing, and by redeliveries. `marks` is what the

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use postrider_core::reminder::{Day, Schedule, event_id};
 use postrider_core::{EventType, TenantId};
@@ -354,4 +355,100 @@ fn one_event_for_each_live_reminder_whatever_happens() {
     if let Err(failed) = failed {
         panic!("PROPTEST_RNG_SEED={seed}: {failed}");
     }
+}
+
+/// What many pending reminders cost, measured: `POSTRIDER_BENCH_REMINDERS` of them, ten million by default.
+///
+/// `make bench` runs it. The first are put as the API puts them, the rest in one statement.
+#[tokio::test]
+#[ignore = "it takes minutes and gigabytes; make bench runs it"]
+#[allow(clippy::print_stdout, reason = "its numbers are what it is for")]
+async fn ten_million_reminders() {
+    const PUT: i64 = 20_000;
+    const IN_ONE: i64 = 100;
+    let n: i64 = std::env::var("POSTRIDER_BENCH_REMINDERS").map_or(10_000_000, |n| n.parse().unwrap());
+    let t = TestStore::new().await;
+    let now = Timestamp::from_millis(START);
+    let schedule = Schedule::new("UTC", "09:00").unwrap();
+    let today = schedule.day_of(now);
+    let mut change = t.store.change().await.unwrap();
+    let settings = Settings { lead_days: [(TYPES[0].to_owned(), 14)].into(), ..Settings::default() };
+    change.put_settings(&tenant(), &settings, now).await.unwrap();
+    change.commit().await.unwrap();
+    let memory = resident_mib();
+
+    // Dates from a month on, for a year, none of them due.
+    let begun = Instant::now();
+    let new = |key: i64| NewReminder {
+        tenant: tenant(),
+        key: format!("member-{key:09}"),
+        event_type: EventType::parse(TYPES[0]).unwrap(),
+        date: ReminderDate::Day(today.plus(30 + i32::try_from(key % 365).unwrap())),
+        data: Some(
+            serde_json::value::to_raw_value(&serde_json::json!({ "points": key, "member": key }))
+                .unwrap()
+                .into(),
+        ),
+        current_context: None,
+    };
+    for first in (0..PUT.min(n)).step_by(IN_ONE as usize) {
+        let mut change = t.store.change().await.unwrap();
+        for key in first..(first + IN_ONE).min(n) {
+            change.put_reminder(&new(key), now).await.unwrap().unwrap();
+        }
+        change.commit().await.unwrap();
+    }
+    let put = begun.elapsed();
+    let begun = Instant::now();
+    t.fill_reminders(PUT, n).await;
+    let filled = begun.elapsed();
+    println!("{n} pending reminders");
+    println!("  put, {IN_ONE} in a transaction: {:.0}/s", PUT.min(n) as f64 / put.as_secs_f64());
+    println!("  filled up: {:.0}/s", (n - PUT.min(n)) as f64 / filled.as_secs_f64());
+    let bytes = std::fs::metadata(t.dir.path().join("state/postrider.db")).unwrap().len();
+    println!("  file: {} MiB, {} bytes each", bytes >> 20, bytes / u64::try_from(n).unwrap());
+
+    let TestStore { store, dir } = t.reopen().await;
+    let clock = Arc::new(AtomicI64::new(START));
+    let at = clock.clone();
+    let reminders = Reminders {
+        store: Arc::new(store),
+        metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
+        clock: Arc::new(move || Timestamp::from_millis(at.load(Ordering::SeqCst))),
+    };
+    let stop = CancellationToken::new();
+    let begun = Instant::now();
+    let look = reminders.look(&stop).await.unwrap();
+    let idle = begun.elapsed();
+    println!("  a look when nothing is due: {:.1} ms", idle.as_secs_f64() * 1e3);
+    assert_eq!((look.sent, look.next), (0, Some(schedule.due(today.plus(30), 14))));
+
+    // The first day's are due.
+    clock.store(look.next.unwrap().as_millis(), Ordering::SeqCst);
+    let begun = Instant::now();
+    let look = reminders.look(&stop).await.unwrap();
+    let busy = begun.elapsed();
+    println!("  finding and sending the first {}: {:.1} ms", look.sent, busy.as_secs_f64() * 1e3);
+    let expected = u64::from(CHUNK).min(u64::try_from(n / 365 + 1).unwrap());
+    assert_eq!(look.sent, expected);
+    let moved = Instant::now();
+    let mut change = reminders.store.change().await.unwrap();
+    let shorter = Settings { lead_days: [(TYPES[0].to_owned(), 3)].into(), ..settings };
+    change.put_settings(&tenant(), &shorter, now).await.unwrap();
+    change.commit().await.unwrap();
+    let look = reminders.look(&stop).await.unwrap();
+    println!("  another lead for all of them, and a look: {:.1} ms", moved.elapsed().as_secs_f64() * 1e3);
+    assert!(!look.more && look.next > Some(Timestamp::from_millis(clock.load(Ordering::SeqCst))));
+    let grown = resident_mib().saturating_sub(memory);
+    println!("  memory: {grown} MiB more than before the first");
+    assert!(grown < 256, "an index, not memory");
+    assert!(idle < Duration::from_secs(1) && busy < Duration::from_secs(2));
+    drop(dir);
+}
+
+/// Memory that this process has.
+fn resident_mib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4096 >> 20
 }

@@ -344,6 +344,27 @@ pub(crate) mod test_store {
             sqlx::query(sql).execute(&self.store.writer).await.unwrap();
         }
 
+        /// Adds pending reminders like those of the first group, with keys from `first` up to and without `past`.
+        pub(crate) async fn fill_reminders(&self, first: i64, past: i64) {
+            sqlx::query(
+                "WITH RECURSIVE n (n) AS (SELECT $1 WHERE $1 < $2 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < $2)
+                 INSERT INTO reminders (tenant, key, grp, date, state, data, created_at, updated_at)
+                 SELECT r.tenant, printf('member-%09d', n.n), r.grp, r.date + n.n % 365, 'pending',
+                 printf('{\"points\":%d,\"member\":%d}', n.n, n.n), r.created_at, r.updated_at
+                 FROM n JOIN reminders r ON r.seq = 1",
+            )
+            .bind(first)
+            .bind(past)
+            .execute(&self.store.writer)
+            .await
+            .unwrap();
+            self.execute(
+                "UPDATE reminder_groups SET pending = (SELECT COUNT(*) FROM reminders WHERE grp = id)",
+            )
+            .await;
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
+        }
+
         /// The one number that a query gives.
         pub(crate) async fn rows(&self, sql: &'static str) -> i64 {
             sqlx::query_scalar(sql).fetch_one(&self.store.writer).await.unwrap()

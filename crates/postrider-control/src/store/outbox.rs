@@ -22,6 +22,13 @@ const SNAPSHOT_ROWS: i64 = 500;
 /// Catalogues of a snapshot that are read at once: each may be large.
 const SNAPSHOT_CATALOGUES: i64 = 16;
 
+/// The plus keeps the order of the index: without it rows would be found by kind, and sorted.
+pub(super) const CONFIGURATION_LANE: &str =
+    "SELECT * FROM outbox WHERE sent_at IS NULL AND +kind IN ('config', 'delivery') ORDER BY seq LIMIT $1";
+pub(super) const EVENT_LANE: &str = "SELECT * FROM outbox WHERE sent_at IS NULL AND kind = 'event' AND seq <
+    (SELECT COALESCE(MIN(seq), 9223372036854775807) FROM outbox WHERE sent_at IS NULL AND kind = 'config')
+    ORDER BY seq LIMIT $1";
+
 /// What a row of the outbox is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutboxKind {
@@ -159,14 +166,8 @@ impl Store {
     /// The oldest rows of a lane that can be sent, in order.
     pub(crate) async fn unsent(&self, lane: OutboxLane, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let sql = match lane {
-            OutboxLane::Configuration => {
-                "SELECT * FROM outbox WHERE sent_at IS NULL AND kind IN ('config', 'delivery') ORDER BY seq LIMIT $1"
-            }
-            OutboxLane::Events => {
-                "SELECT * FROM outbox WHERE sent_at IS NULL AND kind = 'event' AND seq <
-                 (SELECT COALESCE(MIN(seq), 9223372036854775807) FROM outbox WHERE sent_at IS NULL AND kind = 'config')
-                 ORDER BY seq LIMIT $1"
-            }
+            OutboxLane::Configuration => CONFIGURATION_LANE,
+            OutboxLane::Events => EVENT_LANE,
         };
         let rows = sqlx::query(sql).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.iter()

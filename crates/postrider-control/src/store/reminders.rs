@@ -178,7 +178,7 @@ pub(crate) struct Sent {
     pub next: Option<Timestamp>,
 }
 
-const ROW: &str = "SELECT r.*, g.event_type FROM reminders r JOIN reminder_groups g ON g.id = r.grp";
+pub(super) const ROW: &str = "SELECT r.*, g.event_type FROM reminders r JOIN reminder_groups g ON g.id = r.grp";
 
 /// Groups with what their rule is made of. A tenant that is gone has none.
 const GROUPS: &str = "SELECT g.id, g.tenant, g.event_type, g.pending, t.settings, m.means,

@@ -692,6 +692,16 @@ async fn lists_are_read_by_an_index() {
         "SELECT * FROM dead_letters WHERE tenant = 'a' ORDER BY seq DESC LIMIT 5",
         "SELECT * FROM dead_letters WHERE tenant = 'a' AND kind = 'invalid' ORDER BY seq DESC LIMIT 5",
         "SELECT seq FROM outbox WHERE sent_at IS NOT NULL AND sent_at < 9 LIMIT 5",
+        outbox::CONFIGURATION_LANE,
+        outbox::EVENT_LANE,
+        // What is due of a group, and a tenant's reminders by date.
+        &format!(
+            "{} WHERE r.state = 'pending' AND r.grp = 1 AND r.date <= 5 ORDER BY r.date, r.seq LIMIT 5",
+            reminders::ROW
+        ),
+        &format!("{} WHERE r.tenant = 'a' AND r.date <= 5 ORDER BY r.date, r.seq LIMIT 5", reminders::ROW),
+        "SELECT MIN(r.date) FROM reminders r WHERE r.grp = 1 AND r.state = 'pending'",
+        "SELECT COUNT(*) FROM subscriptions WHERE tenant = 'a' AND kind = 'type' AND name = 'n'",
     ] {
         let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {list}")))
             .fetch_all(&t.store.readers)
@@ -701,6 +711,8 @@ async fn lists_are_read_by_an_index() {
             .map(|row| sqlx::Row::get(row, "detail"))
             .collect();
         let plan = plan.join("; ");
-        assert!(!plan.contains("TEMP B-TREE") && !plan.starts_with("SCAN"), "{list}: {plan}");
+        // What is unsent is an index of its own, and read from its beginning.
+        let scans = plan.starts_with("SCAN") && !plan.contains("USING INDEX outbox_unsent");
+        assert!(!plan.contains("TEMP B-TREE") && !scans, "{list}: {plan}");
     }
 }
