@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Store, StoreError};
+use crate::store::{OutboxLane, Store, StoreError};
 
 /// Series released in one transaction.
 const CHUNK: u32 = 200;
 /// Pause between two of them: a thousand a second in all.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Rows in the outbox above which no more is released.
+/// Rows in its lane of the outbox above which no more is released.
 const MOST_UNSENT: u64 = 1000;
 /// How often to look for held series even if nobody said that there are some.
 const LOOK: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(crate) async fn release(store: &Arc<Store>, stop: &CancellationToken) {
 async fn release_all(store: &Arc<Store>, stop: &CancellationToken) -> Result<(), StoreError> {
     for webhook in store.webhooks_to_release().await? {
         loop {
-            while store.count_unsent().await? > MOST_UNSENT {
+            while store.count_unsent_in(OutboxLane::Configuration).await? > MOST_UNSENT {
                 if pause(stop).await {
                     return Ok(());
                 }

@@ -10,11 +10,11 @@ use postrider_core::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{OutboxLane, Store, StoreError};
 
 /// Reminders sent in one transaction.
 const CHUNK: u32 = 200;
-/// Rows in the outbox above which no more are sent: what is due waits in the store, where it costs nothing.
+/// Events in the outbox above which no more are sent: what is due waits in the store, where it costs nothing.
 const MOST_UNSENT: u64 = 2000;
 /// How often to look even if nothing is said to be due: the clock may have been set.
 const LOOK: Duration = Duration::from_secs(60);
@@ -81,7 +81,7 @@ impl Reminders {
             let now = (self.clock)();
             let mut next = group.next_due();
             if next.is_some_and(|due| due <= now) {
-                if self.store.count_unsent().await? >= MOST_UNSENT {
+                if self.store.count_unsent_in(OutboxLane::Events).await? >= MOST_UNSENT {
                     look.full = true;
                     break;
                 }

@@ -20,8 +20,8 @@ pub const DEFAULT_SEND_AT: &str = "09:00";
 /// The zone of a tenant that says nothing.
 pub const DEFAULT_TIME_ZONE: &str = "UTC";
 
-/// The longest lead, days: ten years.
-pub const MAX_LEAD_DAYS: u32 = 3650;
+/// The longest lead, days.
+pub const MAX_LEAD_DAYS: u32 = 365;
 
 /// The last day that can be a date. Around it there is room for leads and zones.
 const LAST: Date = Date::constant(9000, 12, 31);

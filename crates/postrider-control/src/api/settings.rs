@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use postrider_core::EventType;
-use postrider_core::reminder::Schedule;
+use postrider_core::reminder::{MAX_LEAD_DAYS, Schedule};
 use postrider_core::wire::{SchemaMode, UnknownTypes};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,8 +19,6 @@ use super::problem::{Code, Problem, ProblemBody};
 use super::scope::Scope;
 use crate::store::{Change, Settings};
 
-/// The longest lead time, days.
-const MAX_LEAD_DAYS: u32 = 365;
 /// The most lead times of one tenant.
 const MAX_LEAD_TIMES: usize = 1000;
 /// The highest limit of active webhooks that can be asked for.

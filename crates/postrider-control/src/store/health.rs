@@ -12,7 +12,6 @@ use postrider_core::wire::WebhookRecord;
 use postrider_core::{TenantId, Timestamp, WebhookId};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
-use super::catalogues::TermKind;
 use super::ledger::{Ended, Ledger};
 use super::own_events::{Failures, GivenUp, OwnEvent, is_own, is_test};
 use super::{Change, Store, StoreError, WebhookRow, small, time};
@@ -314,7 +313,8 @@ impl Change<'_> {
                     match of_profiles.get(&key) {
                         Some(known) => *known,
                         None => {
-                            let found = self.failure_limit_of_profile(&key.0, &key.1).await?;
+                            let profile = self.profile(key.0.as_str(), &key.1).await?;
+                            let found = profile.and_then(|profile| profile.disable_after_failures);
                             of_profiles.insert(key, found);
                             found
                         }
@@ -323,18 +323,6 @@ impl Change<'_> {
             },
         };
         Ok(limit.filter(|limit| *limit > 0))
-    }
-
-    async fn failure_limit_of_profile(
-        &mut self,
-        tenant: &TenantId,
-        profile: &str,
-    ) -> Result<Option<u32>, StoreError> {
-        let Some(term) = self.term(tenant.as_str(), TermKind::Profile, profile).await? else {
-            return Ok(None);
-        };
-        let catalogue = self.catalogue(tenant.as_str(), &term.product).await?;
-        Ok(catalogue.and_then(|row| row.catalogue.profile).and_then(|profile| profile.disable_after_failures))
     }
 }
 

@@ -196,6 +196,18 @@ impl Store {
         Ok(unsigned(n))
     }
 
+    /// How many rows of a lane are not sent yet.
+    pub(crate) async fn count_unsent_in(&self, lane: OutboxLane) -> Result<u64, StoreError> {
+        let sql = match lane {
+            OutboxLane::Configuration => {
+                "SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind IN ('config', 'delivery')"
+            }
+            OutboxLane::Events => "SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind = 'event'",
+        };
+        let n: i64 = sqlx::query_scalar(sql).fetch_one(&self.readers).await?;
+        Ok(unsigned(n))
+    }
+
     /// Notes that rows of a kind are sent, up to this one. Deliveries and events are removed: with their bodies they may
     /// be large.
     pub(crate) async fn mark_sent(

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::event::EventType;
 use crate::profile::Profile;
+use crate::reminder::MAX_LEAD_DAYS;
 use crate::schema::Schema;
 use crate::spelling::suggestion;
 use crate::time::Timestamp;
@@ -29,8 +30,6 @@ const MAX_LABEL: usize = 200;
 const MAX_TEXT: usize = 2_000;
 /// The largest example, bytes.
 const MAX_EXAMPLE_BYTES: usize = 64 * 1024;
-/// The longest lead time, days.
-const MAX_LEAD_DAYS: u32 = 365;
 /// The most findings that are told.
 pub(super) const MAX_FINDINGS: usize = 200;
 
@@ -288,7 +287,7 @@ fn event_type(catalogue: &Catalogue, entry: &TypeEntry, findings: &mut Findings)
     match (entry.trigger, entry.lead_days) {
         (Cause::Scheduled, None) => findings.suspect(
             &at,
-            "it is scheduled but says no lead_days, so it goes out on the day itself",
+            "it is scheduled but says no lead_days, so reminders of it are refused until the tenant sets some",
             "write lead_days = 7, or as many as fit",
         ),
         (Cause::Scheduled, Some(days)) if days > MAX_LEAD_DAYS => {

@@ -70,11 +70,11 @@ pub fn own() -> Catalogue {
     }
 }
 
-const WEBHOOK_FAILING_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.failing","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","state":"active"},"given_up_in_a_row":10,"disabled_at":100,"last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","reason":"exhausted"}}}"#;
+const WEBHOOK_FAILING_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.failing","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"active"},"given_up_in_a_row":50,"disable_after_failures":100,"last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}}"#;
 
-const WEBHOOK_DISABLED_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.disabled","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","state":"disabled"},"given_up_in_a_row":100,"reason":"100 deliveries in a row were given up"}}"#;
+const WEBHOOK_DISABLED_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.disabled","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"disabled"},"given_up_in_a_row":100,"disable_after_failures":100,"reason":"100 deliveries in a row were given up; last: exhausted: http_5xx 503","last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}}"#;
 
-const DELIVERY_DEAD_EXAMPLE: &str = r#"{"event_type":"postrider.delivery.dead","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks"},"attempts":12,"reason":"exhausted"}}"#;
+const DELIVERY_DEAD_EXAMPLE: &str = r#"{"event_type":"postrider.delivery.dead","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"active"},"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}"#;
 
 #[cfg(test)]
 mod tests {

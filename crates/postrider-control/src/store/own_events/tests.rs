@@ -375,6 +375,38 @@ async fn own_events_that_fail_cause_no_more_of_them() {
     assert_eq!(failing["data"]["last"]["event"], "e0", "never because of one of our own");
 }
 
+/// The catalogue of own events shows what is really said.
+#[tokio::test]
+async fn own_events_are_as_their_examples() {
+    let mut world =
+        World::new(|_, event| if event["event_type"] == "A" { End::Dead } else { End::Delivered }).await;
+    world.put(&WebhookRecord { disable_after_failures: Some(2), ..webhook("wh_1", &["A"]) }).await;
+    world.put(&webhook("wh_2", &EVERYTHING)).await;
+    world.settle().await;
+    for n in 0..2 {
+        world.happens(&format!("e{n}"), "A").await;
+    }
+    fn shape(value: &Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                members.iter().map(|(name, value)| (name.clone(), shape(value))).collect()
+            }
+            Value::Null | Value::Bool(_) => json!("word"),
+            Value::Number(_) => json!("number"),
+            Value::String(_) => json!("text"),
+            Value::Array(items) => items.iter().map(shape).collect(),
+        }
+    }
+    for entry in own().event_types {
+        let example: Value = serde_json::from_str(&entry.example.unwrap()).unwrap();
+        let said = world.said.iter().find(|event| event["event_type"] == entry.name.as_str());
+        let said = said.unwrap_or_else(|| panic!("{} was said", entry.name));
+        for member in ["event_type", "event_time", "current_context", "data"] {
+            assert_eq!(shape(&said[member]), shape(&example[member]), "{} {member}", entry.name);
+        }
+    }
+}
+
 /// As before, with webhooks that failures disable: an own event counts, and is not what anything is said of.
 #[tokio::test]
 async fn own_events_that_fail_disable_a_webhook_without_a_word() {

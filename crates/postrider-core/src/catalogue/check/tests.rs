@@ -207,7 +207,7 @@ fn reminders_say_how_long_before() {
     let scheduled = json!({"/event_type/0/trigger": "scheduled", "/trigger": []});
     assert_eq!(
         line(scheduled),
-        "suspect: event_type \"ORDER_PLACED\": it is scheduled but says no lead_days, so it goes out on the day itself"
+        "suspect: event_type \"ORDER_PLACED\": it is scheduled but says no lead_days, so reminders of it are refused until the tenant sets some"
     );
     let far = json!({"/event_type/0/trigger": "scheduled", "/event_type/0/lead_days": 4000, "/trigger": []});
     assert!(line(far).contains("at most 365 are taken"));
