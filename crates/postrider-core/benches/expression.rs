@@ -46,7 +46,7 @@ fn large() -> String {
         elements.join(","),
         members.join(","),
         "ab".repeat(10_000),
-        "0.1234567890".repeat(5)
+        format_args!("0.{}", "1234567890".repeat(6))
     )
 }
 
@@ -67,7 +67,7 @@ fn dearest(criterion: &mut Criterion) {
         ("the size of a text", each("size(x.name)==63")),
         ("numbers written", each("string(x.price)!='1'")),
         ("numbers read", each("double(x.name)>1.0||true")),
-        ("numbers read well", each("double(data.digits.x)>1.0||true")),
+        ("numbers read well", each("double(data.digits)<1.0")),
         ("errors", each("(x.absent||true)")),
         ("deep equality", repeated("", "data==data", " && ", "")),
     ];
