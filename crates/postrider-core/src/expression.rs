@@ -1410,6 +1410,23 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_docs_hold() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/filters.md");
+        let docs = std::fs::read_to_string(docs).unwrap();
+        let examples: Vec<&str> =
+            docs.split("```cel\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+        assert_eq!(examples.len(), 5);
+        let data = r#"{"currency":"EUR","amount":1000.5,"country":"AT","order total":1,"shop_id":"42",
+            "items":[{"sku":"CD-1","quantity":9},{"sku":"BOOK-1","quantity":2}]}"#;
+        let mut event = event(data);
+        event.key = Some("member-4711".into());
+        let scope = Scope::of_event(&event).unwrap();
+        for example in examples {
+            assert_eq!(Expression::over_events(example).unwrap().holds(&scope), Ok(true), "{example}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_said_is_unmet() {
         let unmet = |source: &str| judge(source, DATA).expect_err(source).to_string();
         assert_eq!(unmet("data.absent == 1"), "there is no `absent`; ask with has() first");

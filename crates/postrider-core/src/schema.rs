@@ -23,6 +23,9 @@ pub const MAX_PARTS: usize = 5000;
 /// The most patterns.
 pub const MAX_PATTERNS: usize = 50;
 
+/// Parts of the schema times values of the data: what one check may cost, a few tens of ms.
+pub const MAX_WORK: usize = 10_000_000;
+
 /// The most misfits that are told.
 pub const MAX_MISFITS: usize = 10;
 
@@ -39,6 +42,8 @@ const MAX_PATTERN_BYTES: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Schema {
     validator: jsonschema::Validator,
+    /// How many there are, with references written out.
+    parts: usize,
 }
 
 /// Where and how data does not fit. No value is quoted; names of members are.
@@ -125,7 +130,7 @@ impl Schema {
         if bytes > MAX_SCHEMA_BYTES {
             return Err(BadSchema::TooLarge { bytes });
         }
-        writing_out.size(schema, 0)?;
+        let (parts, _) = writing_out.size(schema, 0)?;
         if writing_out.patterns > MAX_PATTERNS {
             return Err(BadSchema::TooManyPatterns);
         }
@@ -136,7 +141,7 @@ impl Schema {
             pointer: shortened(error.instance_path().as_str()),
             problem: shortened(&error.to_string()),
         })?;
-        Ok(Self { validator })
+        Ok(Self { validator, parts })
     }
 
     /// Checks an event's data.
@@ -144,10 +149,16 @@ impl Schema {
     /// # Errors
     /// Where it does not fit: 1 to [`MAX_MISFITS`] places.
     pub fn check(&self, data: &RawValue) -> Result<(), Vec<Misfit>> {
-        let value: Value = serde_json::from_str(data.get()).map_err(|_| {
-            let message = "has a number out of range or a text that is no Unicode".to_owned();
-            vec![Misfit { pointer: String::new(), message }]
-        })?;
+        let whole = |message: String| vec![Misfit { pointer: String::new(), message }];
+        let value: Value = serde_json::from_str(data.get())
+            .map_err(|_| whole("has a number out of range or a text that is no Unicode".to_owned()))?;
+        let values = count(&value);
+        if self.parts.saturating_mul(values) > MAX_WORK {
+            return Err(whole(format!(
+                "has {values} values, too many to check against a schema of {} parts; send less, or describe less",
+                self.parts
+            )));
+        }
         if self.validator.is_valid(&value) {
             return Ok(());
         }
@@ -157,10 +168,15 @@ impl Schema {
             self.validator.validate(&value).err().iter().map(misfit).collect()
         };
         if misfits.is_empty() {
-            misfits.push(Misfit { pointer: String::new(), message: "does not fit".to_owned() });
+            misfits = whole("does not fit".to_owned());
         }
         Err(misfits)
     }
+}
+
+/// How many values there are, at every depth.
+fn count(value: &Value) -> usize {
+    1 + children(value).map(count).sum::<usize>()
 }
 
 fn misfit(error: &jsonschema::ValidationError<'_>) -> Misfit {
@@ -421,6 +437,17 @@ mod tests {
         }
         definitions.insert("a100".to_owned(), json!({}));
         assert_eq!(refused(json!({"$defs": definitions, "$ref": "#/$defs/a0"})), BadSchema::TooDeep);
+    }
+
+    #[test]
+    fn a_check_has_a_bound() {
+        let branches: Vec<Value> = (0..1000).map(|n| json!({ "minimum": n })).collect();
+        let schema = json!({"items": {"anyOf": branches}});
+        assert_eq!(misfits(&schema, &json!(vec![0; 3000])), []);
+        let found = misfits(&schema, &json!(vec![0; 5000]));
+        let told =
+            "has 5001 values, too many to check against a schema of 2003 parts; send less, or describe less";
+        assert_eq!(found, [(String::new(), told.to_owned())]);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
