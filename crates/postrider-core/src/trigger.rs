@@ -28,8 +28,15 @@ pub const MAX_EMITS: usize = 100;
 /// The longest pointer, bytes.
 pub const MAX_POINTER_BYTES: usize = 256;
 
-/// Steps that all conditions over one action may take together.
+/// Steps that one action may take: its conditions, the conversion of their subjects, and the search for subjects.
 const MAX_STEPS_OF_ACTION: u32 = 5 * MAX_STEPS;
+
+/// Bytes of a subject that are converted in the time of one step.
+const CONVERTED_PER_STEP: usize = 8;
+
+/// Bytes of an action that are searched for a subject in a step. It is less time than a step has, so that an action of
+/// the largest size may still have some two hundred pointers.
+const SEARCHED_PER_STEP: usize = 256;
 
 /// The longest key, bytes.
 const MAX_KEY_BYTES: usize = 256;
@@ -307,10 +314,17 @@ impl<'a> Deriving<'a> {
         match subject {
             None => when.holds_within(&self.scope, &mut self.steps).map_err(unmet),
             Some(subject) => {
+                self.pay(subject.get().len() / CONVERTED_PER_STEP).map_err(unmet)?;
                 let scope = self.scope.with_subject(subject).map_err(unmet)?;
                 when.holds_within(&scope, &mut self.steps).map_err(unmet)
             }
         }
+    }
+
+    fn pay(&mut self, steps: usize) -> Result<(), Unmet> {
+        let left = u32::try_from(steps).ok().and_then(|steps| self.steps.checked_sub(steps));
+        self.steps = left.ok_or(Unmet::TooManySteps)?;
+        Ok(())
     }
 
     fn emit<'t: 'a>(&mut self, emit: &'t Emit) -> Result<(), Refusal> {
@@ -344,6 +358,10 @@ impl<'a> Deriving<'a> {
             );
             Refusal::new(RefusalReason::SubjectAbsent, detail)
         };
+        let weight = action.data.get().len() + action.current_context.get().len();
+        self.pay(weight / SEARCHED_PER_STEP).map_err(|_| {
+            failed("looking for the action's subjects takes too long; send less data, or use fewer for_each")
+        })?;
         let found = subject.at.find(action, None).ok_or_else(|| absent("is not there"))?;
         let found: Vec<Cow<'a, RawValue>> = if subject.each {
             let Cow::Borrowed(list) = found else { return Err(absent("is not a list")) };
@@ -356,7 +374,7 @@ impl<'a> Deriving<'a> {
         if found.iter().any(|subject| subject.get() == "null") {
             return Err(absent(if subject.each { "has an element that is null" } else { "is null" }));
         }
-        self.subjects += found.len();
+        self.subjects += found.len().max(1);
         if self.subjects > MAX_SUBJECTS {
             return Err(failed(format!(
                 "the action has more than {MAX_SUBJECTS} subjects; send several actions"
@@ -684,6 +702,24 @@ mod tests {
         let (reason, detail) = refused(of("!(2 in data) && subject == 2"), &list(MAX_SUBJECTS));
         assert_eq!(reason, RefusalReason::TriggerFailed);
         assert!(detail.contains("takes too long"), "{detail}");
+    }
+
+    #[test]
+    fn much_work_for_one_action_is_refused() {
+        let text = "x".repeat(200_000);
+        let large = action("a", &format!(r#"{{"empty":[],"text":"{text}"}}"#));
+        let emits = |for_each: &str, when: &str| {
+            let emit = json!({"event_type": "T", "for_each": vec![for_each; 90], "when": when});
+            trigger(json!({"action": "a", "emit": [emit, emit, emit, emit]}))
+        };
+        let (reason, detail) = refused(emits("/data/empty/*", "true"), &large);
+        assert_eq!(reason, RefusalReason::TriggerFailed);
+        assert!(detail.starts_with("looking for the action's subjects takes too long"), "{detail}");
+        let (reason, detail) = refused(emits("/data", "size(subject) == 1"), &large);
+        assert_eq!(reason, RefusalReason::TriggerFailed);
+        assert!(detail.contains("judging it takes too long"), "{detail}");
+        let small = action("a", r#"{"empty":[]}"#);
+        assert!(derive(&[emits("/data/empty/*", "true")], &small).unwrap().is_empty());
     }
 
     #[test]
