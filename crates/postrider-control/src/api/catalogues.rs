@@ -290,7 +290,13 @@ async fn refuse_loss(
         uses.extend(profile_uses(change, tenant, profile.clone(), new).await?);
     }
     let Some(first) = uses.first() else { return Ok(()) };
-    let detail = format!("the {} {:?} would be removed, and is used", first.kind, first.name);
+    let detail = match first.kind {
+        "signature.key" => {
+            format!("webhooks that speak the profile {:?} have secrets of another form", first.name)
+        }
+        "https_only" => format!("webhooks that speak the profile {:?} have http: URLs", first.name),
+        kind => format!("the {kind} {:?} would be removed, and is used", first.name),
+    };
     let hint = "Change or delete what uses it first: GET /v1/webhooks?event_type= and ?profile= find the webhooks, GET \
          /v1/reminders?event_type= the reminders.";
     uses.truncate(TOLD);
@@ -321,6 +327,10 @@ async fn profile_uses(
     if new.key_form() != old.signature.key {
         let n = change.count_speakers(tenant, &old.name, None).await?;
         uses.extend((n > 0).then(|| use_of("signature.key", &old.name, n)));
+    }
+    if new.spec().https_only && !old.https_only {
+        let n = change.count_plain_speakers(tenant, &old.name).await?;
+        uses.extend((n > 0).then(|| use_of("https_only", &old.name, n)));
     }
     Ok(uses)
 }

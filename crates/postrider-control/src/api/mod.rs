@@ -35,6 +35,8 @@ use postrider_core::seal::MasterKey;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -96,7 +98,7 @@ fn described() -> OpenApiRouter<Arc<Api>> {
     if let Some(components) = &mut description.components {
         components.add_security_scheme("token", token);
     }
-    OpenApiRouter::with_openapi(description)
+    let mut router = OpenApiRouter::with_openapi(description)
         .routes(routes!(events::publish, events::list))
         .routes(routes!(events::get))
         .routes(routes!(webhooks::create, webhooks::list))
@@ -125,7 +127,19 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(reminders::get, reminders::put, reminders::delete))
         .routes(routes!(tenants::create, tenants::list))
         .routes(routes!(tenants::get, tenants::delete))
-        .routes(routes!(status::status))
+        .routes(routes!(status::status));
+    list_codes(router.get_openapi_mut());
+    router
+}
+
+/// Every code that a problem can have.
+fn list_codes(description: &mut utoipa::openapi::OpenApi) {
+    let Some(components) = &mut description.components else { return };
+    if let Some(RefOr::T(Schema::Object(problem))) = components.schemas.get_mut("Problem")
+        && let Some(RefOr::T(Schema::Object(code))) = problem.properties.get_mut("code")
+    {
+        code.enum_values = Some(PROBLEM_CODES.iter().map(|code| code.as_str().into()).collect());
+    }
 }
 
 /// The description of the API, as it is served under `/openapi.json`.

@@ -37,6 +37,12 @@ pub(crate) struct WebhookFilter {
     pub profile: Option<String>,
     /// Those that take events of this type.
     pub takes: Option<Takes>,
+    /// Made at this time or later.
+    pub since: Option<Timestamp>,
+    /// Made before this time.
+    pub until: Option<Timestamp>,
+    /// The oldest first.
+    pub oldest_first: bool,
 }
 
 /// The ways in which a webhook can ask for an event type.
@@ -110,11 +116,11 @@ impl Store {
         row.as_ref().map(webhook_of).transpose()
     }
 
-    /// Webhooks, newest first, before `before`.
+    /// Webhooks in the order of their making, beyond the one at `beyond`.
     pub(crate) async fn webhooks(
         &self,
         filter: &WebhookFilter,
-        before: Option<i64>,
+        beyond: Option<i64>,
         limit: u32,
     ) -> Result<Vec<WebhookRow>, StoreError> {
         let mut query =
@@ -135,10 +141,17 @@ impl Store {
             takes.rows(&mut query);
             query.push(")");
         }
-        if let Some(before) = before {
-            query.push(" AND seq < ").push_bind(before);
+        if let Some(since) = filter.since {
+            query.push(" AND created_at >= ").push_bind(since.as_millis());
         }
-        query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(limit));
+        if let Some(until) = filter.until {
+            query.push(" AND created_at < ").push_bind(until.as_millis());
+        }
+        let (past, order) = if filter.oldest_first { (">", "ASC") } else { ("<", "DESC") };
+        if let Some(beyond) = beyond {
+            query.push(format_args!(" AND seq {past} ")).push_bind(beyond);
+        }
+        query.push(format_args!(" ORDER BY seq {order} LIMIT ")).push_bind(i64::from(limit));
         let rows = query.build().persistent(false).fetch_all(&self.readers).await?;
         rows.iter().map(webhook_of).collect()
     }
@@ -211,6 +224,23 @@ impl Change<'_> {
         .bind(tenant)
         .bind(profile)
         .bind(version)
+        .fetch_one(&mut *self.tx)
+        .await?;
+        Ok(unsigned(n))
+    }
+
+    /// How many webhooks of a tenant speak a profile over `http:`.
+    pub(crate) async fn count_plain_speakers(
+        &mut self,
+        tenant: &str,
+        profile: &str,
+    ) -> Result<u64, StoreError> {
+        let n: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM webhooks WHERE tenant = $1 AND profile = $2 AND deleted_at IS NULL
+             AND url LIKE 'http:%'",
+        )
+        .bind(tenant)
+        .bind(profile)
         .fetch_one(&mut *self.tx)
         .await?;
         Ok(unsigned(n))

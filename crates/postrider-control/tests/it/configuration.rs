@@ -2,8 +2,9 @@
 
 use postrider_broker::config_stream::{ConfigStream, Read};
 use postrider_core::directory::{Directory, Lookup};
+use postrider_core::intake::{self, Envelope};
 use postrider_core::wire::{ConfigKind, ConfigRecord};
-use postrider_core::{TenantId, WebhookId};
+use postrider_core::{EventId, EventType, TenantId, Timestamp, WebhookId};
 use postrider_testkit::patience;
 use serde_json::{Value, json};
 
@@ -28,6 +29,42 @@ async fn read_until(
     tokio::time::timeout(patience(), reading).await.expect("the stream gives what was waited for")
 }
 
+/// A catalogue with one event type and one trigger.
+fn catalogue(product: &str) -> Value {
+    json!({
+        "schema": 1,
+        "product": { "id": product, "name": product },
+        "category": [{ "id": format!("{product}-orders"), "label": "Orders" }],
+        "event_type": [{ "name": format!("{product}.placed"), "label": "Placed", "aliases": [format!("{product}_placed")],
+                         "category": format!("{product}-orders") }],
+        "trigger": [{ "action": format!("{product}.checkout"), "emit": [{ "event_type": format!("{product}.placed") }] }],
+    })
+}
+
+/// A reader knows the types of `shop`, no others, and that others are refused.
+fn check_vocabulary(directory: &Directory) {
+    let tenant = TenantId::default_tenant();
+    let known = |name: &str| directory.type_entry(&tenant, &EventType::parse(name).unwrap());
+    assert_eq!(known("shop_placed").unwrap().name.as_str(), "shop.placed");
+    assert!(known("temporary.placed").is_none());
+    let resolve = |json: &str| {
+        let envelope = Envelope {
+            routing_key: tenant.as_str(),
+            content_type: Some("application/json"),
+            content_encoding: None,
+            message_id: None,
+            traceparent: None,
+        };
+        let now = Timestamp::from_millis(0);
+        let report = intake::read(envelope, json.as_bytes(), now, EventId::from_trusted("made")).unwrap();
+        directory.resolve(report, None)
+    };
+    let routed = resolve(r#"{"action":"shop.checkout","id":"a"}"#).unwrap();
+    assert_eq!(routed[0].event.event_type.as_str(), "shop.placed");
+    let refused = resolve(r#"{"event_type":"temporary.placed"}"#).unwrap_err();
+    assert_eq!(refused.reason.as_str(), "unknown_event_type");
+}
+
 #[tokio::test]
 async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     let place = Place::new("configuration").await;
@@ -36,6 +73,14 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
         control.webhook(json!({ "api_key": { "in": "header", "name": "X-Key", "value": "canary" } })).await;
     let gone = control.webhook(json!({ "name": "gone" })).await;
     control.post("/v1/tenants", json!({ "id": "acme" })).await;
+    let (shop, temporary) = (catalogue("shop"), catalogue("temporary"));
+    for (product, given) in [("shop", &shop), ("temporary", &temporary)] {
+        let (status, answer) = control.call("PUT", &format!("/v1/catalogues/{product}"), given.clone()).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+    assert_eq!(control.call("DELETE", "/v1/catalogues/temporary", Value::Null).await.0, 204);
+    let settings = json!({ "unknown_types": "refuse" });
+    assert_eq!(control.call("PATCH", "/v1/settings", settings).await.0, 200);
     let id = |webhook: &Value| WebhookId::from_trusted(webhook["id"].as_str().unwrap());
     let path = format!("/v1/webhooks/{}", id(&gone));
     assert_eq!(control.call("DELETE", &path, Value::Null).await.0, 204);
@@ -45,6 +90,7 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     assert!(directory.is_complete());
     assert_eq!(directory.topology().unwrap().shards, 2);
     assert!(matches!(directory.webhook(&id(&gone)), Lookup::Deleted));
+    check_vocabulary(&directory);
     let Lookup::Known(webhook) = directory.webhook(&id(&made)) else { panic!("the webhook is known") };
     let credentials = webhook
         .open(
@@ -78,6 +124,11 @@ async fn changes_reach_the_stream_and_a_snapshot_carries_everything_on() {
     assert!(directory.has_tenant(&TenantId::from_trusted("acme")));
     assert!(matches!(directory.webhook(&id(&made)), Lookup::Known(_)));
     assert!(matches!(directory.webhook(&id(&gone)), Lookup::Deleted), "tombstones stay");
+    check_vocabulary(&directory);
+    let order: Vec<ConfigKind> = records[begin..].iter().map(|record| record.kind).collect();
+    let place_of = |kind| order.iter().position(|other| *other == kind).unwrap();
+    assert!(place_of(ConfigKind::Tenant) < place_of(ConfigKind::Catalogue), "{order:?}");
+    assert!(place_of(ConfigKind::Catalogue) < place_of(ConfigKind::Webhook), "{order:?}");
     control.stop().await;
 }
 

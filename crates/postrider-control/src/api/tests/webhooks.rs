@@ -468,6 +468,22 @@ async fn webhooks_are_found_by_what_they_take_and_how() {
     ] {
         assert_eq!(names(&t.get(&format!("/v1/webhooks?{query}")).await), found, "{query}");
     }
+    let first = t.get("/v1/webhooks?order=oldest&limit=1").await;
+    assert_eq!(names(&first), ["by-type"]);
+    let next = first["next"].as_str().unwrap();
+    let second = t.get(&format!("/v1/webhooks?order=oldest&limit=1&cursor={next}")).await;
+    assert_eq!(names(&second), ["by-alias"]);
+    let made = second["items"][0]["created_at"].as_str().unwrap();
+    let since = t.get(&format!("/v1/webhooks?order=oldest&limit=200&since={made}")).await;
+    assert!(names(&since).contains(&"by-alias") && names(&since).contains(&"own"), "{since}");
+    assert!(!names(&t.get(&format!("/v1/webhooks?until={made}")).await).contains(&"by-alias"));
+    for (query, field) in [
+        ("order=name", "order"),
+        ("since=now", "since"),
+        ("since=2030-01-01T00:00:00Z&until=2029-01-01T00:00:00Z", "until"),
+    ] {
+        assert_eq!(t.call("GET", &format!("/v1/webhooks?{query}"), None).await.1["field"], field, "{query}");
+    }
     assert_eq!(t.get("/v1/event-types/Order_placed").await["webhooks"], 5);
     assert_eq!(t.get("/v1/event-types/postrider.delivery.dead").await["webhooks"], 1);
     assert_eq!(t.call("GET", "/v1/webhooks?url=", None).await.1["field"], "url");
@@ -522,8 +538,23 @@ async fn what_webhooks_use_cannot_be_taken_away() {
     }
     let (status, body) = t.call("DELETE", "/v1/catalogues/shop", None).await;
     assert_eq!((status, body["uses"].as_array().unwrap().len()), (409, 3), "{body}");
+    assert_eq!(body["detail"], "the type \"Order_placed\" would be removed, and is used");
     assert_eq!(t.call("DELETE", &path_of(&made), None).await.0, 204);
     assert_eq!(t.call("DELETE", "/v1/catalogues/shop", None).await.0, 204);
+}
+
+#[tokio::test]
+async fn a_profile_cannot_demand_https_of_those_who_have_none() {
+    let t = Test::new().await;
+    let mut plain = shop();
+    plain["profile"]["https_only"] = json!(false);
+    t.import(&plain).await;
+    let (status, made) = t.of_shop(json!({ "url": "http://example.com/" })).await;
+    assert_eq!(status, 201, "{made}");
+    let (status, body) = t.put("/v1/catalogues/shop", &shop()).await;
+    assert_eq!((status, &body["uses"][0]["kind"]), (409, &json!("https_only")), "{body}");
+    t.patch(&path_of(&made), json!({ "url": "https://example.com/" })).await;
+    assert_eq!(t.put("/v1/catalogues/shop", &shop()).await.0, 200);
 }
 
 #[tokio::test]

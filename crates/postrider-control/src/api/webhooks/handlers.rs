@@ -21,7 +21,7 @@ use super::{Profiles, find, profile_of, unreadable_secret};
 use crate::api::answer::Answer;
 use crate::api::body::{self, Body, Params};
 use crate::api::cursor::{List, limit};
-use crate::api::deliveries::word;
+use crate::api::deliveries::{time, word};
 use crate::api::idempotency::Once;
 use crate::api::merge::merge;
 use crate::api::problem::{Code, Problem, ProblemBody};
@@ -95,13 +95,19 @@ pub(in crate::api) struct Asked {
     url: Option<String>,
     /// Those that speak this profile.
     profile: Option<String>,
+    /// Made at this time or later, RFC 3339.
+    since: Option<String>,
+    /// Made before this time, RFC 3339.
+    until: Option<String>,
+    /// `newest` first (the default) or `oldest` first.
+    order: Option<String>,
     /// How many, from 1 to 200; 50 by default.
     limit: Option<i64>,
     /// `next` of the page before.
     cursor: Option<String>,
 }
 
-/// Lists webhooks, newest first.
+/// Lists webhooks in the order of their making, newest first unless asked otherwise.
 #[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks", params(Asked),
     responses((status = 200, body = inline(WebhookPage)), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
 pub(in crate::api) async fn list(
@@ -113,6 +119,10 @@ pub(in crate::api) async fn list(
     let tenant = scope.tenant();
     if asked.url.as_ref().is_some_and(|part| part.is_empty() || part.len() > MAX_URL_PART) {
         return Err(Problem::parameter("url", format!("url must have 1 to {MAX_URL_PART} bytes")));
+    }
+    let (since, until) = (time("since", asked.since.as_deref())?, time("until", asked.until.as_deref())?);
+    if since.zip(until).is_some_and(|(since, until)| since >= until) {
+        return Err(Problem::parameter("until", "until must be later than since"));
     }
     let takes = match asked.event_type {
         None => None,
@@ -127,10 +137,14 @@ pub(in crate::api) async fn list(
         url: asked.url,
         profile: asked.profile,
         takes,
+        since,
+        until,
+        oldest_first: word("order", asked.order.as_deref(), &["newest", "oldest"])?.as_deref()
+            == Some("oldest"),
     };
     let list = List::new(api.store.epoch(), "webhooks", &filter);
-    let before = list.row(asked.cursor.as_deref())?;
-    let rows = api.store.webhooks(&filter, before, limit + 1).await?;
+    let beyond = list.row(asked.cursor.as_deref())?;
+    let rows = api.store.webhooks(&filter, beyond, limit + 1).await?;
     let mut profiles = Profiles::of(&api.store, tenant);
     let mut spoken = Vec::with_capacity(rows.len());
     for row in rows {
@@ -208,6 +222,10 @@ pub(in crate::api) async fn patch(
     let Checked { mut record, profile, mut warnings } = api.check(&mut change, base, new).await?;
     let (mut hint, mut made) = (row.secret_hint, None);
     let form = profile.key_form();
+    if record.profile != before.profile {
+        // What a rotation left belongs to the profile before.
+        record.secrets.truncate(1);
+    }
     if record.profile != before.profile
         && let Some(current) = record.secrets.first()
         && !fits(&api.open(&record, SecretKind::Signing, &current.value)?, form)
