@@ -8,6 +8,7 @@ mod events;
 mod outages;
 mod own_events;
 mod reminders;
+mod webhooks;
 
 use std::sync::Arc;
 

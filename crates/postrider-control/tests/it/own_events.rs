@@ -21,13 +21,13 @@ const EVERYTHING: [&str; 6] = [
 ];
 
 /// A router and a worker, until the value goes.
-struct DataPlane {
+pub(crate) struct DataPlane {
     parts: Vec<Readiness>,
     _end: DropGuard,
 }
 
 impl DataPlane {
-    async fn start(place: &Place) -> Self {
+    pub(crate) async fn start(place: &Place) -> Self {
         let shutdown = CancellationToken::new();
         let (router, worker) = (Readiness::new(), Readiness::new());
         let broker = |role| Settings { role, ..place.settings.clone() };
