@@ -362,6 +362,30 @@ fn what_the_pages_say_of_several_events_and_of_who_acts_holds() {
 }
 
 #[test]
+fn the_docs_name_every_action_and_its_events() {
+    let docs = std::fs::read_to_string(workspace().join("docs/triggers.md")).unwrap();
+    for (product, _) in PRODUCTS {
+        for trigger in catalogue(product).triggers {
+            let row = docs.lines().find(|line| {
+                let begins = line.starts_with(&format!("| `{}`", trigger.action));
+                begins && trigger.emit.iter().all(|emit| line.contains(&format!("`{}`", emit.event_type)))
+            });
+            assert!(row.is_some(), "{product}: {:?} is not in docs/triggers.md as it is", trigger.action);
+        }
+    }
+}
+
+#[test]
+fn the_example_in_the_docs_is_a_catalogue() {
+    let docs = std::fs::read_to_string(workspace().join("docs/catalogues.md")).unwrap();
+    let (_, rest) = docs.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let value: serde_json::Value = toml::from_str(example).unwrap();
+    assert_eq!(unknown_members(&value), []);
+    assert_eq!(check(&serde_json::from_value(value).unwrap()), []);
+}
+
+#[test]
 fn a_transfer_without_a_receiver_is_no_half_transfer() {
     let triggers = compiled(&catalogue("open-loyalty"));
     for receiver in [r#""#, r#","receiver":null"#] {

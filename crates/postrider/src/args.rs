@@ -185,7 +185,11 @@ pub enum Webhook {
         /// Its id
         id: String,
         /// The event as JSON, as upstream would send it (- reads standard input)
-        file: PathBuf,
+        #[arg(required_unless_present = "event", conflicts_with = "event")]
+        file: Option<PathBuf>,
+        /// The event of this id, which the books know
+        #[arg(long, value_name = "ID")]
+        event: Option<String>,
     },
     /// Make a new signing secret, or take the one given; the answer shows it
     RotateSecret(RotateSecret),
@@ -371,6 +375,12 @@ pub struct WebhookAuth {
     /// Ask for these scopes, separated by spaces
     #[arg(long, value_name = "SCOPES", requires = "auth_oauth2_url")]
     pub auth_oauth2_scope: Option<String>,
+    /// Ask for this audience
+    #[arg(long, value_name = "AUDIENCE", requires = "auth_oauth2_url")]
+    pub auth_oauth2_audience: Option<String>,
+    /// Send the client's id and secret in the body of the token request
+    #[arg(long, requires = "auth_oauth2_url")]
+    pub auth_oauth2_in_body: bool,
     /// Show this client certificate (PEM) to the receiver
     #[arg(long, value_name = "FILE", requires = "auth_tls_key_file")]
     pub auth_tls_certificate_file: Option<PathBuf>,
@@ -455,8 +465,8 @@ pub struct Send {
     /// Send the events and actions in this file, one JSON object a line (- reads standard input)
     #[arg(long, value_name = "FILE")]
     pub from_file: Option<PathBuf>,
-    /// Wait until every delivery of these events has ended
-    #[arg(long)]
+    /// Wait until every delivery of these events has ended; of an action the books know only its events
+    #[arg(long, conflicts_with = "action")]
     pub wait: bool,
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]

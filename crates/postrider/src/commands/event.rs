@@ -120,6 +120,8 @@ struct Body<'a> {
 struct Ready {
     id: String,
     json: String,
+    /// The books know an action's events, not the action.
+    is_action: bool,
     /// Where it is from, if it is from a file.
     line: Option<u64>,
 }
@@ -172,11 +174,11 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
             };
             let json = serde_json::to_string(&body)
                 .map_err(|error| Failure::usage("cannot write the event", error))?;
-            sender.add(Ready { id, json, line: None }).await?;
+            sender.add(Ready { id, json, is_action: command.action.is_some(), line: None }).await?;
         }
     }
     sender.flush().await?;
-    let Sender { tally, waited, not_waited, begun, last_failure, .. } = sender;
+    let Sender { tally, waited, not_waited, actions, begun, last_failure, .. } = sender;
     if !single {
         let seconds = begun.elapsed().as_secs_f64();
         context.out.note(&format!(
@@ -194,6 +196,11 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
     if !command.wait {
         return Ok(Exit::Ok);
     }
+    if actions > 0 {
+        context
+            .out
+            .note(&format!("{actions} actions are not waited for: the books know their events, not them"));
+    }
     if not_waited > 0 {
         context.out.note(&format!("{not_waited} of them are not waited for: the most is {MAX_WAITED}"));
     }
@@ -203,7 +210,7 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         states.extend(fate(&api, id, left).await?);
     }
-    if states.is_empty() {
+    if states.is_empty() && !waited.is_empty() {
         context.out.note("no webhook takes these events");
     }
     judge(context, &states)
@@ -255,6 +262,7 @@ struct Sender<'a> {
     tally: Tally,
     waited: Vec<String>,
     not_waited: u64,
+    actions: u64,
     last_failure: Option<Failure>,
 }
 
@@ -273,6 +281,7 @@ impl<'a> Sender<'a> {
             tally: Tally::default(),
             waited: Vec::new(),
             not_waited: 0,
+            actions: 0,
             last_failure: None,
         }
     }
@@ -364,8 +373,9 @@ impl<'a> Sender<'a> {
         let items = answer.items();
         self.tally.accepted += items.len() as u64;
         self.tally.duplicate += items.iter().filter(|item| item["duplicate"] == true).count() as u64;
-        let ids = items.iter().filter_map(|item| item["id"].as_str()).map(str::to_owned);
-        for id in ids {
+        self.actions += events.iter().filter(|event| event.is_action).count() as u64;
+        for event in events.iter().filter(|event| !event.is_action) {
+            let id = event.id.clone();
             if self.keep && self.waited.len() < MAX_WAITED {
                 self.waited.push(id);
             } else if self.keep {
@@ -405,14 +415,15 @@ fn with_id(line: &str, number: u64) -> Result<Ready, String> {
     let from = Some(number);
     let members: BTreeMap<String, &RawValue> =
         serde_json::from_str(line).map_err(|error| format!("it must be one JSON object: {error}"))?;
+    let is_action = members.contains_key("action");
     if let Some(id) = members.get("id") {
         let id: String = serde_json::from_str(id.get()).map_err(|_| "its id must be a text".to_owned())?;
-        return Ok(Ready { id, json: line.to_owned(), line: from });
+        return Ok(Ready { id, json: line.to_owned(), is_action, line: from });
     }
     let id = new_id();
     let rest = line.trim_start_matches('{');
     let comma = if members.is_empty() { "" } else { "," };
-    Ok(Ready { json: format!("{{\"id\":\"{id}\"{comma}{rest}"), id, line: from })
+    Ok(Ready { json: format!("{{\"id\":\"{id}\"{comma}{rest}"), id, is_action, line: from })
 }
 
 /// The next line, without its end; `None` at the end of the file.
@@ -437,6 +448,7 @@ mod tests {
     fn lines_get_an_id_and_keep_their_bytes() {
         let kept = with_id(r#"{"id":"e 1","event_type":"A","data":{"n":1.50}}"#, 1).unwrap();
         assert_eq!((kept.id.as_str(), kept.json.contains("1.50")), ("e 1", true));
+        assert!(!kept.is_action && with_id(r#"{"action":"a","id":"a-1"}"#, 5).unwrap().is_action);
         let made = with_id(r#"{"event_type":"A","data":{"n":1.50}}"#, 2).unwrap();
         assert_eq!(made.json, format!(r#"{{"id":"{}","event_type":"A","data":{{"n":1.50}}}}"#, made.id));
         let empty = with_id("{}", 3).unwrap();

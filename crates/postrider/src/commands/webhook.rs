@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use reqwest::Method;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +49,7 @@ pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
         Webhook::Enable(ids) => post_each(context, "enable", &ids.ids).await?,
         Webhook::Disable(ids) => post_each(context, "disable", &ids.ids).await?,
         Webhook::Test(command) => return test(context, command).await,
-        Webhook::Explain { id, file } => return explain(context, &id, &file).await,
+        Webhook::Explain { id, file, event } => return explain(context, &id, file, event).await,
         Webhook::RotateSecret(command) => return rotate(context, command).await,
         Webhook::Secret { id } => {
             let what = format!("cannot show the secret of the webhook {id}");
@@ -132,11 +133,28 @@ async fn rotate(context: &Context, command: RotateSecret) -> Result<Exit, Failur
     show_secret(context, &mut answer, secret_to)
 }
 
-async fn explain(context: &Context, id: &str, file: &Path) -> Result<Exit, Failure> {
+async fn explain(
+    context: &Context,
+    id: &str,
+    file: Option<PathBuf>,
+    event_id: Option<String>,
+) -> Result<Exit, Failure> {
     let what = format!("cannot explain the webhook {id}");
-    let event: &RawValue = &RawValue::from_string(read_text(file)?.trim().to_owned())
-        .map_err(|error| Failure::usage(&what, error).next("write one event as JSON"))?;
-    let body = event.get().to_owned();
+    let event = match file {
+        Some(file) => Some(RawValue::from_string(read_text(&file)?.trim().to_owned()).map_err(|error| {
+            Failure::usage(file.display().to_string(), error).next("write one event as JSON")
+        })?),
+        None => None,
+    };
+    #[derive(Serialize)]
+    struct Body {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event: Option<Box<RawValue>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event_id: Option<String>,
+    }
+    let body =
+        serde_json::to_string(&Body { event, event_id }).map_err(|error| Failure::usage(&what, error))?;
     let answer = context.api()?.post(&what, &["webhooks", id, "explain"], Some(body)).await?;
     context.out.one(&answer.raw, &answer.value)?;
     Ok(Exit::Ok)
@@ -147,7 +165,7 @@ async fn test(context: &Context, command: WebhookTest) -> Result<Exit, Failure> 
     let WebhookTest { id, event_type, data, wait_timeout } = command;
     let what = format!("cannot test the webhook {id}");
     let data = data.as_deref().map(|text| json_argument("--data", text)).transpose()?;
-    #[derive(serde::Serialize)]
+    #[derive(Serialize)]
     struct Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         event_type: Option<&'a str>,
@@ -158,7 +176,7 @@ async fn test(context: &Context, command: WebhookTest) -> Result<Exit, Failure> 
         .map_err(|error| Failure::usage(&what, error))?;
     let api = context.api()?;
     let sent = api.post(&what, &["webhooks", &id, "test"], Some(body)).await?;
-    let Some(delivery) = sent.value.get("delivery").and_then(Value::as_str).map(str::to_owned) else {
+    let Some(delivery) = sent.value.get("delivery_id").and_then(Value::as_str).map(str::to_owned) else {
         return Err(Failure::new(Exit::Unavailable, what, "the answer names no delivery"));
     };
     let waiting = format!("the test of the webhook {id} has not ended");
@@ -281,6 +299,8 @@ impl WebhookAuth {
             oauth2.extend(self.auth_oauth2_client.map(|id| ("client_id".to_owned(), id.into())));
             oauth2.extend(secret(&self.auth_oauth2_secret_file)?.map(|s| ("client_secret".to_owned(), s)));
             oauth2.extend(self.auth_oauth2_scope.map(|scope| ("scope".to_owned(), scope.into())));
+            oauth2.extend(self.auth_oauth2_audience.map(|audience| ("audience".to_owned(), audience.into())));
+            oauth2.extend(self.auth_oauth2_in_body.then(|| ("in_body".to_owned(), true.into())));
             Some(json!({"oauth2": oauth2}))
         } else {
             None
