@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postrider_testkit::process::{Postrider, free_port};
-use postrider_testkit::{Receiver, eventually, patience, within};
+use postrider_testkit::{Receiver, eventually, patience, within, workspace_dir};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -139,6 +139,16 @@ impl System {
         (created["id"].as_str().unwrap().to_owned(), created["secret"].as_str().unwrap().to_owned())
     }
 
+    /// Imports one of the catalogues that come with the program into the default tenant.
+    pub(crate) async fn import(&self, product: &str) {
+        let path = workspace_dir().join(format!("catalogues/{product}.toml"));
+        let catalogue: toml::Value = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let body = serde_json::to_value(catalogue).unwrap();
+        let path = format!("/v1/catalogues/{product}");
+        let (status, answer) = self.call(Method::PUT, &path, Some(&body)).await;
+        assert!(status.is_success(), "PUT {path}: {status} {answer:#}");
+    }
+
     pub(crate) async fn status(&self) -> Value {
         self.get("/v1/status").await
     }
@@ -156,6 +166,18 @@ impl System {
             balanced.await.is_some(),
             "{delivered} delivered and drift 0 at rest was not reached: {last:#}"
         );
+        last
+    }
+
+    /// Waits until nothing is pending and the books balance at rest, however many deliveries there were.
+    pub(crate) async fn at_rest(&self) -> Value {
+        let mut last = Value::Null;
+        let rest = within(3 * patience(), async || {
+            last = self.status().await;
+            let done = last["deliveries"]["pending"] == 0 && last["events"]["waiting"] == 0;
+            (done && last["drift"] == 0 && last["at_rest"] == true).then_some(())
+        });
+        assert!(rest.await.is_some(), "drift 0 at rest was not reached: {last:#}");
         last
     }
 
