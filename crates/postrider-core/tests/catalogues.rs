@@ -1,6 +1,7 @@
 //! The catalogues of the four products, held against what their own pages list.
 
 #![allow(clippy::disallowed_methods, reason = "tests read their fixtures")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
