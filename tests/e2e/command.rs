@@ -193,6 +193,14 @@ async fn a_catalogue_is_imported_subscribed_to_by_group_and_tried() {
     assert_eq!(refused.status.code(), Some(7));
     assert!(String::from_utf8_lossy(&refused.stdout).contains("401"));
 
+    // Found by a type of its group, also under the alias, and not by another's.
+    let takes = async |event_type: &str| {
+        let listed = postrider(&system, &["webhook", "list", "--event-type", event_type, "-o", "json"]).await;
+        listed["items"].as_array().unwrap().len()
+    };
+    assert_eq!(takes("Client added two_factor auth").await, 1);
+    assert_eq!(takes("Client deleted").await, 0);
+
     // The group is used, so the catalogue stays.
     let kept = run(&system, &["catalogue", "delete", "upmind-client"]).await;
     assert_eq!(kept.status.code(), Some(6), "{}", String::from_utf8_lossy(&kept.stderr));

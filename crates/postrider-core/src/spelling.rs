@@ -37,6 +37,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn distances_count_what_must_change() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(suggestion("zzz", ["prefix"]), "");
+    }
+
+    #[test]
     fn only_what_is_close_is_suggested() {
         let known = ["event_type", "category", "group"];
         assert_eq!(suggestion("event_typ", known), "; did you mean event_type?");

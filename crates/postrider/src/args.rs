@@ -159,9 +159,9 @@ pub struct Page {
 pub enum Webhook {
     /// Make a webhook; the answer shows its signing secret, this once
     Create(Box<WebhookCreate>),
-    /// List webhooks
-    List(Page),
-    /// Show a webhook
+    /// List webhooks, newest first
+    List(WebhookList),
+    /// Show a webhook, and which event types it takes today
     Get {
         /// Its id
         id: String,
@@ -198,6 +198,35 @@ pub enum Webhook {
         /// Its id
         id: String,
     },
+}
+
+/// Which webhooks.
+#[derive(Debug, Args)]
+pub struct WebhookList {
+    /// In this state
+    #[arg(long, value_parser = ["active", "paused", "disabled"])]
+    pub state: Option<String>,
+    /// That take events of this type: by name or alias, by group, by category or with everything
+    #[arg(long, value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Whose URL has this in it
+    #[arg(long, value_name = "TEXT")]
+    pub url: Option<String>,
+    /// That speak this profile
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// Made since then: 2h, or 2026-11-21T20:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<String>,
+    /// Made before then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<String>,
+    /// Oldest first
+    #[arg(long)]
+    pub oldest_first: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+    pub page: Page,
 }
 
 /// A try of a webhook.
@@ -648,8 +677,11 @@ pub enum Reminder {
     /// List reminders
     List {
         /// In this state
-        #[arg(long)]
+        #[arg(long, value_parser = ["pending", "sent", "cancelled"])]
         state: Option<String>,
+        /// Due before then, such as 2026-12-01T00:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = instant)]
+        due_before: Option<String>,
         /// Of this event type
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,

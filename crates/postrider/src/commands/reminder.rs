@@ -55,8 +55,12 @@ pub async fn run(context: &Context, command: Reminder) -> Result<Exit, Failure> 
         Reminder::Get { key } => {
             show(context, &format!("cannot show the reminder {key}"), &["reminders", &key], &[]).await
         }
-        Reminder::List { state, event_type, page } => {
-            let filter = [("state", state.as_ref()), ("event_type", event_type.as_ref())];
+        Reminder::List { state, due_before, event_type, page } => {
+            let filter = [
+                ("state", state.as_ref()),
+                ("due_before", due_before.as_ref()),
+                ("event_type", event_type.as_ref()),
+            ];
             list(context, &["reminders"], &filter, &page, COLUMNS).await
         }
         Reminder::Cancel { keys } => {

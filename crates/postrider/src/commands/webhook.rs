@@ -12,7 +12,7 @@ use super::event::json_argument;
 use super::{Context, each, list, read_text, show, wait_for};
 use crate::api::Answer;
 use crate::args::{
-    RotateSecret, Webhook, WebhookAuth, WebhookCreate, WebhookFields, WebhookTest, WebhookUpdate,
+    RotateSecret, Webhook, WebhookAuth, WebhookCreate, WebhookFields, WebhookList, WebhookTest, WebhookUpdate,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, plain};
@@ -24,7 +24,10 @@ const COLUMNS: &[Column] = &[
     ("NAME", "/name"),
     ("STATE", "/state"),
     ("EVENT TYPES", "/subscription/event_types"),
+    ("GROUPS", "/subscription/groups"),
+    ("CATEGORIES", "/subscription/categories"),
     ("ALL", "/subscription/all"),
+    ("PROFILE", "/profile"),
     ("URL", "/url"),
 ];
 
@@ -35,7 +38,19 @@ const COLUMNS: &[Column] = &[
 pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
     match command {
         Webhook::Create(create_command) => return create(context, *create_command).await,
-        Webhook::List(page) => return list(context, &["webhooks"], &[], &page, COLUMNS).await,
+        Webhook::List(WebhookList { state, event_type, url, profile, since, until, oldest_first, page }) => {
+            let order = oldest_first.then(|| "oldest".to_owned());
+            let filter = [
+                ("state", state.as_ref()),
+                ("event_type", event_type.as_ref()),
+                ("url", url.as_ref()),
+                ("profile", profile.as_ref()),
+                ("since", since.as_ref()),
+                ("until", until.as_ref()),
+                ("order", order.as_ref()),
+            ];
+            return list(context, &["webhooks"], &filter, &page, COLUMNS).await;
+        }
         Webhook::Get { id } => {
             return show(context, &format!("cannot show the webhook {id}"), &["webhooks", &id], &[]).await;
         }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use postrider_core::spelling::suggestion;
+
 use super::secret::{self, Secret};
 use crate::exit::Failure;
 
@@ -302,33 +304,6 @@ fn plain_text(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// `; did you mean …?` if something close is known.
-pub fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let close = name.chars().count() / 3;
-    known
-        .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= close.max(1))
-        .min()
-        .map(|(_, candidate)| format!("; did you mean {candidate}?"))
-        .unwrap_or_default()
-}
-
-/// How many characters must be inserted, removed or replaced to make one of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,12 +403,5 @@ mod tests {
     fn passwords_are_never_shown() {
         assert_eq!(without_password("nonsense hunter2"), "***");
         assert_eq!(without_password("amqp://host"), "amqp://host");
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(suggestion("zzz", ["prefix"].into_iter()), "");
     }
 }

@@ -18,7 +18,7 @@ use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
 use url::Url;
 
-pub use layers::{Key, Kind, Layers, Source, suggestion, without_password};
+pub use layers::{Key, Kind, Layers, Source, without_password};
 pub use secret::{Secret, StateDir, new_master_key, new_token, read_file_or_stdin, write_new};
 
 use crate::exit::Failure;
