@@ -49,7 +49,8 @@ async fn changes_and_troubles_of_webhooks_are_events_and_cause_no_others() {
         system.post("/v1/events", &event).await;
     }
     let path = format!("/v1/webhooks/{broken}");
-    eventually("the failing webhook is disabled", async || system.get(&path).await["state"] == "disabled").await;
+    eventually("the failing webhook is disabled", async || system.get(&path).await["state"] == "disabled")
+        .await;
     let disabled = system.get(&path).await;
     assert!(disabled["disabled_reason"].as_str().is_some_and(|why| why.contains('4')), "{disabled}");
     system.call(Method::DELETE, &path, None).await;

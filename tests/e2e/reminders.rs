@@ -60,8 +60,12 @@ async fn a_reminder_goes_out_once_over_restarts_moved_dates_and_changed_lead_tim
     put("due", day(10)).await;
     system.at_rest().await;
 
-    let mut units: Vec<String> =
-        system.receiver.requests().iter().map(|request| request.json()["data"]["units"].to_string()).collect();
+    let mut units: Vec<String> = system
+        .receiver
+        .requests()
+        .iter()
+        .map(|request| request.json()["data"]["units"].to_string())
+        .collect();
     units.sort();
     assert_eq!(units, ["\"due\"", "\"due\"", "\"later\""]);
     for role in [control, router, worker] {
