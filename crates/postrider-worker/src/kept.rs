@@ -1,11 +1,14 @@
 //! What is made for a webhook and kept until the webhook changes: at most so many, the least recently used go first.
+//!
+//! Revisions alone do not say that it changed: those of a restored store start again, so what is sealed counts too.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use postrider_core::webhook::SealedCredentials;
 use postrider_core::{Webhook, WebhookId};
 
-/// Things of webhooks, each made for one revision.
+/// Things of webhooks, each made for one revision with its secrets.
 #[derive(Debug)]
 pub(crate) struct Kept<V> {
     most: usize,
@@ -21,6 +24,7 @@ struct Entries<V> {
 #[derive(Debug)]
 struct Entry<V> {
     revision: u64,
+    sealed: SealedCredentials,
     used: u64,
     value: Arc<V>,
 }
@@ -31,13 +35,14 @@ impl<V: Default> Kept<V> {
         Self { most, entries: Mutex::new(Entries { of: HashMap::new(), uses: 0 }) }
     }
 
-    /// What is kept of the webhook at its revision; empty when there was nothing.
+    /// What is kept of the webhook as it is; empty when there was nothing.
     pub(crate) fn of(&self, webhook: &Webhook) -> Arc<V> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.uses += 1;
         let used = entries.uses;
         if let Some(entry) = entries.of.get_mut(&webhook.id)
             && entry.revision == webhook.revision
+            && entry.sealed == webhook.sealed
         {
             entry.used = used;
             return entry.value.clone();
@@ -50,7 +55,8 @@ impl<V: Default> Kept<V> {
             entries.of.remove(&oldest);
         }
         let value = Arc::<V>::default();
-        let entry = Entry { revision: webhook.revision, used, value: value.clone() };
+        let sealed = webhook.sealed.clone();
+        let entry = Entry { revision: webhook.revision, sealed, used, value: value.clone() };
         entries.of.insert(webhook.id.clone(), entry);
         value
     }
@@ -84,5 +90,18 @@ mod tests {
         assert_eq!(look("a", 1), 1);
         assert_eq!(look("b", 1), 0);
         assert_eq!(look("a", 2), 0, "a newer revision begins anew");
+    }
+
+    #[test]
+    fn other_secrets_under_the_same_revision_are_another_webhook() {
+        let kept = Kept::<AtomicU32>::new(2);
+        let of = |auth: &str| {
+            let mut webhook = webhook("a", 7);
+            webhook.sealed.auth = Some(auth.to_owned());
+            webhook
+        };
+        kept.of(&of("before the restore")).store(1, Ordering::Relaxed);
+        assert_eq!(kept.of(&of("before the restore")).load(Ordering::Relaxed), 1);
+        assert_eq!(kept.of(&of("after it")).load(Ordering::Relaxed), 0);
     }
 }
