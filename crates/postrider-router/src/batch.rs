@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postrider_broker::{Names, Outgoing};
-use postrider_core::directory::{Directory, MAX_FAN_OUT_BYTES, Mark, Routed, Target};
+use postrider_core::directory::{Directory, MAX_FAN_OUT_BYTES, MAX_FILTER_STEPS, Mark, Routed, Target};
+use postrider_core::event::OWN_ID_PREFIX;
 use postrider_core::intake::{self, Envelope, Refusal, RefusalReason, Report};
 use postrider_core::lifecycle::{Guard, guard};
 use postrider_core::wire::{
@@ -27,6 +28,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) body: &'a [u8],
     /// The webhook that control tries with it, and that it goes to alone.
     pub(crate) only_webhook: Option<&'a str>,
+    /// The store whose configuration its publisher knew: control says it with everything that it publishes.
+    pub(crate) epoch: Option<&'a str>,
     /// How often it was handed out before, by the broker's count.
     pub(crate) delivery_count: i64,
     /// How often it was set apart.
@@ -64,6 +67,8 @@ pub(crate) struct Batch {
     pub(crate) derived: u64,
     /// About how many bytes will be published.
     bytes: usize,
+    /// Steps that judging filters took.
+    steps: u32,
     /// How many were set apart.
     pub(crate) set_apart: u64,
 }
@@ -95,9 +100,10 @@ impl ActionFate {
 }
 
 impl Batch {
-    /// Whether it is so large that what follows belongs into the next.
+    /// Whether it is so large, or took so much work, that what follows belongs into the next: nothing else goes on while a
+    /// batch is decided.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= MAX_FAN_OUT_BYTES
+        self.bytes >= MAX_FAN_OUT_BYTES || self.steps >= MAX_FILTER_STEPS
     }
 
     /// Decides what becomes of one message. `seen` learns of it; should the batch then fail, the session ends and
@@ -148,6 +154,14 @@ impl Batch {
                 self.duplicates += 1;
                 return;
             }
+            Report::Event(event) if event.is_own() && arrival.epoch.is_none() => {
+                let detail = format!(
+                    "the id begins with {OWN_ID_PREFIX}, as those of Postrider's own events do; give it another id"
+                );
+                let refusal = Refusal::new(RefusalReason::BadEventId, detail);
+                self.refuse(&refusal, arrival, seen, names, now);
+                return;
+            }
             Report::Event(event) if event.is_own() => {
                 only = arrival.only_webhook.map(WebhookId::from_trusted)
             }
@@ -193,7 +207,8 @@ impl Batch {
         seen: &mut Seen,
         now: Timestamp,
     ) -> bool {
-        let Routed { event, marks, targets, filter_errors } = routed;
+        let Routed { event, marks, targets, filter_errors, steps } = routed;
+        self.steps = self.steps.saturating_add(steps);
         if !seen.note(&event.tenant, &event.id, now) {
             return false;
         }
@@ -273,6 +288,10 @@ impl Batch {
             return false;
         }
         self.bytes += arrival.body.len();
+        if refusal.reason == RefusalReason::FanOutTooLarge {
+            // It may have taken all the work that there is for one.
+            self.steps = self.steps.saturating_add(MAX_FILTER_STEPS);
+        }
         self.refused.push(refusal.reason);
         let reason = refusal.reason.as_str();
         tracing::warn!(
@@ -363,6 +382,9 @@ fn set_apart(arrival: &Arrival<'_>, crashes: u32, names: &Names, draw: usize) ->
     if let Some(webhook) = arrival.only_webhook {
         message = message.header("only-webhook", webhook);
     }
+    if let Some(epoch) = arrival.epoch {
+        message = message.header("postrider-epoch", bounded(epoch, 64));
+    }
     message
 }
 
@@ -419,7 +441,8 @@ mod tests {
 
     fn arrival(body: &str) -> Arrival<'_> {
         let envelope = Envelope { routing_key: "default", ..Envelope::default() };
-        Arrival { envelope, body: body.as_bytes(), only_webhook: None, delivery_count: 0, crashes: 0 }
+        let body = body.as_bytes();
+        Arrival { envelope, body, only_webhook: None, epoch: None, delivery_count: 0, crashes: 0 }
     }
 
     fn batch(directory: &Directory, bodies: &[String]) -> Batch {
@@ -572,7 +595,7 @@ mod tests {
         let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
         let directory = directory(3, 1);
         for body in [r#"{"event_type":"T","id":"own_test_1"}"#, r#"{"event_type":"T","id":"e1"}"#] {
-            let arrival = Arrival { only_webhook: Some("wh_1"), ..arrival(body) };
+            let arrival = Arrival { only_webhook: Some("wh_1"), epoch: Some("ep"), ..arrival(body) };
             batch.take(&arrival, &directory, &mut seen, &names, Timestamp::from_millis(1), 0);
         }
         let messages = decoded(&mut batch, 16);
@@ -590,9 +613,55 @@ mod tests {
     fn a_test_that_is_set_apart_is_still_one() {
         let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
         let body = r#"{"event_type":"T","id":"own_test_1"}"#;
-        let arrival = Arrival { only_webhook: Some("wh_1"), delivery_count: 3, ..arrival(body) };
+        let (only_webhook, epoch) = (Some("wh_1"), Some("ep"));
+        let arrival = Arrival { only_webhook, epoch, delivery_count: 3, ..arrival(body) };
         batch.take(&arrival, &directory(1, 1), &mut seen, &names, Timestamp::from_millis(1), 0);
         assert!(batch.aside[0].headers.contains(&("only-webhook", "wh_1".to_owned())));
+        assert!(batch.aside[0].headers.contains(&("postrider-epoch", "ep".to_owned())));
+    }
+
+    #[test]
+    fn an_id_of_postriders_own_is_refused_from_anybody_else() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let body = r#"{"event_type":"T","id":"own_1"}"#;
+        let forged = Arrival { only_webhook: Some("wh_0"), ..arrival(body) };
+        for arrival in [&forged, &forged, &Arrival { epoch: Some("ep"), ..arrival(body) }] {
+            batch.take(arrival, &directory(1, 1), &mut seen, &names, Timestamp::from_millis(1), 0);
+        }
+        assert_eq!((&batch.refused[..], batch.duplicates), (&[RefusalReason::BadEventId][..], 1));
+        assert_eq!(batch.aside[0].body, body.as_bytes());
+        assert_eq!(batch.unmatched, 1, "the id is not taken by what was refused");
+        assert_eq!((batch.routed, batch.deliveries), (0, 0));
+    }
+
+    #[test]
+    fn a_batch_is_full_when_judging_took_the_work_of_one_event() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let mut directory = directory(0, 1);
+        for n in 0..300 {
+            let id = format!("wh_{n}");
+            let webhook = WebhookRecord {
+                all: true,
+                filter: Some(format!("data.all(a, data.all(b, b >= a || b < a)) && {n} == {n}")),
+                ..WebhookRecord::new(
+                    WebhookId::from_trusted(id.as_str()),
+                    TenantId::default_tenant(),
+                    "https://example.com/",
+                )
+            };
+            let epoch = Epoch::from_trusted("ep");
+            directory.apply(&ConfigRecord::of(&epoch, 2, ConfigKind::Webhook, &id, &webhook));
+        }
+        let numbers: Vec<String> = (0..88).map(|n| n.to_string()).collect();
+        let mut take = |id: &str, data: &[String]| {
+            let body = format!(r#"{{"event_type":"T","id":"{id}","data":[{}]}}"#, data.join(","));
+            batch.take(&arrival(&body), &directory, &mut seen, &names, Timestamp::from_millis(1), 0);
+            (batch.routed, batch.refused.len(), batch.is_full())
+        };
+        assert_eq!(take("cheap", &numbers[..2]), (1, 0, false));
+        assert_eq!(take("dear", &numbers[..60]), (2, 0, false));
+        let more = (0..8).map(|n| take(&format!("dear {n}"), &numbers[..60])).find(|(.., is_full)| *is_full);
+        assert!(more.is_some_and(|(_, refused, _)| refused == 0), "{more:?}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Routed {
     pub targets: Vec<Target>,
     /// How many filters could not be judged on it; their webhooks do not take it.
     pub filter_errors: u64,
+    /// How many steps judging filters on it took.
+    pub steps: u32,
 }
 
 /// Why an event would, or would not, go to a webhook.
@@ -223,12 +225,13 @@ impl Directory {
         }
         if let Some(id) = only {
             let targets = self.only_target(&event, id).into_iter().collect();
-            return Ok(Routed { event, marks: Vec::new(), targets, filter_errors: 0 });
+            return Ok(Routed { event, marks: Vec::new(), targets, filter_errors: 0, steps: 0 });
         }
         let marks = self.check(&event, known.map(|known| &**known), settings)?;
         let mut judging = Judging::of(&event, known.map(|known| &**known));
         let (targets, filter_errors) = self.targets(&mut judging, room)?;
-        Ok(Routed { event, marks, targets, filter_errors })
+        let steps = judging.steps;
+        Ok(Routed { event, marks, targets, filter_errors, steps })
     }
 
     /// Which deliveries an event becomes: one for each webhook of its tenant that takes it, whatever the webhook's
@@ -505,5 +508,5 @@ fn nothing_of(action: Action) -> Routed {
         traceparent,
         accepted_at,
     };
-    Routed { event, marks: Vec::new(), targets: Vec::new(), filter_errors: 0 }
+    Routed { event, marks: Vec::new(), targets: Vec::new(), filter_errors: 0, steps: 0 }
 }

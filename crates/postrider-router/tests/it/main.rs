@@ -513,9 +513,11 @@ async fn a_webhook_is_tried_alone_whatever_it_takes() {
     configuration.webhook(&NewWebhook::new("wh_tried", "https://example.com/").takes(&["OTHER"])).await;
     let router = Router::start(&settings);
     router.ready().await;
-    let mut headers = FieldTable::default();
-    headers.insert("only-webhook".into(), AMQPValue::LongString("wh_tried".into()));
-    for id in ["own_test_1", "forged"] {
+    let mut control = knowing(&configuration, configuration.revision());
+    control.insert("only-webhook".into(), AMQPValue::LongString("wh_tried".into()));
+    let mut upstream = FieldTable::default();
+    upstream.insert("only-webhook".into(), AMQPValue::LongString("wh_tried".into()));
+    for (id, headers) in [("own_test_0", &upstream), ("own_test_1", &control), ("forged", &upstream)] {
         let body = format!(r#"{{"event_type":"A","id":"{id}"}}"#);
         let properties = json().with_headers(headers.clone());
         vhost.publish(&settings.names().events(), "default", body.as_bytes(), properties).await;
@@ -527,6 +529,8 @@ async fn a_webhook_is_tried_alone_whatever_it_takes() {
         .collect();
     let expected = [("own_test_1", "wh_tried", true), ("forged", "wh_all", false)];
     assert_eq!(found, expected.into(), "an event of upstream is an event like any other");
+    let kept = vhost.take(&settings.names().invalid(), 1).await;
+    assert_eq!(header(&kept[0], "reason"), "bad_event_id");
     router.stop().await;
 }
 
