@@ -97,6 +97,13 @@ impl Deliverer {
             Ok(webhook) => webhook,
             Err(verdict) => return verdict,
         };
+        let lacks_profile = {
+            let directory = self.feed.read();
+            directory.unreadable().is_some() && directory.profile_of(&webhook).is_none()
+        };
+        if lacks_profile {
+            return unknown(true, true, taken.delivery.unknown_since, now());
+        }
         match lifecycle::admit(&webhook, taken.delivery.test, now()) {
             Admission::Attempt => self.attempt(taken, &webhook).await,
             Admission::Hold => Verdict::Held,
@@ -220,14 +227,9 @@ impl Deliverer {
         match found {
             Lookup::Known(webhook) => Ok(webhook),
             Lookup::Deleted => Err(Verdict::Cancelled("webhook_deleted")),
-            Lookup::Unknown if known(&self.feed).1 => Err(Verdict::Cancelled("webhook_unknown")),
             Lookup::Unknown => {
-                let unknown_since = delivery.unknown_since.unwrap_or_else(now);
-                if now().since_ms(unknown_since) > UNKNOWN_PATIENCE_MS {
-                    Err(Verdict::Cancelled("webhook_unknown"))
-                } else {
-                    Err(Verdict::Park { unknown_since, rung_secs: UNKNOWN_RUNG_SECS })
-                }
+                let unreadable = self.feed.read().unreadable().is_some();
+                Err(unknown(known(&self.feed).1, unreadable, delivery.unknown_since, now()))
             }
         }
     }
@@ -321,6 +323,16 @@ impl Deliverer {
     }
 }
 
+/// What becomes of a delivery whose webhook, or its profile, is not known: `fresh` is whether that is all that there is to
+/// know. While part of the configuration cannot be read it may be in there, so nothing is given up.
+fn unknown(fresh: bool, unreadable: bool, since: Option<Timestamp>, at: Timestamp) -> Verdict {
+    let unknown_since = if unreadable { at } else { since.unwrap_or(at) };
+    if !unreadable && (fresh || at.since_ms(unknown_since) > UNKNOWN_PATIENCE_MS) {
+        return Verdict::Cancelled("webhook_unknown");
+    }
+    Verdict::Park { unknown_since, rung_secs: UNKNOWN_RUNG_SECS }
+}
+
 /// There is no request, and why.
 fn not_made(webhook: &Webhook, error: &dyn std::fmt::Display) -> Sent {
     tracing::error!(webhook.id = webhook.id.as_str(), %error, "no request could be made");
@@ -364,5 +376,28 @@ impl Opened {
         let open = Open { sealed: sealed.clone(), form, credentials: credentials.clone() };
         opened.insert(webhook.id.clone(), open);
         Ok(credentials)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_not_given_up_while_part_of_the_configuration_cannot_be_read() {
+        let at = Timestamp::from_millis(10_000_000);
+        let long_ago = Some(Timestamp::from_millis(1));
+        for (fresh, since) in [(true, None), (true, long_ago), (false, long_ago)] {
+            assert!(matches!(unknown(fresh, false, since, at), Verdict::Cancelled("webhook_unknown")));
+            let Verdict::Park { unknown_since, .. } = unknown(fresh, true, since, at) else {
+                panic!("it is given up: fresh {fresh}, since {since:?}");
+            };
+            assert_eq!(unknown_since, at, "the patience begins when everything can be read");
+        }
+        let just_now = Some(Timestamp::from_millis(9_999_999));
+        let Verdict::Park { unknown_since, .. } = unknown(false, false, just_now, at) else {
+            panic!("it is given up at once");
+        };
+        assert_eq!(Some(unknown_since), just_now);
     }
 }
