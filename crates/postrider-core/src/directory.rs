@@ -205,6 +205,10 @@ impl Directory {
     /// Notes a record that cannot be read at all, until a whole snapshot follows without it.
     pub fn note_unreadable(&mut self, why: &str) {
         self.forget_or_note("record".to_owned(), Some(why));
+        // It may belong to the epoch that is about to replace this one.
+        if let Some(next) = &mut self.next {
+            next.note_unreadable(why);
+        }
     }
 
     /// Whether a record of this epoch may still come, so that waiting for its revision makes sense.

@@ -228,6 +228,20 @@ fn an_unreadable_record_leaves_what_was_known() {
 }
 
 #[test]
+fn what_cannot_be_read_of_another_epoch_is_not_forgotten_when_that_begins() {
+    let mut directory = whole([webhook("a", 2, "w", &["T"])]);
+    directory.apply(&mark("b", 1, SnapshotBegin));
+    directory.apply(&tenant("b", 1));
+    directory.note_unreadable("schema 2");
+    directory.apply(&mark("b", 1, SnapshotEnd));
+    assert_eq!((directory.epoch(), directory.unreadable()), (Some(&epoch("b")), Some("schema 2")));
+    for record in [mark("b", 2, SnapshotBegin), tenant("b", 1), mark("b", 2, SnapshotEnd)] {
+        directory.apply(&record);
+    }
+    assert_eq!(directory.unreadable(), None, "a whole snapshot without it");
+}
+
+#[test]
 fn an_unknown_tenant_is_refused() {
     let directory = directory(&[mark("a", 0, SnapshotBegin), mark("a", 0, SnapshotEnd)]);
     let event: Event = serde_json::from_str::<wire::EventRecord>(
