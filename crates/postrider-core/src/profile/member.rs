@@ -16,6 +16,8 @@ pub(super) const MAX_NAME_CHARS: usize = 128;
 const MAX_TEXT_BYTES: usize = 1_024;
 /// The most bytes of a constant.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
+/// The deepest nesting of a constant: far from what readers of the configuration refuse.
+const MAX_VALUE_DEPTH: usize = 32;
 
 /// What a body tells of.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +117,9 @@ impl Filling {
         } else if let Some(text) = &member.text {
             Some(Source::Text(pieces(text).map_err(|problem| ("text", problem))?))
         } else if let Some(value) = &member.value {
+            if is_deeper(value, MAX_VALUE_DEPTH) {
+                return Err(("value", format!("must be nested at most {MAX_VALUE_DEPTH} deep")));
+            }
             let raw = serde_json::value::to_raw_value(value).map_err(|error| ("value", error.to_string()))?;
             if raw.get().len() > MAX_VALUE_BYTES {
                 return Err(("value", format!("must have at most {MAX_VALUE_BYTES} bytes")));
@@ -153,6 +158,17 @@ impl Filling {
         let at_path = self.path.as_ref().and_then(|path| path.find(subject));
         let at_path = if self.only_text { at_path.filter(Found::is_text) } else { at_path };
         at_path.or_else(|| self.other.as_ref()?.find(subject)).filter(|found| !found.is_null())
+    }
+}
+
+/// Whether arrays and objects are nested deeper than that.
+fn is_deeper(value: &serde_json::Value, most: usize) -> bool {
+    use serde_json::Value;
+    let below = |value: &Value| is_deeper(value, most - 1);
+    match value {
+        Value::Array(elements) => most == 0 || elements.iter().any(below),
+        Value::Object(members) => most == 0 || members.values().any(below),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

@@ -321,3 +321,16 @@ proptest! {
         prop_assert_eq!(String::from_utf8(bytes).unwrap(), key);
     }
 }
+
+#[test]
+fn a_constant_is_not_so_deep_that_readers_of_the_configuration_refuse_it() {
+    let nested = |depth: usize| {
+        let value = (0..depth)
+            .fold(json!(1), |inner, n| if n % 2 == 0 { json!([inner]) } else { json!({ "a": inner }) });
+        parse(json!({ "member": [{ "name": "m", "value": value }], }))
+    };
+    assert!(nested(32).is_ok());
+    let bad = nested(33).unwrap_err();
+    assert_eq!(bad.member, "member[0].value");
+    assert!(bad.problem.contains("32"), "{bad}");
+}
