@@ -15,8 +15,8 @@ use crate::webhook::{Credentials, KeyPlace, Webhook};
 /// The value of `User-Agent`.
 pub const USER_AGENT: &str = concat!("postrider/", env!("CARGO_PKG_VERSION"));
 
-/// A request, ready to be sent by POST.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A request, ready to be sent by POST. Its URL and headers hold secrets, so it shows little of itself in logs.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// Where to; with the API key in it if it goes there.
     pub url: Url,
@@ -26,8 +26,15 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = self.url.host_str().unwrap_or_default();
+        write!(f, "Request({host}, {} headers, {} bytes)", self.headers.len(), self.body.len())
+    }
+}
+
 /// One attempt: everything that its request is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Attempt<'a> {
     /// Where it goes.
     pub webhook: &'a Webhook,
@@ -49,6 +56,12 @@ pub struct Attempt<'a> {
     pub test: bool,
     /// When it begins.
     pub at: Timestamp,
+}
+
+impl std::fmt::Debug for Attempt<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Attempt({} of {})", self.number, self.delivery)
+    }
 }
 
 /// The largest body, bytes.
@@ -224,6 +237,21 @@ mod tests {
         let found: Vec<_> = request.headers.iter().filter(|(n, _)| n == name).collect();
         assert_eq!(found.len(), 1, "{name} in {:?}", names(request));
         &found[0].1
+    }
+
+    #[test]
+    fn a_request_shows_no_secret() {
+        let credentials = Credentials {
+            api_key: Some((KeyPlace::Query, "key".into(), Zeroizing::new("in-the-url".into()))),
+            headers: vec![("x-token".into(), Zeroizing::new("in-a-header".into()))],
+            ..credentials(KeyForm::Base64)
+        };
+        let request = made(&webhook("https://example.com/hook"), &Profile::default_profile(), &credentials);
+        let shown = format!("{request:?}");
+        assert!(shown.contains("example.com"), "{shown}");
+        for secret in ["in-the-url", "in-a-header", "v1,"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
     }
 
     const OURS: [&str; 6] = [

@@ -249,12 +249,18 @@ fn answer(response: &reqwest::Response, body: &[u8]) -> Sent {
     let mut headers = Vec::new();
     for name in KEPT_HEADERS {
         if let Some(value) = response.headers().get(name) {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            headers.push((name.to_owned(), text.chars().take(256).collect()));
+            headers.push((name.to_owned(), kept(name, &String::from_utf8_lossy(value.as_bytes()))));
         }
     }
     let body = String::from_utf8_lossy(body).into_owned();
     Sent::Answered(Answer { status: response.status().as_u16(), retry_after, headers, body })
+}
+
+/// As much of an answer's header as may be kept. A redirect often repeats the query of the request, which may hold the
+/// webhook's API key.
+fn kept(name: &str, value: &str) -> String {
+    let end = if name == "location" { value.find(['?', '#']) } else { None };
+    value[..end.unwrap_or(value.len())].chars().take(256).collect()
 }
 
 /// Finds out from an error's causes why there was no answer. The text names no address: a blocked or closed port must
@@ -364,5 +370,18 @@ impl Resolve for Guarded {
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_kept_without_the_query_that_may_hold_a_key() {
+        assert_eq!(kept("location", "https://example.com/in?key=secret#x"), "https://example.com/in");
+        assert_eq!(kept("location", "/in#secret"), "/in");
+        assert_eq!(kept("www-authenticate", "Bearer realm=\"a?b\""), "Bearer realm=\"a?b\"");
+        assert_eq!(kept("server", &"ü".repeat(300)).chars().count(), 256);
     }
 }
