@@ -37,6 +37,11 @@ pub enum StoreError {
         /// The newest schema that this release knows.
         known: i64,
     },
+    /// A state of Postrider that was never released wrote it: its schema has a number of ours, and is another.
+    #[error(
+        "the store was made by an unreleased state of Postrider, whose schema nobody can bring to this one; nothing was changed: set POSTRIDER_STORE_URL to a new file"
+    )]
+    Unreleased,
     /// The secrets in it were sealed with another key.
     #[error(
         "the store was made with master key {store}, but POSTRIDER_MASTER_KEY is key {given}; give the key that the store was made with"

@@ -242,6 +242,7 @@ async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
             let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
             Err(StoreError::Newer { store, known })
         }
+        Err(MigrateError::VersionMismatch(_)) => Err(StoreError::Unreleased),
         Err(MigrateError::ExecuteMigration(error, _)) => Err(error.into()),
         Err(other) => Err(StoreError::Damaged(other.to_string())),
     }
