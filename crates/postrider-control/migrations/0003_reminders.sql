@@ -24,6 +24,7 @@ CREATE TABLE reminders (
     UNIQUE (tenant, key)
 ) STRICT;
 CREATE INDEX reminders_due ON reminders (grp, date) WHERE state = 'pending';
+CREATE INDEX reminders_over ON reminders (grp, state, date) WHERE state <> 'pending';
 CREATE INDEX reminders_of_tenant ON reminders (tenant, date);
 
 -- What was sent: each key and date once, for ever, whatever becomes of the reminder.

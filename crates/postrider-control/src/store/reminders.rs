@@ -12,7 +12,7 @@ use postrider_core::wire::UnknownTypes;
 use postrider_core::{EventType, Json, TenantId, Timestamp};
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 
 use super::{Change, NewEvent, Settings, Store, StoreError, small, time, unsigned};
 
@@ -178,7 +178,8 @@ pub(crate) struct Sent {
     pub next: Option<Timestamp>,
 }
 
-pub(super) const ROW: &str = "SELECT r.*, g.event_type FROM reminders r JOIN reminder_groups g ON g.id = r.grp";
+pub(super) const ROW: &str =
+    "SELECT r.*, g.event_type FROM reminders r JOIN reminder_groups g ON g.id = r.grp";
 
 /// Groups with what their rule is made of. A tenant that is gone has none.
 const GROUPS: &str = "SELECT g.id, g.tenant, g.event_type, g.pending, t.settings, m.means,
@@ -287,46 +288,69 @@ impl Store {
         after: Option<(Day, i64)>,
         limit: u32,
     ) -> Result<Vec<ReminderRow>, StoreError> {
-        let wanted = groups
-            .iter()
-            .filter(|group| filter.event_type.as_ref().is_none_or(|name| *name == group.event_type))
-            .filter(|group| filter.state != Some(ReminderState::Pending.as_str()) || group.first.is_some());
-        let mut ids = Vec::new();
-        // Up to which date each group is wanted: all of it if nobody asks when it is due.
-        for group in wanted {
+        let mut tx = self.readers.begin().await?;
+        if filter.event_type.is_none() && filter.state.is_none() && filter.due_before.is_none() {
+            let mut query = QueryBuilder::<Sqlite>::new(ROW);
+            query.push(" WHERE r.tenant = ").push_bind(&filter.tenant);
+            return page(query, after, limit).fetch(&mut tx).await;
+        }
+        let mut rows: Vec<ReminderRow> = Vec::new();
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        for group in groups {
+            if filter.event_type.as_ref().is_some_and(|name| *name != group.event_type) {
+                continue;
+            }
+            // Up to which date it is wanted: all of it if nobody asks when it is due.
             let last = match filter.due_before {
-                None => Some(i64::MAX),
+                None => i64::MAX,
                 Some(before) => {
                     let before = Timestamp::from_millis(before.as_millis().saturating_sub(1));
-                    group.rule.cutoff(before).map(|day| i64::from(day.number()))
+                    let Some(last) = group.rule.cutoff(before) else { continue };
+                    i64::from(last.number())
                 }
             };
-            ids.extend(last.map(|last| (group, last)));
+            for state in ReminderState::ALL {
+                if filter.state.is_some_and(|asked| asked != state.as_str()) {
+                    continue;
+                }
+                // What is later than a full page has is not needed.
+                let full = rows.get(most.saturating_sub(1)).map(|row| i64::from(row.date.number()));
+                let mut query = QueryBuilder::<Sqlite>::new(ROW);
+                query.push(of_state(state)).push(" AND r.grp = ").push_bind(group.id);
+                query.push(" AND r.date <= ").push_bind(full.map_or(last, |full| full.min(last)));
+                rows.extend(page(query, after, limit).fetch(&mut tx).await?);
+                rows.sort_by_key(|row| (row.date.number(), row.seq));
+                rows.truncate(most);
+            }
         }
-        let Some(last) = ids.iter().map(|(_, last)| *last).max() else { return Ok(Vec::new()) };
-        let mut query = QueryBuilder::<Sqlite>::new("WITH wanted (id, last) AS (VALUES ");
-        let mut values = query.separated(", ");
-        for (group, last) in &ids {
-            values.push("(").push_bind_unseparated(group.id);
-            values.push_unseparated(", ").push_bind_unseparated(*last).push_unseparated(")");
-        }
-        query.push(") ").push(ROW).push(" WHERE r.tenant = ").push_bind(&filter.tenant);
-        query.push(" AND r.date <= ").push_bind(last);
-        query.push(" AND r.date <= (SELECT last FROM wanted WHERE wanted.id = r.grp)");
-        if let Some(state) = filter.state {
-            query.push(" AND r.state = ").push_bind(state);
-        }
-        if filter.state == Some(ReminderState::Pending.as_str()) {
-            // Those that were sent are the earlier ones: they need not be looked at.
-            let first = ids.iter().filter_map(|(group, _)| group.first).min();
-            query.push(" AND r.date >= ").push_bind(first.map_or(0, |day| i64::from(day.number())));
-        }
-        if let Some((date, seq)) = after {
-            query.push(" AND (r.date, r.seq) > (").push_bind(i64::from(date.number()));
-            query.push(", ").push_bind(seq).push(")");
-        }
-        query.push(" ORDER BY r.date, r.seq LIMIT ").push_bind(i64::from(limit));
-        let rows = query.build().persistent(false).fetch_all(&self.readers).await?;
+        Ok(rows)
+    }
+}
+
+/// A condition that the index of this state has as well.
+pub(super) fn of_state(state: ReminderState) -> &'static str {
+    match state {
+        ReminderState::Pending => " WHERE r.state = 'pending'",
+        ReminderState::Sent => " WHERE r.state <> 'pending' AND r.state = 'sent'",
+        ReminderState::Cancelled => " WHERE r.state <> 'pending' AND r.state = 'cancelled'",
+    }
+}
+
+/// A page of reminders by date.
+struct Page(QueryBuilder<Sqlite>);
+
+fn page(mut query: QueryBuilder<Sqlite>, after: Option<(Day, i64)>, limit: u32) -> Page {
+    if let Some((date, seq)) = after {
+        query.push(" AND (r.date, r.seq) > (").push_bind(i64::from(date.number()));
+        query.push(", ").push_bind(seq).push(")");
+    }
+    query.push(" ORDER BY r.date, r.seq LIMIT ").push_bind(i64::from(limit));
+    Page(query)
+}
+
+impl Page {
+    async fn fetch(mut self, tx: &mut Transaction<'_, Sqlite>) -> Result<Vec<ReminderRow>, StoreError> {
+        let rows = self.0.build().persistent(false).fetch_all(&mut **tx).await?;
         rows.iter().map(reminder_of).collect()
     }
 }

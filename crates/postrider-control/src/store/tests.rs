@@ -699,7 +699,10 @@ async fn lists_are_read_by_an_index() {
             "{} WHERE r.state = 'pending' AND r.grp = 1 AND r.date <= 5 ORDER BY r.date, r.seq LIMIT 5",
             reminders::ROW
         ),
-        &format!("{} WHERE r.tenant = 'a' AND r.date <= 5 ORDER BY r.date, r.seq LIMIT 5", reminders::ROW),
+        &format!(
+            "{} WHERE r.tenant = 'a' AND (r.date, r.seq) > (5, 5) ORDER BY r.date, r.seq LIMIT 5",
+            reminders::ROW
+        ),
         "SELECT MIN(r.date) FROM reminders r WHERE r.grp = 1 AND r.state = 'pending'",
         "SELECT COUNT(*) FROM subscriptions WHERE tenant = 'a' AND kind = 'type' AND name = 'n'",
     ] {
@@ -715,4 +718,115 @@ async fn lists_are_read_by_an_index() {
         let scans = plan.starts_with("SCAN") && !plan.contains("USING INDEX outbox_unsent");
         assert!(!plan.contains("TEMP B-TREE") && !scans, "{list}: {plan}");
     }
+}
+
+/// Who takes an event type, and a tenant's reminders of a type and state, are looked up by everything that is given: the
+/// rest of the tenant's is not read.
+#[tokio::test]
+async fn what_is_asked_for_is_looked_up_by_all_of_it() {
+    let t = TestStore::new().await;
+    let takes = Takes {
+        spellings: vec!["a".to_owned(), "b".to_owned()],
+        group: Some("g".to_owned()),
+        category: Some("c".to_owned()),
+        all: true,
+    };
+    let mut query = sqlx::QueryBuilder::new("EXPLAIN QUERY PLAN ");
+    takes.webhooks("t", &mut query);
+    let rows = query.build().fetch_all(&t.store.readers).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
+    let searches: Vec<_> = plan.iter().filter(|step| step.contains("subscriptions")).collect();
+    assert_eq!(searches.len(), 4, "{plan:?}");
+    let by_all = |step: &&String| step.contains("(tenant=? AND kind=? AND name=?)");
+    assert!(searches.iter().all(by_all), "{plan:?}");
+
+    for state in ReminderState::ALL {
+        let list = format!(
+            "EXPLAIN QUERY PLAN {}{} AND r.grp = 1 AND r.date <= 9 AND (r.date, r.seq) > (1, 2)
+             ORDER BY r.date, r.seq LIMIT 5",
+            reminders::ROW,
+            reminders::of_state(state)
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(list)).fetch_all(&t.store.readers).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
+        let plan = plan.join("; ");
+        let found = match state {
+            ReminderState::Pending => "USING INDEX reminders_due (grp=? AND date>? AND date<?)",
+            _ => "USING INDEX reminders_over (grp=? AND state=? AND date>? AND date<?)",
+        };
+        assert!(plan.contains(found) && !plan.contains("TEMP B-TREE"), "{state:?}: {plan}");
+    }
+}
+
+/// Pages of reminders by type, state and time are those of all of them.
+#[tokio::test]
+async fn reminders_are_listed_in_pages_over_types_and_states() {
+    let t = TestStore::new().await;
+    let tenant = TenantId::default_tenant();
+    let mut change = t.store.change().await.unwrap();
+    let types = ["A", "B", "C"];
+    let lead_days = types.iter().zip([0, 3, 9]).map(|(name, days)| ((*name).to_owned(), days)).collect();
+    change.put_settings(&tenant, &Settings { lead_days, ..Settings::default() }, NOW).await.unwrap();
+    let day = postrider_core::reminder::Day::parse("2023-12-01").unwrap();
+    for n in 0..30 {
+        let new = NewReminder {
+            tenant: tenant.clone(),
+            key: format!("k{n}"),
+            event_type: EventType::parse(types[usize::try_from(n % 3).unwrap()]).unwrap(),
+            date: ReminderDate::Day(day.plus(n * 7 % 11)),
+            data: None,
+            current_context: None,
+        };
+        change.put_reminder(&new, NOW).await.unwrap().unwrap();
+        if n % 4 == 0 {
+            change.cancel_reminder("default", &new.key, NOW).await.unwrap().unwrap();
+        }
+    }
+    change.commit().await.unwrap();
+    let groups = t.store.reminder_groups_of("default").await.unwrap();
+    let due = |row: &ReminderRow| {
+        groups.iter().find(|group| group.event_type == row.event_type).unwrap().rule.due(row.date)
+    };
+    let all = ReminderFilter { tenant: "default".to_owned(), ..ReminderFilter::default() };
+    let rows = t.store.reminders(&all, &groups, None, 100).await.unwrap();
+    assert_eq!(rows.len(), 30);
+    assert!(rows.is_sorted_by_key(|row| (row.date.number(), row.seq)));
+    let mut found = 0;
+    for event_type in [None, Some("B"), Some("D")] {
+        for state in [None, Some("pending"), Some("cancelled"), Some("sent")] {
+            for due_before in [None, due(&rows[15])] {
+                let event_type = event_type.map(str::to_owned);
+                let filter = ReminderFilter { event_type, state, due_before, ..all.clone() };
+                let wanted = rows.iter().filter(|row| {
+                    filter.event_type.as_ref().is_none_or(|name| *name == row.event_type)
+                        && state.is_none_or(|state| state == row.state.as_str())
+                        && due_before.is_none_or(|before| due(row).unwrap() < before)
+                });
+                let wanted: Vec<i64> = wanted.map(|row| row.seq).collect();
+                let (mut paged, mut after) = (Vec::new(), None);
+                loop {
+                    let page = t.store.reminders(&filter, &groups, after, 4).await.unwrap();
+                    let Some(last) = page.last() else { break };
+                    after = Some((last.date, last.seq));
+                    paged.extend(page.iter().map(|row| row.seq));
+                }
+                assert_eq!(paged, wanted, "{filter:?}");
+                found += wanted.len();
+            }
+        }
+    }
+    assert_eq!(found, 88, "most filters find some");
+}
+
+/// A store whose first migration was another is refused and left as it is.
+#[tokio::test]
+async fn a_store_of_an_unreleased_state_is_refused() {
+    let t = TestStore::new().await;
+    t.execute("UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1").await;
+    let TestStore { store, dir } = t;
+    store.close().await;
+    drop(store);
+    let address = format!("sqlite:{}/state/postrider.db", dir.path().display());
+    let refused = Store::open(&address, &test_store::key(1)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unreleased), "{refused}");
 }

@@ -57,35 +57,30 @@ pub(crate) struct Takes {
 }
 
 impl Takes {
-    /// The rows of `subscriptions` that mean it.
-    fn rows(&self, query: &mut QueryBuilder<Sqlite>) {
-        query.push("(FALSE");
-        if !self.spellings.is_empty() {
-            query.push(" OR (kind = 'type' AND name IN (");
-            let mut list = query.separated(", ");
-            for spelling in &self.spellings {
-                list.push_bind(spelling.clone());
-            }
-            query.push("))");
-        }
-        for (kind, name) in [("group", &self.group), ("category", &self.category)] {
-            if let Some(name) = name {
-                query.push(format_args!(" OR (kind = '{kind}' AND name = "));
-                query.push_bind(name.clone()).push(")");
-            }
-        }
-        if self.all {
-            query.push(" OR kind = 'all'");
+    /// The webhooks of the tenant that ask for it, each once. One search of the index for each way: in one condition they
+    /// would be a look at everything that the tenant subscribed to.
+    pub(super) fn webhooks(&self, tenant: &str, query: &mut QueryBuilder<Sqlite>) {
+        const FROM: &str = "SELECT webhook FROM subscriptions WHERE tenant = ";
+        query.push(FROM).push_bind(tenant.to_owned()).push(" AND kind = 'type' AND name IN (");
+        let mut list = query.separated(", ");
+        for spelling in &self.spellings {
+            list.push_bind(spelling.clone());
         }
         query.push(")");
+        let all = self.all.then(String::new);
+        for (kind, name) in [("group", &self.group), ("category", &self.category), ("all", &all)] {
+            if let Some(name) = name {
+                query.push(" UNION ").push(FROM).push_bind(tenant.to_owned());
+                query.push(format_args!(" AND kind = '{kind}' AND name = ")).push_bind(name.clone());
+            }
+        }
     }
 
     /// How many webhooks of the tenant ask for it.
     fn count(&self, tenant: &str) -> QueryBuilder<Sqlite> {
-        let mut query =
-            QueryBuilder::new("SELECT COUNT(DISTINCT webhook) FROM subscriptions WHERE tenant = ");
-        query.push_bind(tenant.to_owned()).push(" AND ");
-        self.rows(&mut query);
+        let mut query = QueryBuilder::new("SELECT COUNT(DISTINCT webhook) FROM (");
+        self.webhooks(tenant, &mut query);
+        query.push(")");
         query
     }
 }
@@ -136,9 +131,8 @@ impl Store {
             query.push(" AND instr(url, ").push_bind(url).push(") > 0");
         }
         if let Some(takes) = &filter.takes {
-            query.push(" AND id IN (SELECT webhook FROM subscriptions WHERE tenant = ");
-            query.push_bind(&filter.tenant).push(" AND ");
-            takes.rows(&mut query);
+            query.push(" AND id IN (");
+            takes.webhooks(&filter.tenant, &mut query);
             query.push(")");
         }
         if let Some(since) = filter.since {
