@@ -5,7 +5,7 @@ use postrider_core::wire::WebhookRecord;
 
 use super::configuration::{names, shop};
 use super::*;
-use crate::store::{OutboxKind, OutboxLane, OutboxRow};
+use crate::store::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
 
 impl Test {
     /// Makes a webhook of the shop's profile.
@@ -425,6 +425,8 @@ async fn secrets_follow_the_rules_of_the_profile() {
     assert_eq!((status, &moved["secret_version"]), (200, &json!(3)), "{moved}");
     let new = moved["secret"].as_str().unwrap();
     assert!(new.starts_with("whsec_") && moved["warnings"].to_string().contains("new one"), "{moved}");
+    assert_eq!(t.get(&path).await["secret_rotated_at"], moved["secret_rotated_at"], "said at once");
+    assert_ne!(moved["secret_rotated_at"], rotated["secret_rotated_at"]);
     let record = t.record(id_of(&made)).await;
     assert_eq!(record.webhook(1).unwrap().open(&key(1), KeyForm::Base64).unwrap().keys.len(), 1);
     // And one that can sign in both stays.
@@ -587,6 +589,7 @@ async fn a_webhook_is_tried_with_a_sample_for_it_alone() {
     for (body, status, field) in [
         (json!({ "event_type": " x" }), 422, json!("event_type")),
         (json!({ "type": "x" }), 422, json!("type")),
+        (json!({ "data": "x".repeat(256 * 1024) }), 422, json!("data")),
     ] {
         let (got, answer) = t.post(&path, body).await;
         assert_eq!((got, &answer["field"]), (status, &field), "{answer}");
@@ -605,6 +608,33 @@ async fn a_webhook_is_tried_with_a_sample_for_it_alone() {
     let none = t.webhook(json!({ "tenant": "acme", "subscription": { "categories": ["empty"] } })).await;
     let (status, body) = t.call("POST", &format!("{}/test?tenant=acme", path_of(&none)), None).await;
     assert_eq!((status, body["code"].as_str()), (409, Some("nothing_to_send")), "{body}");
+}
+
+#[tokio::test]
+async fn nothing_is_tried_while_many_events_wait_for_the_broker() {
+    let t = Test::new().await;
+    let path = format!("{}/test", path_of(&t.webhook(json!({})).await));
+    assert_eq!(t.call("POST", &path, None).await.0, 202);
+    let (_, event) = t.events().await.remove(0);
+    let event = NewEvent {
+        event_type: postrider_core::EventType::parse("x").unwrap(),
+        event_time: event["event_time"].as_str().unwrap().to_owned(),
+        current_context: postrider_core::event::null(),
+        data: postrider_core::event::null(),
+        id: postrider_core::EventId::from_trusted("own_x"),
+        key: None,
+        correlation_id: None,
+    };
+    let (tenant, now) = (postrider_core::TenantId::default_tenant(), postrider_broker::now());
+    let mut change = t.api.store.change().await.unwrap();
+    for _ in 1..crate::api::webhooks::MOST_WAITING {
+        change.publish_event(&tenant, &event, None, now).await.unwrap();
+    }
+    change.commit().await.unwrap();
+    let response = t.send(request("POST", &path, None)).await;
+    let (status, headers, body) = read(response).await;
+    assert_eq!((status, body["code"].as_str()), (503, Some("broker_unavailable")), "{body}");
+    assert!(headers.contains_key(header::RETRY_AFTER));
 }
 
 #[tokio::test]

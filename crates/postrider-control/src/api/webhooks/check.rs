@@ -293,7 +293,10 @@ fn check_version(profile: &Profile, given: Option<String>) -> Result<Option<Stri
         .collect();
     let detail = match known.as_slice() {
         [] => {
-            format!("the profile {} has one payload, without a version; leave payload_version out", spec.name)
+            format!(
+                "the profile {} has one payload, without a version; payload_version must be null",
+                spec.name
+            )
         }
         known => format!("the profile {} has the payload versions {}", spec.name, known.join(", ")),
     };

@@ -243,9 +243,10 @@ pub(in crate::api) async fn patch(
     }
     let is = serde_json::to_value(api.as_new(&record)?).map_err(|error| unreadable_secret(&error))?;
     let changed = differing(&was, &is);
-    let row = change.put_webhook(&record, &hint, now).await?;
+    let mut row = change.put_webhook(&record, &hint, now).await?;
     if made.is_some() {
         change.note_rotation(&id, now).await?;
+        row.rotated_at = Some(now);
     }
     if !changed.is_empty() {
         change.own_event(OwnEvent::WebhookUpdated(&record, &changed), now).await?;

@@ -21,7 +21,7 @@ use crate::store::{Health, WebhookRow};
 pub(super) const DEFAULT_IN_FLIGHT: u32 = 10;
 
 /// A webhook to make.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct NewWebhook {
     /// Whose; `default` by default.

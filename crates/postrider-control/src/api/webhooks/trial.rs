@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::StatusCode;
 use postrider_core::event::{self, Json, OWN_ID_PREFIX};
+use postrider_core::intake::MAX_MESSAGE_BYTES;
 use postrider_core::{DeliveryId, EventId, EventType};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,10 +19,14 @@ use crate::api::idempotency::Once;
 use crate::api::problem::{Code, Problem, ProblemBody};
 use crate::api::scope::Scope;
 use crate::api::{Api, body, event_types};
-use crate::store::{NewEvent, TypeRow};
+use crate::store::{NewEvent, OutboxLane, TypeRow};
 
 /// What a webhook that takes everything is tried with where there is no catalogue.
 const ANY_TYPE: &str = "postrider.test";
+/// Events that wait for the broker above which nothing is tried: nobody would hear of it soon.
+pub(in crate::api) const MOST_WAITING: u64 = 5000;
+/// After how many seconds to try again then.
+const RETRY_AFTER_SECS: u64 = 10;
 
 /// What to try a webhook with.
 #[derive(Default, Deserialize, ToSchema)]
@@ -94,6 +99,18 @@ pub(in crate::api) async fn test(
         key: None,
         correlation_id: None,
     };
+    let bytes = serde_json::to_vec(&event).map_or(usize::MAX, |text| text.len());
+    if bytes > MAX_MESSAGE_BYTES {
+        let detail = format!(
+            "data and current_context make an event of {bytes} bytes; at most {MAX_MESSAGE_BYTES} are taken"
+        );
+        return Err(Problem::body("data", detail));
+    }
+    if api.store.count_unsent_in(OutboxLane::Events).await? >= MOST_WAITING {
+        let detail = format!("{MOST_WAITING} events of Postrider's own wait for RabbitMQ");
+        let problem = Problem::new(Code::BrokerUnavailable, detail, "Send the same request again later.");
+        return Err(problem.retry_after(RETRY_AFTER_SECS));
+    }
     let mut change = api.store.change().await?;
     // It may be gone by now.
     let row = find(&mut change, &scope, &id).await?;
