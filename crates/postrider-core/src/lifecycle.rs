@@ -1,7 +1,7 @@
 //! Everything that can become of a delivery after one attempt.
 
 use crate::ladder::{self, Wait};
-use crate::outcome::{Outcome, Retried};
+use crate::outcome::{Outcome, Retried, Unreachable};
 use crate::retry::{Chance, RetryPolicy};
 use crate::time::Timestamp;
 use crate::webhook::{Webhook, WebhookState};
@@ -88,6 +88,10 @@ pub fn next(
         (Retried::Default, Outcome::Gone) => return Next::Dead(DeadReason::Gone),
         (Retried::Default, Outcome::Refused { .. } | Outcome::Redirected { .. } | Outcome::Blocked) => {
             policy.max_attempts().min(SHORT_SCHEDULE_ATTEMPTS)
+        }
+        // The receiver was not asked, so there is no answer that its product's rule could be about.
+        (Retried::ServerErrors, Outcome::Unreachable(Unreachable::Token | Unreachable::Internal)) => {
+            policy.max_attempts()
         }
         (Retried::ServerErrors, _) if outcome.status().is_none_or(|status| status < 500) => {
             return Next::Dead(DeadReason::NotRetried);
@@ -202,7 +206,6 @@ pub fn guard(delivery_count: i64, crashes: u32) -> Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Unreachable;
     use crate::retry::RetrySpec;
     use proptest::prelude::*;
 
@@ -274,7 +277,8 @@ mod tests {
                     Next::Retry { at, wait } => {
                         prop_assert!(!test, "a test is not repeated");
                         if retried == Retried::ServerErrors {
-                            prop_assert!(outcome.status().is_some_and(|status| status >= 500));
+                            let was_asked = !matches!(outcome, Outcome::Unreachable(Unreachable::Token | Unreachable::Internal));
+                            prop_assert!(!was_asked || outcome.status().is_some_and(|status| status >= 500));
                         }
                         let longest_ms = u64::from(ladder::MAX_UNITS) * unit_ms;
                         prop_assert!(at.since_ms(now) >= policy.delay_ms(attempt, Chance::new(*draw)).min(longest_ms));
@@ -354,6 +358,12 @@ mod tests {
             assert_eq!(decided, Next::Dead(DeadReason::NotRetried), "server errors: {outcome:?}");
         }
         assert!(matches!(after(Retried::ServerErrors, 1, failed), Next::Retry { .. }));
+        for why in [Unreachable::Token, Unreachable::Internal] {
+            let decided = after(Retried::ServerErrors, 1, Outcome::Unreachable(why));
+            assert!(matches!(decided, Next::Retry { .. }), "the receiver was not asked: {decided:?}");
+            let last = after(Retried::ServerErrors, 12, Outcome::Unreachable(why));
+            assert_eq!(last, Next::Dead(DeadReason::Exhausted));
+        }
         let later = Outcome::Busy { status: 503, retry_after_ms: Some(100_000) };
         let Next::Retry { at, .. } = after(Retried::ServerErrors, 1, later) else {
             panic!("503 is tried again")
