@@ -4,6 +4,7 @@
 //! it does not matter how often, how late or after what this looks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use postrider_core::Timestamp;
@@ -29,6 +30,8 @@ pub(crate) struct Reminders {
     pub store: Arc<Store>,
     pub metrics: Metrics,
     pub clock: Clock,
+    /// The group whose turn it was when the outbox was full: the next look begins with it.
+    pub turn: AtomicI64,
 }
 
 /// What a look at all reminders found.
@@ -71,7 +74,10 @@ impl Reminders {
 
     /// Looks at every group once, and sends some of what is due of each: no tenant waits for all of another's.
     pub(crate) async fn look(&self, stop: &CancellationToken) -> Result<Look, StoreError> {
-        let groups = self.store.reminder_groups().await?;
+        let mut groups = self.store.reminder_groups().await?;
+        let turn = self.turn.swap(0, Ordering::Relaxed);
+        let first = groups.iter().position(|group| group.id == turn).unwrap_or(0);
+        groups.rotate_left(first);
         self.metrics.reminders_pending(groups.iter().map(|group| group.pending).sum());
         let mut look = Look::default();
         for group in &groups {
@@ -83,6 +89,7 @@ impl Reminders {
             if next.is_some_and(|due| due <= now) {
                 if self.store.count_unsent_in(OutboxLane::Events).await? >= MOST_UNSENT {
                     look.full = true;
+                    self.turn.store(group.id, Ordering::Relaxed);
                     break;
                 }
                 let mut change = self.store.change().await?;

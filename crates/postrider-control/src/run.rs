@@ -119,7 +119,8 @@ pub async fn run(
     tasks.start("release", async move { release::release(&held, &stop).await });
     let (old, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("upkeep", async move { release::upkeep(&old, &stop).await });
-    let reminders = Reminders { store: store.clone(), metrics, clock: Arc::new(postrider_broker::now) };
+    let clock = Arc::new(postrider_broker::now);
+    let reminders = Reminders { store: store.clone(), metrics, clock, turn: 0.into() };
     let stop = tasks.stop.clone();
     tasks.start("reminders", async move { reminders.run(&stop).await });
     let ended = tasks.finish().await;

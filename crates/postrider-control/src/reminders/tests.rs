@@ -255,6 +255,7 @@ impl World {
             store: self.store().clone(),
             metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
             clock: Arc::new(move || Timestamp::from_millis(clock.load(Ordering::SeqCst))),
+            turn: 0.into(),
         };
         let stop = CancellationToken::new();
         let mut look = reminders.look(&stop).await.unwrap();
@@ -357,6 +358,42 @@ fn one_event_for_each_live_reminder_whatever_happens() {
     }
 }
 
+/// When more is due than the outbox takes, every group has its turn.
+#[tokio::test]
+async fn no_group_waits_for_all_of_the_others() {
+    let t = TestStore::new().await;
+    let (now, groups) = (Timestamp::from_millis(START), MOST_UNSENT / u64::from(CHUNK) + 1);
+    let today = Schedule::new("UTC", "09:00").unwrap().day_of(now);
+    let mut change = t.store.change().await.unwrap();
+    let lead_days = (0..groups).map(|group| (format!("T{group}"), 300)).collect();
+    change.put_settings(&tenant(), &Settings { lead_days, ..Settings::default() }, now).await.unwrap();
+    for n in 0..groups * u64::from(CHUNK) * 2 {
+        let new = NewReminder {
+            tenant: tenant(),
+            key: format!("k{n}"),
+            event_type: EventType::parse(&format!("T{}", n % groups)).unwrap(),
+            date: ReminderDate::Day(today.plus(1)),
+            data: None,
+            current_context: None,
+        };
+        change.put_reminder(&new, now).await.unwrap().unwrap();
+    }
+    change.commit().await.unwrap();
+    let store = Arc::new(t.store);
+    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    let reminders = Reminders { store: store.clone(), metrics, clock: Arc::new(move || now), turn: 0.into() };
+    let stop = CancellationToken::new();
+    for _ in 0..2 {
+        let look = reminders.look(&stop).await.unwrap();
+        assert!(look.full && look.sent == MOST_UNSENT, "{look:?}");
+        store.mark_sent(OutboxKind::Config, i64::MAX, now).await.unwrap();
+        store.mark_sent(OutboxKind::Event, i64::MAX, now).await.unwrap();
+    }
+    let left = store.reminder_groups().await.unwrap();
+    let waiting: Vec<u64> = left.iter().map(|group| group.pending).collect();
+    assert_eq!(waiting, [u64::from(CHUNK); 2], "one has had its turn, like the other");
+}
+
 /// What many pending reminders cost, measured: `POSTRIDER_BENCH_REMINDERS` of them, ten million by default.
 ///
 /// `make bench` runs it. The first are put as the API puts them, the rest in one statement.
@@ -415,6 +452,7 @@ async fn ten_million_reminders() {
         store: Arc::new(store),
         metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
         clock: Arc::new(move || Timestamp::from_millis(at.load(Ordering::SeqCst))),
+        turn: 0.into(),
     };
     let stop = CancellationToken::new();
     let begun = Instant::now();

@@ -143,7 +143,7 @@ impl Rule {
 /// What a tenant has of one event type.
 #[derive(Clone, Debug)]
 pub(crate) struct ReminderGroup {
-    id: i64,
+    pub id: i64,
     pub event_type: String,
     pub pending: u64,
     pub rule: Rule,
