@@ -21,8 +21,8 @@ use tokio_util::task::TaskTracker;
 use crate::deliver::{Deliverer, Taken};
 use crate::http::Http;
 use crate::metrics::Metrics;
-use crate::token::Tokens;
 use crate::settle::Settler;
+use crate::token::Tokens;
 
 /// Messages that the broker sends ahead on each queue.
 const PREFETCH: u16 = 100;
