@@ -58,6 +58,12 @@ async fn a_reminder_goes_out_once_over_restarts_moved_dates_and_changed_lead_tim
     put("due", day(20)).await;
     eventually("the moved one goes out", async || system.receiver.count() >= 3).await;
     put("due", day(10)).await;
+    // Looked for by date: when a later date of another reminder is out, nothing that was due before it is still to come.
+    put("last", day(30)).await;
+    eventually("the last one goes out", async || {
+        system.receiver.requests().iter().any(|request| request.json()["data"]["units"] == "last")
+    })
+    .await;
     system.at_rest().await;
 
     let mut units: Vec<String> = system
@@ -67,7 +73,7 @@ async fn a_reminder_goes_out_once_over_restarts_moved_dates_and_changed_lead_tim
         .map(|request| request.json()["data"]["units"].to_string())
         .collect();
     units.sort();
-    assert_eq!(units, ["\"due\"", "\"due\"", "\"later\""]);
+    assert_eq!(units, ["\"due\"", "\"due\"", "\"last\"", "\"later\""]);
     for role in [control, router, worker] {
         role.stop().await;
     }

@@ -425,15 +425,22 @@ impl Profile {
             .filter_map(move |header| Some((header.header_name(), header.header_value(subject)?)))
     }
 
-    /// The retry policy of a webhook that gives this much of its own. What does not fit together is the profile's alone.
+    /// What the retry policy of a webhook is made from that gives this much of its own.
     ///
     /// A webhook that gives an exponential interval, and no schedule, does not want the profile's schedule.
-    pub fn retry(&self, own: &RetryRecord) -> RetryPolicy {
+    pub fn retry_spec(&self, own: &RetryRecord) -> RetrySpec {
         let mut base = self.retry.clone();
         if own.initial_ms.is_some() || own.factor.is_some() || own.max_interval_ms.is_some() {
             base.schedule_ms = None;
         }
-        RetryPolicy::new(own.over(base)).or_else(|_| RetryPolicy::new(self.retry.clone())).unwrap_or_default()
+        own.over(base)
+    }
+
+    /// The retry policy of a webhook that gives this much of its own. What does not fit together is the profile's alone.
+    pub fn retry(&self, own: &RetryRecord) -> RetryPolicy {
+        RetryPolicy::new(self.retry_spec(own))
+            .or_else(|_| RetryPolicy::new(self.retry.clone()))
+            .unwrap_or_default()
     }
 
     /// The deadline of a webhook that gives this one of its own, milliseconds.

@@ -46,6 +46,12 @@ fn unreadable_secret(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::Internal, "a secret of the webhook cannot be read", "The log of control says why.")
 }
 
+/// A webhook of the scope's tenant, where nothing is to be changed.
+async fn look_up(api: &Api, scope: &Scope, id: &str) -> Result<WebhookRow, Problem> {
+    let row = api.store.webhook(scope.tenant().as_str(), id).await?;
+    row.ok_or_else(|| Problem::not_found("webhook"))
+}
+
 async fn find(change: &mut Change<'_>, scope: &Scope, id: &str) -> Result<WebhookRow, Problem> {
     let row = change.webhook(scope.tenant().as_str(), id).await?;
     row.ok_or_else(|| Problem::not_found("webhook"))

@@ -33,7 +33,7 @@ pub(super) fn shop() -> Value {
             "version": "2", "other_version": [{ "name": "1", "member": [{ "name": "d", "path": "/data" }] }],
             "signature": { "scheme": "body_hex", "header": "X-Shop-Signature", "key": "text" },
             "secret": { "shown": "always", "rotation": "at_once", "rotation_interval_secs": 300 },
-            "retry": { "schedule_ms": [1000, 2000], "max_attempts": 3 }, "timeout_ms": 3000,
+            "retry": { "schedule_ms": [1000, 2000] }, "timeout_ms": 3000,
             "disable_after_failures": 100, "max_active_webhooks": 2, "https_only": true,
         },
     })

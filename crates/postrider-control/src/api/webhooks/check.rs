@@ -13,9 +13,7 @@ use postrider_core::webhook::{
 use postrider_core::wire::{ApiKeyRecord, RetryRecord, UnknownTypes, WebhookRecord};
 use postrider_core::{EventType, TenantId, Timestamp, WebhookId};
 
-use super::shape::{
-    DEFAULT_IN_FLIGHT, NewApiKey, NewAuth, NewSubscription, NewTls, NewWebhook, effective_retry,
-};
+use super::shape::{DEFAULT_IN_FLIGHT, NewApiKey, NewAuth, NewSubscription, NewTls, NewWebhook};
 use super::{MASK, profile_of, unreadable_secret};
 use crate::api::Api;
 use crate::api::problem::{Code, Problem};
@@ -304,7 +302,7 @@ fn check_version(profile: &Profile, given: Option<String>) -> Result<Option<Stri
 }
 
 fn check_retry(profile: &Profile, own: RetryRecord) -> Result<RetryRecord, Problem> {
-    RetryPolicy::new(effective_retry(profile, &own)).map_err(|e| {
+    RetryPolicy::new(profile.retry_spec(&own)).map_err(|e| {
         let text = e.to_string();
         let field = text.split_whitespace().next().unwrap_or("retry").to_owned();
         Problem::body(field, text)

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::look_up;
 use crate::api::Api;
 use crate::api::answer::Answer;
 use crate::api::body::Body;
@@ -72,9 +73,7 @@ pub(in crate::api) async fn explain(
     Body(asked): Body<Question>,
 ) -> Result<Answer, Problem> {
     let tenant = scope.tenant();
-    let Some(row) = api.store.webhook(tenant.as_str(), &id).await? else {
-        return Err(Problem::not_found("webhook"));
-    };
+    let row = look_up(&api, &scope, &id).await?;
     let event = match (asked.event, asked.event_id) {
         (Some(event), None) => read(&tenant, event.get())?,
         (None, Some(event_id)) => known(&api, &tenant, &event_id).await?,

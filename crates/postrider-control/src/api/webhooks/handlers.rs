@@ -17,7 +17,7 @@ use super::check::{Base, Checked, may_be_active};
 use super::explain::{directory_of, subscription_of};
 use super::secrets::{as_kept, fits, hint_of};
 use super::shape::{NewApiKey, NewAuth, NewSubscription, NewTls, NewWebhook, Retry, Webhook};
-use super::{Profiles, find, profile_of, unreadable_secret};
+use super::{Profiles, find, look_up, profile_of, unreadable_secret};
 use crate::api::answer::Answer;
 use crate::api::body::{self, Body, Params};
 use crate::api::cursor::{List, limit};
@@ -172,9 +172,7 @@ pub(in crate::api) async fn get(
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
     let tenant = scope.tenant();
-    let Some(row) = api.store.webhook(tenant.as_str(), &id).await? else {
-        return Err(Problem::not_found("webhook"));
-    };
+    let row = look_up(&api, &scope, &id).await?;
     let profile = Profiles::of(&api.store, tenant.clone()).get(&row.record.profile).await?;
     let directory = directory_of(&api.store, &tenant, &row).await?;
     let types = directory.types_taken(&subscription_of(&row.record), &tenant);

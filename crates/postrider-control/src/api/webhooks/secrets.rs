@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::shape::Webhook;
-use super::{Profiles, find, profile_of};
+use super::{Profiles, find, look_up, profile_of};
 use crate::api::Api;
 use crate::api::answer::{Answer, shown};
 use crate::api::body;
@@ -178,9 +178,7 @@ pub(in crate::api) async fn get_secret(
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
     let tenant = scope.tenant();
-    let Some(row) = api.store.webhook(tenant.as_str(), &id).await? else {
-        return Err(Problem::not_found("webhook"));
-    };
+    let row = look_up(&api, &scope, &id).await?;
     let record = row.record;
     let Some(profile) = Profiles::of(&api.store, tenant).get(&record.profile).await? else {
         return Err(no_profile(&record.profile));

@@ -328,15 +328,6 @@ impl From<RetrySpec> for Retry {
     }
 }
 
-/// The retry policy of a webhook that gives this much of its own, as the profile completes it.
-pub(super) fn effective_retry(profile: &Profile, own: &RetryRecord) -> RetrySpec {
-    let mut base = profile.spec().retry.over(RetrySpec::default());
-    if own.initial_ms.is_some() || own.factor.is_some() || own.max_interval_ms.is_some() {
-        base.schedule_ms = None;
-    }
-    own.over(base)
-}
-
 /// A webhook. Secrets are not shown.
 #[derive(Serialize, ToSchema)]
 pub(in crate::api) struct Webhook {
@@ -483,7 +474,11 @@ impl Api {
         let now = postrider_broker::now();
         let record = row.record;
         let effective = profile.map(|profile| Effective {
-            retry: effective_retry(profile, &record.retry).into(),
+            // With a schedule, as many as it allows.
+            retry: Retry {
+                max_attempts: Some(profile.retry(&record.retry).max_attempts()),
+                ..profile.retry_spec(&record.retry).into()
+            },
             timeout_ms: profile.timeout_ms(record.timeout_ms),
             disable_after_failures: record
                 .disable_after_failures

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::explain::{directory_of, subscription_of};
-use super::find;
+use super::{find, look_up};
 use crate::api::answer::Answer;
 use crate::api::idempotency::Once;
 use crate::api::problem::{Code, Problem, ProblemBody};
@@ -67,9 +67,7 @@ pub(in crate::api) async fn test(
 ) -> Result<Answer, Problem> {
     let asked = if given.is_empty() { NewTrial::default() } else { body::read::<NewTrial>(&given)? };
     let tenant = scope.tenant();
-    let Some(row) = api.store.webhook(tenant.as_str(), &id).await? else {
-        return Err(Problem::not_found("webhook"));
-    };
+    let row = look_up(&api, &scope, &id).await?;
     let name = match asked.event_type {
         Some(name) => name,
         None => {
