@@ -9,6 +9,7 @@
 
 pub mod config_stream;
 mod consume;
+pub mod crash;
 mod directory_feed;
 mod error;
 #[cfg(debug_assertions)]

@@ -314,7 +314,10 @@ impl Directory {
             ConfigKind::Catalogue => self.apply_catalogue(record),
             ConfigKind::Webhook => self.apply_webhook(record),
             ConfigKind::SnapshotEnd => self.end_snapshot(record),
-            ConfigKind::Topology | ConfigKind::SnapshotBegin | ConfigKind::Other => Applied::Unchanged,
+            ConfigKind::Cancellation
+            | ConfigKind::Topology
+            | ConfigKind::SnapshotBegin
+            | ConfigKind::Other => Applied::Unchanged,
         };
         if self.snapshot.is_none() {
             self.revision = self.revision.max(record.revision);

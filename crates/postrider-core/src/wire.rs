@@ -181,6 +181,13 @@ pub struct DeliveryRecord {
     /// Since when it waits for a configuration that this fleet does not know, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_since: Option<Timestamp>,
+    /// How often it was parked since its last attempt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parked: u32,
+    /// Somebody asked for this series: it is attempted also when the webhook is disabled, and says nothing of the webhook's
+    /// health.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub asked: bool,
     /// Somebody tries the webhook: one attempt, whatever its state.
     #[serde(default, skip_serializing_if = "is_false")]
     pub test: bool,
@@ -317,6 +324,10 @@ pub struct AttemptFact {
     pub next_at: Option<Timestamp>,
     /// Which worker.
     pub worker: String,
+    /// How often the message was handed out before without being settled: so many requests may have been made of which
+    /// nobody could write a fact.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u32,
 }
 
 /// The end of a series.
@@ -399,6 +410,8 @@ pub enum ConfigKind {
     Catalogue,
     /// A [`WebhookRecord`].
     Webhook,
+    /// A [`CancellationRecord`].
+    Cancellation,
     /// A [`TopologyRecord`]. Its revision is the time at which it was applied, milliseconds.
     Topology,
     /// What follows is a whole snapshot of this revision.
@@ -442,6 +455,12 @@ pub struct TenantSettings {
     /// Events whose data does not fit their type's schema.
     #[serde(default)]
     pub schemas: SchemaMode,
+    /// Most requests in flight to all webhooks of the tenant, over the whole fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// Most requests a second to all webhooks of the tenant, over the whole fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_per_second: Option<u32>,
 }
 
 /// What becomes of events of types that no catalogue of the tenant has. A tenant without a catalogue takes all types.
@@ -475,6 +494,44 @@ pub struct CatalogueRecord {
     pub tenant: TenantId,
     /// The catalogue.
     pub catalogue: Catalogue,
+}
+
+/// What somebody called off: workers that meet it write it down as cancelled in place of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancellationRecord {
+    /// Whose.
+    pub tenant: TenantId,
+    /// When, milliseconds.
+    pub at: Timestamp,
+    /// What.
+    pub what: Cancelled,
+}
+
+/// What is called off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancelled {
+    /// One series of one delivery.
+    Series {
+        /// The delivery.
+        delivery: DeliveryId,
+        /// Which run of attempts: one that begins later is not meant.
+        series: u32,
+    },
+    /// Every series that began before `born_before` and fits the rest.
+    Matching {
+        /// To this webhook.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        webhook: Option<WebhookId>,
+        /// Of events of this type.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        event_type: Option<EventType>,
+        /// Began then or later, milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        born_since: Option<Timestamp>,
+        /// Began earlier, milliseconds.
+        born_before: Timestamp,
+    },
 }
 
 /// A signing secret.
@@ -569,6 +626,10 @@ pub struct WebhookRecord {
     /// After this many deliveries given up in a row control disables it, if that is not the profile's; 0 for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_after_failures: Option<u32>,
+    /// After failing for so long without a success control disables it, milliseconds, if that is not the profile's; 0 for
+    /// never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_after_ms: Option<u64>,
     /// Most requests in flight.
     pub max_in_flight: u32,
     /// Most requests a second.
@@ -685,6 +746,7 @@ impl WebhookRecord {
             retry: RetryRecord::default(),
             timeout_ms: None,
             disable_after_failures: None,
+            disable_after_ms: None,
             max_in_flight: 10,
             rate_per_second: None,
             state: WebhookState::Active.as_str().to_owned(),

@@ -262,6 +262,8 @@ impl Batch {
             due: None,
             crashes: 0,
             unknown_since: None,
+            parked: 0,
+            asked: false,
             test: is_test,
         };
         let work = self.shards.entry(shard).or_default();

@@ -18,6 +18,7 @@ use postrider_core::webhook::{Auth, Credentials, SealedCredentials};
 use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
 use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId};
 
+use crate::gate::{Entry, Gate};
 use crate::http::{Deadline, Http, Sent};
 use crate::metrics::{Metrics, seconds};
 use crate::token::Tokens;
@@ -40,6 +41,39 @@ pub(crate) struct Taken {
     pub(crate) lane: Lane,
     /// Its shard.
     pub(crate) shard: u16,
+    /// How often its message was handed out before without being settled.
+    pub(crate) repeats: u32,
+}
+
+/// A delivery is published again, to come back later; no attempt is spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Park {
+    /// Why.
+    pub(crate) why: ParkReason,
+    /// Which rung of the parking, seconds.
+    pub(crate) rung_secs: u32,
+}
+
+/// Why a delivery is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParkReason {
+    /// The configuration that routed it is not known yet; since when it is waited for.
+    UnknownRevision {
+        /// Since then.
+        since: Timestamp,
+    },
+}
+
+impl ParkReason {
+    /// Every word of [`Self::as_str`].
+    pub(crate) const WORDS: [&str; 1] = ["unknown_revision"];
+
+    /// One word from a closed list.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownRevision { .. } => "unknown_revision",
+        }
+    }
 }
 
 /// What is to become of a delivery.
@@ -70,12 +104,7 @@ pub(crate) enum Verdict {
     /// There is no such webhook any more; why, in one word.
     Cancelled(&'static str),
     /// Not now; no attempt is spent.
-    Park {
-        /// Since when the configuration is unknown.
-        unknown_since: Timestamp,
-        /// Which rung of the parking, seconds.
-        rung_secs: u32,
-    },
+    Park(Park),
 }
 
 /// What delivering needs, shared by all deliveries of a worker.
@@ -88,6 +117,7 @@ pub(crate) struct Deliverer {
     pub(crate) unit_ms: u64,
     pub(crate) worker: String,
     pub(crate) opened: Opened,
+    pub(crate) gate: Gate,
 }
 
 impl Deliverer {
@@ -113,6 +143,10 @@ impl Deliverer {
 
     async fn attempt(&self, taken: &Taken, webhook: &Webhook) -> Verdict {
         let delivery = &taken.delivery;
+        let entered = match self.gate.enter(taken, webhook).await {
+            Entry::Begin(entered) => entered,
+            Entry::Park(park) => return Verdict::Park(park),
+        };
         let begun = now();
         self.observe_start(taken, begun);
         let (profile, entry) = {
@@ -138,6 +172,7 @@ impl Deliverer {
             Sent::Unreachable(why, _) => Outcome::Unreachable(*why),
             Sent::Blocked => Outcome::Blocked,
         };
+        entered.ended(&outcome, Duration::from_millis(ended.since_ms(begun)));
         let progress = Progress { attempt: delivery.attempt, born: delivery.born, test: delivery.test };
         let chance = Chance::new(rand::random());
         let (policy, retried) = (profile.retry(&webhook.retry), profile.spec().retried);
@@ -319,6 +354,7 @@ impl Deliverer {
             response_headers,
             next_at,
             worker: self.worker.clone(),
+            repeats: taken.repeats,
         }
     }
 }
@@ -330,7 +366,8 @@ fn unknown(fresh: bool, unreadable: bool, since: Option<Timestamp>, at: Timestam
     if !unreadable && (fresh || at.since_ms(unknown_since) > UNKNOWN_PATIENCE_MS) {
         return Verdict::Cancelled("webhook_unknown");
     }
-    Verdict::Park { unknown_since, rung_secs: UNKNOWN_RUNG_SECS }
+    let why = ParkReason::UnknownRevision { since: unknown_since };
+    Verdict::Park(Park { why, rung_secs: UNKNOWN_RUNG_SECS })
 }
 
 /// There is no request, and why.
@@ -389,15 +426,16 @@ mod tests {
         let long_ago = Some(Timestamp::from_millis(1));
         for (fresh, since) in [(true, None), (true, long_ago), (false, long_ago)] {
             assert!(matches!(unknown(fresh, false, since, at), Verdict::Cancelled("webhook_unknown")));
-            let Verdict::Park { unknown_since, .. } = unknown(fresh, true, since, at) else {
+            let Verdict::Park(park) = unknown(fresh, true, since, at) else {
                 panic!("it is given up: fresh {fresh}, since {since:?}");
             };
-            assert_eq!(unknown_since, at, "the patience begins when everything can be read");
+            let begins_now = ParkReason::UnknownRevision { since: at };
+            assert_eq!(park.why, begins_now, "the patience begins when everything can be read");
         }
         let just_now = Some(Timestamp::from_millis(9_999_999));
-        let Verdict::Park { unknown_since, .. } = unknown(false, false, just_now, at) else {
+        let Verdict::Park(park) = unknown(false, false, just_now, at) else {
             panic!("it is given up at once");
         };
-        assert_eq!(Some(unknown_since), just_now);
+        assert_eq!(park.why, ParkReason::UnknownRevision { since: just_now.unwrap_or(at) });
     }
 }

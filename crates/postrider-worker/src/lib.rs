@@ -6,6 +6,7 @@
 //! goes to the journal.
 
 mod deliver;
+mod gate;
 mod http;
 mod kept;
 mod metrics;

@@ -6,6 +6,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use crate::deliver::ParkReason;
+
 /// Metrics of the worker. Every series exists from the start; no label names a tenant, a webhook or an event type.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -37,8 +39,8 @@ pub(crate) struct Metrics {
 
 /// Every class of status.
 const STATUS_CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
-/// Every reason for parking.
-const PARKED: [&str; 3] = ["unknown_revision", "crashes", "unknown_schema"];
+/// Reasons for parking beside [`ParkReason`].
+const PARKED: [&str; 2] = ["crashes", "unknown_schema"];
 /// Every reason for not using a message.
 const UNUSABLE: [&str; 3] = ["malformed", "unknown_schema", "crashes"];
 
@@ -107,7 +109,7 @@ impl Metrics {
         let held =
             IntCounter::with_opts(opts("deliveries_held_total", "Deliveries held for a paused webhook"))?;
         let parked = IntCounterVec::new(opts("parked_total", "Messages parked, by reason"), &["reason"])?;
-        for reason in PARKED {
+        for reason in PARKED.iter().chain(&ParkReason::WORDS) {
             parked.with_label_values(&[reason]);
         }
         let unusable = IntCounterVec::new(

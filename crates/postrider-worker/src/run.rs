@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::deliver::{Deliverer, Taken};
+use crate::gate::Gate;
 use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::settle::Settler;
@@ -96,6 +97,7 @@ pub async fn run(
         unit_ms: config.broker.unit_ms,
         worker: journal.writer().to_owned(),
         opened: Default::default(),
+        gate: Gate::default(),
     };
     let worker = Worker {
         broker_metrics: postrider_broker::Metrics::register(registry, "worker")?,
@@ -294,11 +296,18 @@ async fn handle(
             return message.ack().await;
         }
     };
+    let count = message.delivery_count();
+    let repeats = u32::try_from(count).unwrap_or(0);
     let taken = deliveries.work.into_iter().flat_map(|work| {
         let event = work.event;
-        work.to.into_iter().map(move |delivery| Taken { event: event.clone(), delivery, lane, shard })
+        work.to.into_iter().map(move |delivery| Taken {
+            event: event.clone(),
+            delivery,
+            lane,
+            shard,
+            repeats,
+        })
     });
-    let count = message.delivery_count();
     // All of them, also when one fails: whoever holds the slots of this message must not begin another meanwhile.
     let settled = taken.map(|taken| settle_one(settler.clone(), deliverer.clone(), taken, count));
     join_all(settled).await.into_iter().collect::<Result<(), BrokerError>>()?;

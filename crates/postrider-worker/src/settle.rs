@@ -12,7 +12,7 @@ use postrider_core::wire::{
     self, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, Fact, HeldFact, SCHEMA,
 };
 
-use crate::deliver::{Taken, Verdict};
+use crate::deliver::{Park, ParkReason, Taken, Verdict};
 use crate::metrics::{Metrics, seconds};
 
 /// Carries out verdicts over one session.
@@ -139,6 +139,7 @@ fn follow(
                 due: Some(at),
                 crashes: 0,
                 unknown_since: None,
+                parked: 0,
                 ..delivery.clone()
             };
             let key = wait.routing_key(&Names::destination(postrider_broker::Lane::Retry, taken.shard));
@@ -172,9 +173,13 @@ fn follow(
         }
         Verdict::Skipped(reason) => (None, vec![done(End::Skipped, reason.as_str(), made)]),
         Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, made)]),
-        Verdict::Park { unknown_since, rung_secs } => {
-            metrics.parked.with_label_values(&["unknown_revision"]).inc();
-            let later = DeliveryRecord { unknown_since: Some(unknown_since), ..delivery.clone() };
+        Verdict::Park(Park { why, rung_secs }) => {
+            metrics.parked.with_label_values(&[why.as_str()]).inc();
+            let unknown_since = match why {
+                ParkReason::UnknownRevision { since } => Some(since),
+            };
+            let parked = delivery.parked.saturating_add(1);
+            let later = DeliveryRecord { unknown_since, parked, ..delivery.clone() };
             (Some(park(taken, later, rung_secs, names)), Vec::new())
         }
     }

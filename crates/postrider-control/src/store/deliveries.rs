@@ -320,6 +320,8 @@ impl Change<'_> {
             due: None,
             crashes: 0,
             unknown_since: None,
+            parked: 0,
+            asked: false,
             test: false,
         };
         self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
@@ -372,6 +374,8 @@ impl Change<'_> {
                 due: None,
                 crashes: 0,
                 unknown_since: None,
+                parked: 0,
+                asked: false,
                 test: false,
             };
             self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;

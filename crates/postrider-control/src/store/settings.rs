@@ -50,7 +50,12 @@ impl Settings {
 
     /// The part that the data plane needs.
     pub(super) fn told(&self) -> TenantSettings {
-        TenantSettings { unknown_types: self.unknown_types, schemas: self.schemas }
+        TenantSettings {
+            unknown_types: self.unknown_types,
+            schemas: self.schemas,
+            max_in_flight: None,
+            rate_per_second: None,
+        }
     }
 }
 

@@ -78,6 +78,7 @@ fn attempt(id: &str, webhook: u32, n: u32, class: &str) -> Fact {
         response_headers: vec![("x-a".into(), "b".into())],
         next_at: None,
         worker: "worker-1".into(),
+        repeats: 0,
     })
 }
 
@@ -110,6 +111,8 @@ fn delivery_record(id: &str, webhook: u32) -> DeliveryRecord {
         due: None,
         crashes: 0,
         unknown_since: None,
+        parked: 0,
+        asked: false,
         test: false,
     }
 }

@@ -35,6 +35,8 @@ fn delivery_record(id: &str, webhook: &str) -> DeliveryRecord {
         due: None,
         crashes: 0,
         unknown_since: None,
+        parked: 0,
+        asked: false,
         test: false,
     }
 }

@@ -80,6 +80,8 @@ impl Bench {
             due: None,
             crashes: 0,
             unknown_since: None,
+            parked: 0,
+            asked: false,
             test: false,
         }
     }

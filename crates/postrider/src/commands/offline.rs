@@ -97,7 +97,11 @@ impl Offline {
             }
         }
         let epoch = Epoch::from_trusted("offline");
-        let settings = TenantSettings { unknown_types: UnknownTypes::Refuse, schemas: SchemaMode::Refuse };
+        let settings = TenantSettings {
+            unknown_types: UnknownTypes::Refuse,
+            schemas: SchemaMode::Refuse,
+            ..TenantSettings::default()
+        };
         let mut records = vec![
             ConfigRecord::bare(&epoch, 1, ConfigKind::SnapshotBegin, ""),
             ConfigRecord::of(

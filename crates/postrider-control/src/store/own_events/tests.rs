@@ -189,6 +189,7 @@ impl World {
                 response_headers: Vec::new(),
                 next_at: None,
                 worker: "worker".into(),
+                repeats: 0,
             }));
         }
         facts.push(Fact::Done(DoneFact {
@@ -216,6 +217,8 @@ impl World {
                     due: None,
                     crashes: 0,
                     unknown_since: None,
+                    parked: 0,
+                    asked: false,
                     test: false,
                 },
                 reason: "exhausted".into(),
