@@ -6,4 +6,5 @@ mod node;
 mod process;
 mod proxy;
 mod receiver;
+mod toxics;
 mod vhost;

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 /// An upstream that says everything back.
-async fn echo() -> String {
+pub(crate) async fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
