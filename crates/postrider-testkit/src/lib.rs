@@ -20,6 +20,7 @@
 
 pub mod chaos;
 pub mod config;
+pub mod dns;
 pub mod http;
 mod logging;
 mod patience;
@@ -31,7 +32,7 @@ mod target;
 
 pub use logging::{Log, logging};
 pub use patience::{eventually, eventually_some, patience, within};
-pub use receiver::{Answer, Authority, Receiver, Request, TokenServer};
+pub use receiver::{Answer, Authority, Hostile, Manner, Receiver, Request, TokenServer};
 pub use report::not_run;
 pub use target::{target_dir, workspace_dir};
 

@@ -2,6 +2,7 @@
 //!
 //! It speaks HTTP by hand: so it records headers exactly as they came, and can misbehave below HTTP.
 
+mod hostile;
 mod tls;
 mod token_server;
 mod wire;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::Connection;
 
+pub use hostile::{Hostile, Manner, gzip_bomb};
 pub use tls::{Authority, Identity};
 pub use token_server::TokenServer;
 
@@ -53,6 +55,13 @@ pub enum Answer {
     After(Duration, Box<Answer>),
     /// These bytes instead of an HTTP answer, and the end of the connection.
     Raw(Bytes),
+    /// The same, one byte after each pause.
+    Trickle {
+        /// What is written.
+        bytes: Bytes,
+        /// How long to wait before each.
+        pause: Duration,
+    },
     /// Status 200 and a body without end: `chunk` once in every `pause`.
     Endless {
         /// A piece of the body.
@@ -88,7 +97,11 @@ impl Answer {
                 Self::Full { status, headers, body }
             }
             Self::After(delay, answer) => Self::After(delay, Box::new(answer.full(change))),
-            other @ (Self::Hang | Self::Reset | Self::Raw(_) | Self::Endless { .. }) => other,
+            other @ (Self::Hang
+            | Self::Reset
+            | Self::Raw(_)
+            | Self::Trickle { .. }
+            | Self::Endless { .. }) => other,
         }
     }
 }
@@ -361,6 +374,7 @@ async fn converse(connection: &mut Connection, board: &Board) -> std::io::Result
                 return Ok(());
             }
             Answer::Raw(bytes) => return connection.raw(&bytes).await,
+            Answer::Trickle { bytes, pause } => return connection.trickle(&bytes, pause).await,
             Answer::Endless { chunk, pause } => return connection.endless(&chunk, pause).await,
             Answer::After(..) => unreachable!("taken apart above"),
         }

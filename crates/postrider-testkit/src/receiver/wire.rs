@@ -186,6 +186,17 @@ impl Connection {
         self.stream.shutdown().await
     }
 
+    /// Writes these bytes one by one while the client stays, and ends the connection in good order.
+    pub(super) async fn trickle(&mut self, bytes: &[u8], pause: Duration) -> io::Result<()> {
+        for byte in bytes {
+            if !self.stays_for(pause).await {
+                return Ok(());
+            }
+            self.stream.write_all(&[*byte]).await?;
+        }
+        self.stream.shutdown().await
+    }
+
     /// Writes a body until the client goes away.
     pub(super) async fn endless(&mut self, chunk: &[u8], pause: Duration) -> io::Result<()> {
         self.stream.write_all(b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n").await?;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+mod dns;
+mod hostile;
 mod node;
 mod process;
 mod proxy;
