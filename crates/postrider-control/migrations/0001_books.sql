@@ -112,7 +112,8 @@ CREATE INDEX deliveries_held ON deliveries (webhook, seq) WHERE held = 1;
 CREATE INDEX deliveries_held_of_tenant ON deliveries (tenant, seq) WHERE held = 1;
 
 -- The books count these rows. `owed` = 0: somebody reported it, nobody has said yet that it is owed. `attempts` is what
--- its end says, `logged` how many attempts arrived.
+-- its end says, `logged` how many attempts of different numbers arrived. `repeats` is how often its messages were handed
+-- out without being settled, as far as that was told: so many more requests may have been made than `attempts` has rows.
 CREATE TABLE series (
     delivery     TEXT    NOT NULL,
     series       INTEGER NOT NULL,
@@ -124,6 +125,7 @@ CREATE TABLE series (
     reason       TEXT    NOT NULL,
     attempts     INTEGER NOT NULL,
     logged       INTEGER NOT NULL,
+    repeats      INTEGER NOT NULL DEFAULT 0,
     next_at      INTEGER,
     born_at      INTEGER NOT NULL,
     ended_at     INTEGER,
@@ -134,6 +136,8 @@ CREATE INDEX series_books ON series (owed, state, held);
 CREATE INDEX series_unowed ON series (seen_at) WHERE owed = 0;
 CREATE INDEX series_short ON series (attempts, logged) WHERE logged < attempts;
 
+-- One row for each request. Copies of a delivery, and a request that was repeated at once over a new connection, have
+-- the same number and rows of their own.
 CREATE TABLE attempts (
     delivery         TEXT    NOT NULL,
     series           INTEGER NOT NULL,
@@ -148,7 +152,8 @@ CREATE TABLE attempts (
     response_headers TEXT    NOT NULL,
     next_at          INTEGER,
     worker           TEXT    NOT NULL,
-    PRIMARY KEY (delivery, series, n)
+    repeats          INTEGER NOT NULL,
+    PRIMARY KEY (delivery, series, n, at, worker)
 ) STRICT;
 
 -- `delivery` is empty for a message that is no delivery.

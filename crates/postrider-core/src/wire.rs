@@ -347,6 +347,9 @@ pub struct DoneFact {
     pub attempts: u32,
     /// When, milliseconds.
     pub at: Timestamp,
+    /// Like [`AttemptFact::repeats`], where it ended without another attempt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u32,
 }
 
 /// A series that waits for its webhook to be resumed.
@@ -362,6 +365,9 @@ pub struct HeldFact {
     pub attempt: u32,
     /// When, milliseconds.
     pub at: Timestamp,
+    /// Like [`AttemptFact::repeats`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u32,
 }
 
 /// A delivery that was given up, in `postrider.dead`.

@@ -22,7 +22,7 @@ use crate::deliver::{Deliverer, Taken};
 use crate::gate::Gate;
 use crate::http::Http;
 use crate::metrics::Metrics;
-use crate::settle::Settler;
+use crate::settle::{Settler, repeats_of};
 use crate::token::Tokens;
 
 /// Messages that the broker sends ahead on each queue.
@@ -285,8 +285,7 @@ async fn handle(
         Err(WireError::UnknownSchema(schema)) => {
             tracing::warn!(schema, "a delivery of a newer release is parked; upgrade this worker");
             deliverer.metrics.unusable.with_label_values(&["unknown_schema"]).inc();
-            let count = message.header_i64("deliveries").unwrap_or(1);
-            settler.park_unread(message.body().to_vec(), &destination, count).await?;
+            settler.park_unread(&message, &destination).await?;
             return message.ack().await;
         }
         Err(WireError::Malformed(error)) => {
@@ -297,7 +296,7 @@ async fn handle(
         }
     };
     let count = message.delivery_count();
-    let repeats = u32::try_from(count).unwrap_or(0);
+    let repeats = repeats_of(&message);
     let taken = deliveries.work.into_iter().flat_map(|work| {
         let event = work.event;
         work.to.into_iter().map(move |delivery| Taken {
@@ -321,7 +320,7 @@ async fn settle_one(
     delivery_count: i64,
 ) -> Result<(), BrokerError> {
     if guard(delivery_count, taken.delivery.crashes) != Guard::Begin {
-        return settler.set_apart(&taken).await;
+        return settler.set_apart(&taken, false).await;
     }
     let _begun = InFlight::begin(&deliverer.metrics);
     // A task of its own, so that a panic is caught and hurts this delivery only.
@@ -333,7 +332,7 @@ async fn settle_one(
         Ok(verdict) => settler.settle(&taken, verdict).await,
         Err(panic) => {
             tracing::error!(delivery.id = taken.delivery.id.as_str(), %panic, "delivering panicked");
-            settler.set_apart(&taken).await
+            settler.set_apart(&taken, true).await
         }
     }
 }

@@ -15,6 +15,16 @@ use postrider_core::wire::{
 use crate::deliver::{Park, ParkReason, Taken, Verdict};
 use crate::metrics::{Metrics, seconds};
 
+/// A header: how often the delivery was handed out in earlier messages without being settled. The broker counts for each
+/// message, and a message that is published again begins anew.
+const REPEATS: &str = "repeats";
+
+/// How often a message's deliveries were handed out before without being settled, in this message and in earlier ones.
+pub(crate) fn repeats_of(message: &Incoming) -> u32 {
+    let before = message.header_i64(REPEATS).unwrap_or(0);
+    u32::try_from(before.saturating_add(message.delivery_count()).max(0)).unwrap_or(u32::MAX)
+}
+
 /// Carries out verdicts over one session.
 pub(crate) struct Settler {
     pub(crate) session: Arc<Session>,
@@ -51,7 +61,7 @@ impl Settler {
 
     /// A delivery whose handling panicked, or whose message came back too often: alone, through a short parking, or to
     /// the poison when that has happened too often.
-    pub(crate) async fn set_apart(&self, taken: &Taken) -> Result<(), BrokerError> {
+    pub(crate) async fn set_apart(&self, taken: &Taken, panicked: bool) -> Result<(), BrokerError> {
         let crashes = taken.delivery.crashes + 1;
         if crashes >= POISON_AT {
             self.metrics.unusable.with_label_values(&["crashes"]).inc();
@@ -66,7 +76,9 @@ impl Settler {
         self.metrics.parked.with_label_values(&["crashes"]).inc();
         let delivery = DeliveryRecord { crashes, ..taken.delivery.clone() };
         let rung_secs = PARK_RUNGS_SECS[rand::random_range(0..2)];
-        self.write(Some(park(taken, delivery, rung_secs, self.session.names())), Vec::new()).await
+        // It had begun, if it panicked.
+        let repeats = taken.repeats + u32::from(panicked);
+        self.write(Some(park(taken, delivery, repeats, rung_secs, self.session.names())), Vec::new()).await
     }
 
     /// Bytes that are no message of ours.
@@ -79,29 +91,28 @@ impl Settler {
     }
 
     /// A message as it is, later: for a worker of a newer release.
-    pub(crate) async fn park_unread(
-        &self,
-        body: Vec<u8>,
-        destination: &str,
-        deliveries: i64,
-    ) -> Result<(), BrokerError> {
+    pub(crate) async fn park_unread(&self, message: &Incoming, destination: &str) -> Result<(), BrokerError> {
         self.metrics.parked.with_label_values(&["unknown_schema"]).inc();
         let key = Names::park_key(600, destination);
         let id = uuid::Uuid::new_v4().to_string();
-        let message = Outgoing::json(self.session.names().park(), key, body, id);
-        self.session.publisher().publish(message.header("deliveries", deliveries.to_string())).await
+        let later = Outgoing::json(self.session.names().park(), key, message.body().to_vec(), id);
+        self.session.publisher().publish(counted(message, later)).await
     }
 
     /// Gives back a message that was not begun, so that another worker gets it with a fresh count of deliveries.
     pub(crate) async fn give_back(&self, message: Incoming, destination: &str) -> Result<(), BrokerError> {
-        let deliveries = message.header_i64("deliveries").unwrap_or(1);
         let id = message.message_id().unwrap_or_default().to_owned();
         let back =
-            Outgoing::json(self.session.names().deliveries(), destination, message.body().to_vec(), id)
-                .header("deliveries", deliveries.to_string());
-        self.session.publisher().publish(back).await?;
+            Outgoing::json(self.session.names().deliveries(), destination, message.body().to_vec(), id);
+        self.session.publisher().publish(counted(&message, back)).await?;
         message.ack().await
     }
+}
+
+/// A message that carries the same deliveries as one that came, with how many they are and how often they were handed out.
+fn counted(came: &Incoming, message: Outgoing) -> Outgoing {
+    let deliveries = came.header_i64("deliveries").unwrap_or(1);
+    message.header("deliveries", deliveries.to_string()).header(REPEATS, repeats_of(came).to_string())
 }
 
 /// What follows from a verdict: at most one message, and the facts.
@@ -112,7 +123,7 @@ fn follow(
     metrics: &Metrics,
 ) -> (Option<Outgoing>, Vec<Fact>) {
     let delivery = &taken.delivery;
-    let done = |end: End, reason: &str, attempts: u32| {
+    let done = |end: End, reason: &str, attempts: u32, repeats: u32| {
         metrics.finished.with_label_values(&[end.as_str()]).inc();
         Fact::Done(DoneFact {
             delivery: delivery.id.clone(),
@@ -122,6 +133,7 @@ fn follow(
             reason: reason.to_owned(),
             attempts,
             at: now(),
+            repeats,
         })
     };
     let made = delivery.attempt.saturating_sub(1);
@@ -130,7 +142,7 @@ fn follow(
             let latency_ms = now().since_ms(taken.event.accepted_at);
             let first_try = if delivery.attempt == 1 { "true" } else { "false" };
             metrics.latency_seconds.with_label_values(&[first_try]).observe(seconds(latency_ms));
-            (None, vec![Fact::Attempt(attempt), done(End::Delivered, "", delivery.attempt)])
+            (None, vec![Fact::Attempt(attempt), done(End::Delivered, "", delivery.attempt, 0)])
         }
         Verdict::Retry { attempt, at, wait } => {
             metrics.retries.with_label_values(&[&wait.entry_level().to_string()]).inc();
@@ -143,7 +155,7 @@ fn follow(
                 ..delivery.clone()
             };
             let key = wait.routing_key(&Names::destination(postrider_broker::Lane::Retry, taken.shard));
-            let message = single(taken, next, names.ladder(wait.entry_level()), key);
+            let message = single(taken, next, 0, names.ladder(wait.entry_level()), key);
             (Some(message), vec![Fact::Attempt(attempt)])
         }
         Verdict::Dead { attempt, reason } => {
@@ -158,7 +170,7 @@ fn follow(
             // Nobody misses what was only a test.
             let message = (reason != DeadReason::Test)
                 .then(|| Outgoing::json(names.dead(), "", wire::encode(&dead), message_id(delivery)));
-            (message, vec![Fact::Attempt(attempt), done(End::Dead, reason.as_str(), delivery.attempt)])
+            (message, vec![Fact::Attempt(attempt), done(End::Dead, reason.as_str(), delivery.attempt, 0)])
         }
         Verdict::Held => {
             metrics.held.inc();
@@ -168,11 +180,12 @@ fn follow(
                 webhook: delivery.webhook.clone(),
                 attempt: delivery.attempt,
                 at: now(),
+                repeats: taken.repeats,
             };
             (None, vec![Fact::Held(held)])
         }
-        Verdict::Skipped(reason) => (None, vec![done(End::Skipped, reason.as_str(), made)]),
-        Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, made)]),
+        Verdict::Skipped(reason) => (None, vec![done(End::Skipped, reason.as_str(), made, taken.repeats)]),
+        Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, made, taken.repeats)]),
         Verdict::Park(Park { why, rung_secs }) => {
             metrics.parked.with_label_values(&[why.as_str()]).inc();
             let unknown_since = match why {
@@ -180,20 +193,22 @@ fn follow(
             };
             let parked = delivery.parked.saturating_add(1);
             let later = DeliveryRecord { unknown_since, parked, ..delivery.clone() };
-            (Some(park(taken, later, rung_secs, names)), Vec::new())
+            (Some(park(taken, later, taken.repeats, rung_secs, names)), Vec::new())
         }
     }
 }
 
-fn park(taken: &Taken, delivery: DeliveryRecord, rung_secs: u32, names: &Names) -> Outgoing {
+fn park(taken: &Taken, delivery: DeliveryRecord, repeats: u32, rung_secs: u32, names: &Names) -> Outgoing {
     let key = Names::park_key(rung_secs, &Names::destination(taken.lane, taken.shard));
-    single(taken, delivery, names.park(), key)
+    single(taken, delivery, repeats, names.park(), key)
 }
 
-fn single(taken: &Taken, delivery: DeliveryRecord, exchange: String, key: String) -> Outgoing {
+/// A message of one delivery, which was handed out before `repeats` times without a fact that says so.
+fn single(taken: &Taken, delivery: DeliveryRecord, repeats: u32, exchange: String, key: String) -> Outgoing {
     let id = message_id(&delivery);
     let body = wire::encode(&DeliveryMessage::single(taken.event.clone(), delivery));
-    Outgoing::json(exchange, key, body, id).header("deliveries", "1")
+    let message = Outgoing::json(exchange, key, body, id).header("deliveries", "1");
+    if repeats == 0 { message } else { message.header(REPEATS, repeats.to_string()) }
 }
 
 /// Names a message after the attempt that it asks for.

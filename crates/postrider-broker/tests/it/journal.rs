@@ -18,6 +18,7 @@ fn fact(n: usize) -> Fact {
         reason: String::new(),
         attempts: 1,
         at: Timestamp::from_millis(0),
+        repeats: 0,
     })
 }
 

@@ -106,12 +106,17 @@ struct Series {
     next_at: Option<String>,
     started_at: String,
     ended_at: Option<String>,
+    /// At most so many more requests may have been made than `attempts` has: after a crash of a worker or of the broker,
+    /// nobody could write down what the worker had begun.
+    repeats: u32,
+    /// One for each request, in order of time.
     attempts: Vec<Attempt>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct Attempt {
-    /// The first of a series is 1.
+    /// The first of a series is 1. Several have the same number when a request was repeated at once, since the receiver had
+    /// closed the connection that it was sent over, and after a crash.
     n: u32,
     at: String,
     duration_ms: u64,
@@ -125,7 +130,11 @@ struct Attempt {
     response_body: Option<String>,
     response_headers: Vec<(String, String)>,
     next_at: Option<String>,
+    /// Who made it.
     worker: String,
+    /// How often the delivery was handed to a worker before, and not settled: so many requests may have been made before
+    /// this one of which nobody could write anything down. 0 without crashes and lost connections.
+    repeats: u32,
 }
 
 impl From<DeliveryDetail> for DeliveryWithAttempts {
@@ -147,6 +156,7 @@ impl From<SeriesRow> for Series {
             next_at: row.next_at.map(shown),
             started_at: shown(row.born_at),
             ended_at: row.ended_at.map(shown),
+            repeats: row.repeats,
             attempts: row.attempts.into_iter().map(Attempt::from).collect(),
         }
     }
@@ -167,6 +177,7 @@ impl From<AttemptRow> for Attempt {
             response_headers: row.response_headers,
             next_at: row.next_at.map(shown),
             worker: row.worker,
+            repeats: row.repeats,
         }
     }
 }

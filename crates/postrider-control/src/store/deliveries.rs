@@ -46,6 +46,7 @@ pub(crate) struct SeriesRow {
     pub next_at: Option<Timestamp>,
     pub born_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    pub repeats: u32,
     pub attempts: Vec<AttemptRow>,
 }
 
@@ -63,6 +64,7 @@ pub(crate) struct AttemptRow {
     pub response_headers: Vec<(String, String)>,
     pub next_at: Option<Timestamp>,
     pub worker: String,
+    pub repeats: u32,
 }
 
 /// A delivery with everything.
@@ -197,12 +199,13 @@ impl Store {
             .bind(MOST_SERIES)
             .fetch_all(&mut *tx)
             .await?;
-        let attempts =
-            sqlx::query("SELECT * FROM attempts WHERE delivery = $1 ORDER BY series DESC, n DESC LIMIT $2")
-                .bind(id)
-                .bind(MOST_ATTEMPTS)
-                .fetch_all(&mut *tx)
-                .await?;
+        let attempts = sqlx::query(
+            "SELECT * FROM attempts WHERE delivery = $1 ORDER BY series DESC, at DESC, n DESC LIMIT $2",
+        )
+        .bind(id)
+        .bind(MOST_ATTEMPTS)
+        .fetch_all(&mut *tx)
+        .await?;
         let mut detail = DeliveryDetail { row: delivery_of(&row)?, series: Vec::with_capacity(series.len()) };
         for row in series.iter().rev() {
             detail.series.push(SeriesRow {
@@ -213,6 +216,7 @@ impl Store {
                 next_at: time(row.try_get("next_at")?),
                 born_at: Timestamp::from_millis(row.try_get("born_at")?),
                 ended_at: time(row.try_get("ended_at")?),
+                repeats: small(row.try_get("repeats")?),
                 attempts: Vec::new(),
             });
         }
@@ -251,6 +255,7 @@ fn attempt_of(row: &SqliteRow) -> Result<AttemptRow, StoreError> {
         response_headers: serde_json::from_str(&headers).unwrap_or_default(),
         next_at: time(row.try_get("next_at")?),
         worker: row.try_get("worker")?,
+        repeats: small(row.try_get("repeats")?),
     })
 }
 

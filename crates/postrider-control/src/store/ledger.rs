@@ -3,7 +3,7 @@
 //! No database here. One fact, one key: a fact already known changes nothing, and the order of facts does not matter,
 //! except that the first end of a series wins. So a batch may come again, and in pieces, without harm.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use postrider_core::books::End;
@@ -15,6 +15,9 @@ use postrider_core::{DeliveryId, EventId, TenantId, Timestamp, WebhookId};
 use super::record::{Entry, Letter, LetterKind};
 
 pub(super) type EventKey = (TenantId, EventId);
+
+/// What a request is known by within its series: the number of the attempt, when it began, and the worker.
+pub(super) type Request = (u32, i64, String);
 
 /// What became of an event, least to most: what is known can only move up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,8 +105,10 @@ pub(super) struct Series {
     pub reason: String,
     /// How many attempts its end says there were.
     pub attempts: u32,
-    /// How many arrived.
+    /// How many attempts of different numbers arrived.
     pub logged: u32,
+    /// How often its messages were handed out without being settled, as far as that was told.
+    pub repeats: u32,
     pub next_at: Option<i64>,
     pub born_at: i64,
     pub ended_at: Option<i64>,
@@ -122,6 +127,7 @@ impl Series {
             reason: String::new(),
             attempts: 0,
             logged: 0,
+            repeats: 0,
             next_at: None,
             born_at,
             ended_at: None,
@@ -152,8 +158,9 @@ pub(super) struct Ledger {
     pub next_delivery: i64,
     pub events: HashMap<EventKey, Event>,
     pub deliveries: HashMap<DeliveryId, Delivery>,
-    /// When each attempt of a series was made.
-    pub attempts: HashMap<(DeliveryId, u32), BTreeMap<u32, i64>>,
+    /// The requests of each series: number, time and worker. Several may have one number: of copies of a delivery, and one
+    /// that was repeated at once over a new connection.
+    pub attempts: HashMap<(DeliveryId, u32), BTreeSet<Request>>,
     pub new_attempts: Vec<AttemptFact>,
     /// Ids of dead letters that are in the store already.
     pub known_letters: HashSet<String>,
@@ -284,30 +291,34 @@ impl Ledger {
     }
 
     fn attempt(&mut self, fact: &AttemptFact) {
-        let logged = self.attempts.entry((fact.delivery.clone(), fact.series)).or_default();
-        if logged.contains_key(&fact.n) {
+        let at = fact.at.as_millis();
+        let made = self.attempts.entry((fact.delivery.clone(), fact.series)).or_default();
+        let first_of_number =
+            made.range((fact.n, i64::MIN, String::new())..).next().is_none_or(|r| r.0 != fact.n);
+        if !made.insert((fact.n, at, fact.worker.clone())) {
             self.repeated += 1;
             return;
         }
-        logged.insert(fact.n, fact.at.as_millis());
-        let newest = logged.last_key_value().is_some_and(|(n, _)| *n == fact.n);
+        let newest = made.last().is_some_and(|(n, when, _)| (*n, *when) == (fact.n, at));
         let delivery = self.touch(&fact.delivery, &fact.webhook, fact.series, fact.at);
-        if (fact.series, fact.n) > (delivery.last.series, delivery.last.n) {
+        let last = &delivery.last;
+        if (fact.series, fact.n, Some(at)) > (last.series, last.n, last.at) {
             delivery.last = Last {
                 series: fact.series,
                 n: fact.n,
                 class: fact.class.clone(),
                 status: fact.status.map(i64::from),
-                at: Some(fact.at.as_millis()),
+                at: Some(at),
             };
         }
         if let Some(series) = delivery.series.get_mut(&fact.series) {
-            series.logged += 1;
+            series.logged += u32::from(first_of_number);
+            series.repeats = series.repeats.saturating_add(fact.repeats);
             if newest && series.end.is_none() {
                 series.next_at = fact.next_at.map(Timestamp::as_millis);
             }
             // Somebody has the delivery in hand again.
-            if fact.n >= series.held_attempt && fact.at.as_millis() > series.held_at {
+            if fact.n >= series.held_attempt && at > series.held_at {
                 series.held = false;
             }
         }
@@ -325,6 +336,7 @@ impl Ledger {
             fact.at,
         );
         if ended {
+            self.add_repeats(&fact.delivery, fact.series, fact.repeats);
             self.ended.push(Ended {
                 webhook: fact.webhook.clone(),
                 delivery: fact.delivery.clone(),
@@ -333,6 +345,13 @@ impl Ledger {
                 attempts: fact.attempts,
                 at: fact.at,
             });
+        }
+    }
+
+    /// Messages of a series were handed out so often without being settled.
+    fn add_repeats(&mut self, delivery: &DeliveryId, series: u32, repeats: u32) {
+        if let Some(series) = self.deliveries.get_mut(delivery).and_then(|row| row.series.get_mut(&series)) {
+            series.repeats = series.repeats.saturating_add(repeats);
         }
     }
 
@@ -377,7 +396,7 @@ impl Ledger {
         let at = fact.at.as_millis();
         let attempts = self.attempts.get(&(fact.delivery.clone(), fact.series));
         let gone_on =
-            attempts.is_some_and(|made| made.iter().any(|(n, when)| *n >= fact.attempt && *when > at));
+            attempts.is_some_and(|made| made.iter().any(|(n, when, _)| *n >= fact.attempt && *when > at));
         let row = self.touch(&fact.delivery, &fact.webhook, fact.series, fact.at);
         let Some(series) = row.series.get_mut(&fact.series) else { return };
         // A series may be held, released and held again at the same attempt: then the times differ.
@@ -386,6 +405,7 @@ impl Ledger {
             self.repeated += 1;
             return;
         }
+        series.repeats = series.repeats.saturating_add(fact.repeats);
         series.held_attempt = fact.attempt;
         series.held_at = at;
         series.held = series.end.is_none() && !gone_on;

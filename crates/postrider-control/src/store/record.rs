@@ -225,13 +225,13 @@ impl Change<'_> {
         for chunk in chunks(&keys.deliveries) {
             self.load_deliveries(&chunk, &mut ledger.deliveries).await?;
             let mut query = select_in(
-                "SELECT delivery, series, n, at FROM attempts WHERE delivery IN (",
+                "SELECT delivery, series, n, at, worker FROM attempts WHERE delivery IN (",
                 chunk.iter().map(DeliveryId::as_str),
             );
             for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
                 let delivery = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
                 let made = ledger.attempts.entry((delivery, small(row.try_get("series")?))).or_default();
-                made.insert(small(row.try_get("n")?), row.try_get("at")?);
+                made.insert((small(row.try_get("n")?), row.try_get("at")?, row.try_get("worker")?));
             }
         }
         for chunk in chunks(&keys.letters) {
@@ -329,6 +329,7 @@ impl Change<'_> {
                 reason: row.try_get("reason")?,
                 attempts: small(row.try_get("attempts")?),
                 logged: small(row.try_get("logged")?),
+                repeats: small(row.try_get("repeats")?),
                 next_at: row.try_get("next_at")?,
                 born_at: row.try_get("born_at")?,
                 ended_at: row.try_get("ended_at")?,
@@ -448,7 +449,7 @@ impl Change<'_> {
         for chunk in changed.chunks(ROWS) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts,
-                 logged, next_at, born_at, ended_at, seen_at) ",
+                 logged, repeats, next_at, born_at, ended_at, seen_at) ",
             );
             query.push_values(chunk, |mut row, (id, n, series)| {
                 row.push_bind(id.as_str())
@@ -461,6 +462,7 @@ impl Change<'_> {
                     .push_bind(&series.reason)
                     .push_bind(i64::from(series.attempts))
                     .push_bind(i64::from(series.logged))
+                    .push_bind(i64::from(series.repeats))
                     .push_bind(series.next_at)
                     .push_bind(series.born_at)
                     .push_bind(series.ended_at)
@@ -470,7 +472,7 @@ impl Change<'_> {
                 " ON CONFLICT (delivery, series) DO UPDATE SET owed = excluded.owed, state = excluded.state,
                   held = excluded.held, held_attempt = excluded.held_attempt, held_at = excluded.held_at,
                   reason = excluded.reason, attempts = excluded.attempts, logged = excluded.logged,
-                  next_at = excluded.next_at, born_at = excluded.born_at, ended_at = excluded.ended_at",
+                  repeats = excluded.repeats, next_at = excluded.next_at, born_at = excluded.born_at, ended_at = excluded.ended_at",
             );
             query.build().persistent(false).execute(&mut *self.tx).await?;
         }
@@ -481,7 +483,7 @@ impl Change<'_> {
         for chunk in ledger.new_attempts.chunks(ROWS) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, status, error, response_body,
-                 response_headers, next_at, worker) ",
+                 response_headers, next_at, worker, repeats) ",
             );
             query.push_values(chunk, |mut row, attempt| {
                 row.push_bind(attempt.delivery.as_str())
@@ -496,7 +498,8 @@ impl Change<'_> {
                     .push_bind(&attempt.response_body)
                     .push_bind(serde_json::to_string(&attempt.response_headers).unwrap_or_default())
                     .push_bind(attempt.next_at.map(Timestamp::as_millis))
-                    .push_bind(&attempt.worker);
+                    .push_bind(&attempt.worker)
+                    .push_bind(i64::from(attempt.repeats));
             });
             query.build().persistent(false).execute(&mut *self.tx).await?;
         }

@@ -91,12 +91,13 @@ fn done(id: &str, webhook: u32, series: u32, end: End, attempts: u32) -> Fact {
         reason: if end == End::Delivered { String::new() } else { "exhausted".into() },
         attempts,
         at: at(60_000),
+        repeats: 0,
     })
 }
 
 fn held(id: &str, webhook: u32, attempt: u32, when: i64) -> Fact {
     let (delivery, webhook) = (delivery(id, webhook), webhook_id(webhook));
-    Fact::Held(HeldFact { delivery, series: 1, webhook, attempt, at: at(when) })
+    Fact::Held(HeldFact { delivery, series: 1, webhook, attempt, at: at(when), repeats: 0 })
 }
 
 fn delivery_record(id: &str, webhook: u32) -> DeliveryRecord {
@@ -289,6 +290,79 @@ async fn a_lost_fact_shows_as_drift() {
         t.execute(sql).await;
         assert!(counts(&t).await.drift(None).total() > 0, "{sql}");
     }
+}
+
+/// The request of an attempt that was made at another time, by another worker, of a message that had been handed out before.
+fn copy(id: &str, webhook: u32, n: u32, when: i64, repeats: u32) -> Fact {
+    let Fact::Attempt(fact) = attempt(id, webhook, n, "reset") else { unreachable!("it is an attempt") };
+    Fact::Attempt(AttemptFact { at: at(when), worker: "worker-2".into(), repeats, ..fact })
+}
+
+#[tokio::test]
+async fn every_request_has_its_row_and_numbers_are_counted_once() {
+    let facts = [
+        routed("e", 0..1),
+        attempt("e", 0, 1, "http_5xx"),
+        copy("e", 0, 1, 1_000, 1),
+        copy("e", 0, 1, 1_300, 0),
+        attempt("e", 0, 2, "http_5xx"),
+        held("e", 0, 3, 2_500),
+        copy("e", 0, 3, 9_000, 2),
+        done("e", 0, 1, End::Dead, 3),
+    ];
+    for reversed in [false, true] {
+        let t = TestStore::new().await;
+        let mut facts = facts.to_vec();
+        if reversed {
+            facts.reverse();
+        }
+        for message in messages("w", facts.clone(), 3) {
+            record(&t, &[message]).await;
+        }
+        let again = record(&t, &messages("w", facts, 50)).await;
+        assert_eq!(again.repeated, 8, "nothing is written twice");
+        assert_eq!(counts(&t).await.drift(None).total(), 0, "reversed: {reversed}");
+        let detail = t.store.delivery("default", delivery("e", 0).as_str()).await.unwrap().unwrap();
+        let series = &detail.series[0];
+        let rows: Vec<_> =
+            series.attempts.iter().map(|row| (row.at.as_millis() - at(0).as_millis(), row.n)).collect();
+        assert_eq!(rows, [(1_000, 1), (1_000, 1), (1_300, 1), (2_000, 2), (9_000, 3)], "in order of time");
+        assert_eq!(series.attempts.iter().map(|row| row.repeats).sum::<u32>(), 3);
+        assert_eq!((series.repeats, detail.row.attempts), (3, 3));
+        assert_eq!((detail.row.last_class.as_str(), detail.row.last_at), ("reset", Some(at(9_000))));
+    }
+}
+
+#[tokio::test]
+async fn copies_do_not_hide_an_attempt_that_is_missing() {
+    let t = TestStore::new().await;
+    let facts = vec![
+        routed("e", 0..1),
+        attempt("e", 0, 1, "http_5xx"),
+        copy("e", 0, 1, 1_500, 1),
+        copy("e", 0, 1, 1_700, 1),
+        done("e", 0, 1, End::Delivered, 2),
+    ];
+    record(&t, &messages("w", facts, 50)).await;
+    assert_eq!(counts(&t).await.drift(None).total(), 1, "attempt 2 never arrived");
+    record(&t, &[message("w", 5, vec![copy("e", 0, 2, 3_000, 0)])]).await;
+    assert_eq!(counts(&t).await.drift(None).total(), 0);
+}
+
+#[tokio::test]
+async fn repeats_are_told_also_where_no_attempt_follows() {
+    let t = TestStore::new().await;
+    let Fact::Held(waits) = held("e", 0, 1, 500) else { unreachable!("it is held") };
+    let Fact::Done(ends) = done("e", 0, 1, End::Skipped, 0) else { unreachable!("it is done") };
+    let facts = vec![
+        routed("e", 0..1),
+        Fact::Held(HeldFact { repeats: 2, ..waits }),
+        Fact::Done(DoneFact { repeats: 1, ..ends }),
+    ];
+    record(&t, &messages("w", facts.clone(), 50)).await;
+    record(&t, &messages("w", facts, 50)).await;
+    let detail = t.store.delivery("default", delivery("e", 0).as_str()).await.unwrap().unwrap();
+    assert_eq!((detail.series[0].repeats, detail.series[0].attempts.len()), (3, 0));
 }
 
 #[tokio::test]

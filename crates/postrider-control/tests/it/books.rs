@@ -20,6 +20,7 @@ fn done(id: &str, webhook: &str, end: End) -> Fact {
         reason: "exhausted".into(),
         attempts: 0,
         at: at(9),
+        repeats: 0,
     })
 }
 
@@ -156,6 +157,7 @@ async fn what_was_held_is_sent_on_after_the_resume() {
             webhook: WebhookId::from_trusted(webhook.as_str()),
             attempt: 3,
             at: at(20),
+            repeats: 0,
         })
     };
     place.journal("router-1", 0, (0..3).map(|n| routed(&format!("e{n}"), &webhook)).collect()).await;

@@ -200,6 +200,7 @@ impl World {
             reason: if end == End::Dead { "exhausted".into() } else { String::new() },
             attempts: 1,
             at: now,
+            repeats: 0,
         }));
         let mut letters = Vec::new();
         if end == End::Dead {
