@@ -6,10 +6,11 @@
 //! - `store` holds all SQL; `recorder` writes what the other roles report into it, a batch in one transaction.
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
 //! - `reminders` sends what is due.
-//! - `books` says whether everything adds up; `api` is `/v1`.
+//! - `books` says whether everything adds up, [`audit`] reads the store for the checker; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]
 mod api;
+pub mod audit;
 mod books;
 mod config;
 mod link;

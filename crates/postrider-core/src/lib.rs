@@ -30,6 +30,7 @@ pub mod spelling;
 pub mod subscription;
 pub mod time;
 pub mod trigger;
+pub mod verify;
 pub mod webhook;
 pub mod wire;
 

@@ -44,6 +44,12 @@ const MAX_KEY_BYTES: usize = 256;
 /// What the ids of derived events begin with.
 const ID_PREFIX: &str = "act_";
 
+/// The id of the event of this type that an action becomes: of the first if `number` is 0, of the next if it is 1.
+pub(crate) fn event_id(tenant: &str, action: &str, event_type: &str, number: usize) -> String {
+    let digest = id::digest_of(&[tenant, action, event_type, &number.to_string()]);
+    format!("{ID_PREFIX}{}", id::hex(&digest[..16]))
+}
+
 /// A trigger, checked.
 #[derive(Clone, Debug)]
 pub struct Trigger {
@@ -407,16 +413,11 @@ impl<'a> Deriving<'a> {
             }
         };
         let number = self.numbers.entry(&emit.event_type).or_default();
-        let digest = id::digest_of(&[
-            action.tenant.as_str(),
-            action.id.as_str(),
-            emit.event_type.as_str(),
-            &number.to_string(),
-        ]);
+        let id = event_id(action.tenant.as_str(), action.id.as_str(), emit.event_type.as_str(), *number);
         *number += 1;
         self.events.push(Event {
             tenant: action.tenant.clone(),
-            id: EventId::from_trusted(format!("{ID_PREFIX}{}", id::hex(&digest[..16]))),
+            id: EventId::from_trusted(id),
             event_type: emit.event_type.clone(),
             event_time: action.time.clone(),
             current_context: action.current_context.clone(),

@@ -22,6 +22,8 @@ pub mod chaos;
 pub mod config;
 pub mod dns;
 pub mod http;
+pub mod ledger;
+pub mod load;
 mod logging;
 mod patience;
 pub mod process;

@@ -6,6 +6,10 @@ use sqlx::Row as _;
 
 use super::{Store, StoreError, unsigned};
 
+/// Facts that their writers have numbered and that have not arrived.
+pub(super) const MISSING_FACTS: &str = "SELECT COALESCE(SUM(expected - received), 0) FROM
+     (SELECT MAX(past) AS expected, SUM(past - first) AS received FROM writers GROUP BY writer) w";
+
 /// The books at one moment, with what is not part of their balance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Books {
@@ -76,12 +80,7 @@ impl Store {
         )
         .fetch_one(&mut *tx)
         .await?;
-        let missing_facts: i64 = sqlx::query_scalar(
-            "SELECT COALESCE(SUM(expected - received), 0) FROM
-             (SELECT MAX(past) AS expected, SUM(past - first) AS received FROM writers GROUP BY writer) w",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        let missing_facts: i64 = sqlx::query_scalar(MISSING_FACTS).fetch_one(&mut *tx).await?;
         counts.unowed = unsigned(unowed);
         counts.missing_attempts = unsigned(missing_attempts);
         counts.missing_facts = unsigned(missing_facts);

@@ -37,6 +37,16 @@ pub enum StoreError {
         /// The newest schema that this release knows.
         known: i64,
     },
+    /// An older release wrote it, and only control may bring it to this one's schema.
+    #[error(
+        "the store was written by an older release (its schema is {store}, this release reads {known}); start control of this release once, or use the older release"
+    )]
+    Older {
+        /// The store's schema.
+        store: i64,
+        /// The schema that this release reads.
+        known: i64,
+    },
     /// A state of Postrider that was never released wrote it: its schema has a number of ours, and is another.
     #[error(
         "the store was made by an unreleased state of Postrider, whose schema nobody can bring to this one; nothing was changed: set POSTRIDER_STORE_URL to a new file"

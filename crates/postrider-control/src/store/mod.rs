@@ -4,6 +4,7 @@
 //! read; one process has the store at a time, held by a lock file. The SQL is plain, so that another database can take
 //! its place behind the same methods.
 
+pub(crate) mod audit;
 mod books;
 mod catalogues;
 mod dead_letters;

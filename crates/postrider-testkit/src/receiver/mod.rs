@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -31,6 +31,10 @@ pub use hostile::{Hostile, Manner, gzip_bomb};
 pub use tls::{Authority, Identity};
 pub use token_server::TokenServer;
 
+use postrider_core::Timestamp;
+use postrider_core::verify::ReceivedLine;
+
+use crate::ledger::Received;
 use crate::{must, patience};
 
 /// What the receiver does with one request.
@@ -80,6 +84,16 @@ impl Answer {
     /// The same with this body. Answers without a status stay what they are.
     pub fn with_body(self, new: impl Into<Bytes>) -> Self {
         self.full(|_, body| *body = new.into())
+    }
+
+    /// The status that it has, sooner or later; 0 where it has none, or nobody knows what a client makes of it.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Status(status) | Self::Full { status, .. } => *status,
+            Self::After(_, answer) => answer.status(),
+            Self::Endless { .. } => 200,
+            Self::Hang | Self::Reset | Self::Raw(_) | Self::Trickle { .. } => 0,
+        }
     }
 
     /// The same, later.
@@ -165,6 +179,7 @@ struct Board {
     scripts: Mutex<HashMap<String, Script>>,
     in_flight: Mutex<HashMap<String, Arc<AtomicUsize>>>,
     arrived: Notify,
+    ledger: OnceLock<Received>,
 }
 
 enum Script {
@@ -204,6 +219,12 @@ impl Receiver {
         let scheme = if tls.is_some() { "https" } else { "http" };
         tokio::spawn(accept(listener, tls, Arc::clone(&board), end.clone()));
         Self { address, scheme, board, _end: end.drop_guard() }
+    }
+
+    /// Writes every request into this ledger, on disk, before it is answered. Give it before the first request.
+    pub fn with_ledger(self, path: impl Into<std::path::PathBuf>) -> Self {
+        assert!(self.board.ledger.set(Received::open(path)).is_ok(), "a receiver has one ledger");
+        self
     }
 
     /// Where it listens.
@@ -356,6 +377,9 @@ async fn converse(connection: &mut Connection, board: &Board) -> std::io::Result
         let _waiting = Waiting(counter);
         let request = board.record(request);
         let mut answer = board.answer_to(&request);
+        if let Some(ledger) = board.ledger.get() {
+            ledger.append(&line_of(&request, &answer)).await;
+        }
         while let Answer::After(delay, then) = answer {
             if !connection.stays_for(delay).await {
                 return Ok(());
@@ -380,6 +404,19 @@ async fn converse(connection: &mut Connection, board: &Board) -> std::io::Result
         }
     }
     Ok(())
+}
+
+/// A request as a ledger has it.
+fn line_of(request: &Request, answer: &Answer) -> ReceivedLine {
+    let at = request.received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    ReceivedLine {
+        webhook_id: request.header("webhook-id").unwrap_or_default().to_owned(),
+        n: request.header("webhook-attempt").and_then(|n| n.parse().ok()).unwrap_or(0),
+        at: Timestamp::from_millis(i64::try_from(at.as_millis()).unwrap_or(i64::MAX)),
+        status: answer.status(),
+        path: request.path().to_owned(),
+        verified: None,
+    }
 }
 
 /// Counts one request as in flight until its answer is out or its connection gone.

@@ -1,0 +1,1 @@
+//! The checker finds what is wrong, and nothing else.
