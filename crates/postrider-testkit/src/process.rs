@@ -103,11 +103,13 @@ fn command(binary: &Path, home: &Path) -> Command {
 }
 
 /// How to start the binary.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Start {
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
     binary: Option<PathBuf>,
+    through: Vec<OsString>,
+    output: Option<Stdio>,
 }
 
 impl Start {
@@ -135,6 +137,19 @@ impl Start {
         self
     }
 
+    /// Starts it by way of another program, which ends up as it: `ip netns exec NAME`, `prlimit --nofile=80`. Signals then
+    /// reach it as ever.
+    pub fn through(mut self, program: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.through.extend(program.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sends what it logs there instead of into the log file, which stays empty then.
+    pub fn output(mut self, output: impl Into<Stdio>) -> Self {
+        self.output = Some(output.into());
+        self
+    }
+
     /// Starts it.
     pub fn start(self) -> Postrider {
         must("start the binary", self.try_start())
@@ -144,10 +159,16 @@ impl Start {
         let home = tempfile::Builder::new().prefix("postrider-").tempdir()?;
         let log = File::create(home.path().join("log")).context("make a log file")?;
         let binary = self.binary.unwrap_or_else(binary);
-        let mut command = command(&binary, home.path());
-        command.args(self.args).envs(self.env).stdin(Stdio::null());
+        let mut line = self.through.into_iter().chain([binary.into_os_string()]).chain(self.args);
+        let program = line.next().context("no program")?;
+        let mut command = command(Path::new(&program), home.path());
+        command.args(line).envs(self.env).stdin(Stdio::null());
         let what = format!("{command:?}");
-        let child = command.stdout(log.try_clone()?).stderr(log).spawn().context(what.clone())?;
+        match self.output {
+            None => command.stdout(log.try_clone()?).stderr(log),
+            Some(output) => command.stdout(Stdio::null()).stderr(output),
+        };
+        let child = command.spawn().context(what.clone())?;
         Ok(Postrider { child: Mutex::new(child), home, what })
     }
 }
@@ -166,7 +187,8 @@ pub struct Postrider {
 impl Postrider {
     /// Describes a start with these arguments.
     pub fn with(args: impl IntoIterator<Item = impl Into<OsString>>) -> Start {
-        Start { args: Vec::new(), env: Vec::new(), binary: None }.args(args)
+        Start { args: Vec::new(), env: Vec::new(), binary: None, through: Vec::new(), output: None }
+            .args(args)
     }
 
     /// Its process id.

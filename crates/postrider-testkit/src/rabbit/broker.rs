@@ -90,12 +90,10 @@ impl Broker {
     }
 
     /// A request to the management API; `path` comes after `/api/`. An empty answer is `Null`.
-    pub(super) async fn manage(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> anyhow::Result<Value> {
+    ///
+    /// # Errors
+    /// When it cannot be reached, or refuses.
+    pub async fn manage(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         let what = format!("{method} /api/{path}");
         let url = self.management.join(&format!("api/{path}"))?;
         let mut request = self.http.request(method, url);

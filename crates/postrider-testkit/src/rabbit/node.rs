@@ -39,7 +39,7 @@ impl Node {
     pub async fn start() -> Option<Self> {
         match must("the RabbitMQ that the environment names", broker::outside()) {
             Some((amqp, management)) => Self::outside(&amqp, &management),
-            None => Some(must("start a RabbitMQ node", Self::private().await)),
+            None => Some(Self::start_under(&target_dir().join("test-nodes")).await),
         }
     }
 
@@ -52,9 +52,21 @@ impl Node {
         Some(Self { broker, place: Place::Outside { kill, start } })
     }
 
-    async fn private() -> anyhow::Result<Self> {
-        let parent = target_dir().join("test-nodes");
-        fs::create_dir_all(&parent)?;
+    /// A private node whose files are in a new directory under `parent`, such as a file system that may break.
+    pub async fn start_under(parent: &Path) -> Self {
+        must("start a RabbitMQ node", Self::private(parent).await)
+    }
+
+    /// Where its files are; nothing when it is the tester's own.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Private(directory) => Some(directory.path()),
+            Place::Outside { .. } => None,
+        }
+    }
+
+    async fn private(parent: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(parent)?;
         let directory = tempfile::Builder::new().prefix("node-").tempdir_in(parent)?;
         let owner = vec!["--owner".to_owned(), process::id().to_string()];
         let url = script::broker_async("start", owner, directory.path()).await;
@@ -115,6 +127,34 @@ impl Node {
         };
         must("set the node's memory alarm", done);
         true
+    }
+
+    /// Stops all of its processes where they stand, with their connections open (`true`), or lets them go on. `false` when
+    /// it is the tester's own: then the test is counted as not run.
+    pub async fn freeze(&self, frozen: bool) -> bool {
+        let Place::Private(directory) = &self.place else {
+            not_run("POSTRIDER_TEST_AMQP_URL is set, and that broker cannot be frozen");
+            return false;
+        };
+        let action = if frozen { "freeze" } else { "thaw" };
+        must("freeze the RabbitMQ node", script::broker_async(action, Vec::new(), directory.path()).await);
+        true
+    }
+
+    /// Runs its `rabbitmqctl` and returns what that prints. Nothing when it is the tester's own without
+    /// `POSTRIDER_TEST_BROKER_CTL`: then the test is counted as not run.
+    pub async fn ctl(&self, arguments: &[&str]) -> Option<String> {
+        let printed = match &self.place {
+            Place::Private(directory) => script::ctl(directory.path(), arguments).await,
+            Place::Outside { .. } => {
+                let Ok(ctl) = env::var(CTL) else {
+                    not_run(&format!("POSTRIDER_TEST_AMQP_URL is set, but not {CTL}"));
+                    return None;
+                };
+                script::shell(format!("{ctl} {}", arguments.join(" "))).await
+            }
+        };
+        Some(must(&format!("rabbitmqctl {}", arguments.join(" ")), printed))
     }
 
     /// Stops it in good order.

@@ -28,6 +28,14 @@ pub(super) async fn broker_async(
     tokio::task::spawn_blocking(run).await?
 }
 
+/// Runs the `rabbitmqctl` of the node in a directory and returns what it prints.
+pub(super) async fn ctl(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(workspace_dir().join("dev/broker"));
+    command.arg("ctl").arg(directory).args(arguments);
+    let what = format!("dev/broker ctl {}", arguments.join(" "));
+    tokio::task::spawn_blocking(move || output(&mut command).context(what)).await?
+}
+
 /// Runs a shell command of the tester's own and returns what it prints.
 pub(super) async fn shell(line: String) -> anyhow::Result<String> {
     let run = move || {

@@ -261,6 +261,11 @@ impl Receiver {
         lock(&self.board.requests).iter().filter(|request| request.path() == path).cloned().collect()
     }
 
+    /// The requests from the one with this `seq` on.
+    pub fn requests_from(&self, seq: usize) -> Vec<Arc<Request>> {
+        lock(&self.board.requests).iter().skip(seq).cloned().collect()
+    }
+
     /// How many requests came so far.
     pub fn count(&self) -> usize {
         lock(&self.board.requests).len()

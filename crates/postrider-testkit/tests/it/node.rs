@@ -28,3 +28,16 @@ async fn a_confirmed_message_survives_kill_9() {
     let taken = vhost.take("work", 1).await;
     assert_eq!(taken[0].body, b"kept");
 }
+
+#[tokio::test]
+async fn a_node_is_frozen_and_obeys_its_rabbitmqctl() {
+    let Some(node) = Node::start().await else { return };
+    let Some(status) = node.ctl(&["eval", "40 + 2."]).await else { return };
+    assert_eq!(status, "42");
+    assert!(node.freeze(true).await);
+    let url = node.broker().url("%2f");
+    let connect = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(1), connect).await.is_err(), "it answers");
+    assert!(node.freeze(false).await);
+    lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await.unwrap();
+}
