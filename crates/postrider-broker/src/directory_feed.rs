@@ -75,6 +75,9 @@ impl DirectoryFeed {
             }
             Read::Record(record) => {
                 let applied = self.directory.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
+                if let Applied::Unreadable(why) = &applied {
+                    tracing::warn!(why, "a record of the config stream cannot be read by this release");
+                }
                 if applied != Applied::Unchanged {
                     self.report(readiness);
                 }

@@ -4,6 +4,7 @@
 //! Routing never looks at webhooks that do not select an event's type: `takers` knows them by what their subscriptions
 //! name, `vocabulary` knows what the names mean, `judge` puts both together.
 
+mod cancellations;
 mod judge;
 mod takers;
 mod vocabulary;
@@ -11,8 +12,10 @@ mod vocabulary;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+pub use cancellations::MAX_CANCELLATIONS;
 pub use judge::{Explanation, FilterFound, Routed, TypeFound};
 
+use self::cancellations::Cancellations;
 use self::takers::Takers;
 use self::vocabulary::{Compiled, Vocabulary};
 use crate::catalogue::TypeEntry;
@@ -23,7 +26,8 @@ use crate::intake::{Refusal, RefusalReason};
 use crate::profile::{BUILT_IN, DEFAULT_TIMEOUT_MS, Profile};
 use crate::webhook::Webhook;
 use crate::wire::{
-    CatalogueRecord, ConfigKind, ConfigRecord, TenantRecord, TenantSettings, TopologyRecord, WebhookRecord,
+    CancellationRecord, CatalogueRecord, ConfigKind, ConfigRecord, DeliveryRecord, TenantRecord,
+    TenantSettings, TopologyRecord, WebhookRecord,
 };
 
 /// The most bytes that one event, or all events of one action, may become by fan-out: webhooks × size.
@@ -94,7 +98,7 @@ pub enum Lookup {
     Unknown,
 }
 
-/// Tenants, catalogues, webhooks and topology.
+/// Tenants, catalogues, webhooks, cancellations and topology.
 ///
 /// Readers keep the newer revision of each object. A snapshot, read from its beginning to its end, makes the directory
 /// complete: what it does not hold, and is not newer, is dropped. A snapshot of another epoch replaces everything, at its
@@ -123,6 +127,7 @@ pub struct Directory {
     takers: HashMap<TenantId, Takers>,
     /// Filters, each once however many webhooks have it.
     filters: HashMap<Arc<str>, Arc<Expression>>,
+    cancellations: Cancellations,
     topology: Versioned<TopologyRecord>,
 }
 
@@ -146,6 +151,7 @@ struct Snapshot {
     tenants: HashSet<TenantId>,
     catalogues: HashSet<(TenantId, String)>,
     webhooks: HashSet<WebhookId>,
+    cancellations: HashSet<String>,
     unreadable: BTreeMap<String, String>,
 }
 
@@ -178,6 +184,7 @@ impl Directory {
             webhooks: HashMap::new(),
             takers: HashMap::new(),
             filters: HashMap::new(),
+            cancellations: Cancellations::default(),
             topology: Versioned { revision: 0, value: None },
         }
     }
@@ -285,6 +292,11 @@ impl Directory {
         }
     }
 
+    /// Whether somebody called this delivery off.
+    pub fn is_cancelled(&self, tenant: &TenantId, event_type: &EventType, delivery: &DeliveryRecord) -> bool {
+        self.cancellations.has(tenant, event_type, delivery)
+    }
+
     /// Takes the next record of the stream.
     pub fn apply(&mut self, record: &ConfigRecord) -> Applied {
         if record.kind == ConfigKind::Topology {
@@ -314,10 +326,8 @@ impl Directory {
             ConfigKind::Catalogue => self.apply_catalogue(record),
             ConfigKind::Webhook => self.apply_webhook(record),
             ConfigKind::SnapshotEnd => self.end_snapshot(record),
-            ConfigKind::Cancellation
-            | ConfigKind::Topology
-            | ConfigKind::SnapshotBegin
-            | ConfigKind::Other => Applied::Unchanged,
+            ConfigKind::Cancellation => self.apply_cancellation(record),
+            ConfigKind::Topology | ConfigKind::SnapshotBegin | ConfigKind::Other => Applied::Unchanged,
         };
         if self.snapshot.is_none() {
             self.revision = self.revision.max(record.revision);
@@ -393,6 +403,7 @@ impl Directory {
         for id in dropped {
             self.forget_webhook(&id);
         }
+        self.cancellations.keep(&snapshot.cancellations, snapshot.revision);
         self.unreadable = snapshot.unreadable;
         self.complete = true;
         Applied::Changed
@@ -507,6 +518,23 @@ impl Directory {
         });
         self.webhooks.insert(id, Versioned { revision: record.revision, value });
         Applied::Changed
+    }
+
+    /// What cannot be read of cancellations holds up nothing: at worst a request is made that was called off.
+    fn apply_cancellation(&mut self, record: &ConfigRecord) -> Applied {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.cancellations.insert(record.id.clone());
+        }
+        if self.cancellations.revision(&record.id).is_some_and(|known| known >= record.revision) {
+            return Applied::Unchanged;
+        }
+        match parse::<CancellationRecord>(record) {
+            Ok(value) => {
+                self.cancellations.put(&record.id, record.revision, value);
+                Applied::Changed
+            }
+            Err(why) => Applied::Unreadable(why),
+        }
     }
 
     /// The filter of this source: the one that another webhook has, or a new one.

@@ -5,6 +5,7 @@ use crate::outcome::{Outcome, Retried, Unreachable};
 use crate::retry::{Chance, RetryPolicy};
 use crate::time::Timestamp;
 use crate::webhook::{Webhook, WebhookState};
+use crate::wire::DeliveryRecord;
 
 /// An answer of 4xx or a redirect is tried at most this often: owners mend URLs and credentials within minutes or not
 /// at all, and a redelivery is at hand afterwards.
@@ -90,9 +91,10 @@ pub fn next(
             policy.max_attempts().min(SHORT_SCHEDULE_ATTEMPTS)
         }
         // The receiver was not asked, so there is no answer that its product's rule could be about.
-        (Retried::ServerErrors, Outcome::Unreachable(Unreachable::Token | Unreachable::Internal)) => {
-            policy.max_attempts()
-        }
+        (
+            Retried::ServerErrors,
+            Outcome::Unreachable(Unreachable::Token | Unreachable::Internal | Unreachable::Local),
+        ) => policy.max_attempts(),
         (Retried::ServerErrors, _) if outcome.status().is_none_or(|status| status < 500) => {
             return Next::Dead(DeadReason::NotRetried);
         }
@@ -152,10 +154,12 @@ impl SkipReason {
 }
 
 /// Decides whether an attempt is made. A test is always made: it is how somebody finds out whether the webhook would
-/// work.
-pub fn admit(webhook: &Webhook, test: bool, now: Timestamp) -> Admission {
-    if test {
+/// work. A series that somebody asked for waits only while the webhook is paused.
+pub fn admit(webhook: &Webhook, delivery: &DeliveryRecord, now: Timestamp) -> Admission {
+    if delivery.test {
         Admission::Attempt
+    } else if delivery.asked {
+        if webhook.state == WebhookState::Paused { Admission::Hold } else { Admission::Attempt }
     } else if webhook.state == WebhookState::Disabled {
         Admission::Skip(SkipReason::Disabled)
     } else if webhook.expires_at.is_some_and(|end| now >= end) {
@@ -167,6 +171,13 @@ pub fn admit(webhook: &Webhook, test: bool, now: Timestamp) -> Admission {
     } else {
         Admission::Attempt
     }
+}
+
+/// Whether a delivery that comes back from the ladder or from parking has outlived its policy, so that there is nothing
+/// left to try. One that was never tried nor parked is always attempted, however late it comes.
+pub fn is_too_old(policy: &RetryPolicy, delivery: &DeliveryRecord, now: Timestamp) -> bool {
+    let waited = delivery.due.is_some() || delivery.parked > 0;
+    waited && now.since_ms(delivery.born) > policy.max_age_ms()
 }
 
 /// What to do with a message before it is begun (DESIGN §5.1).
@@ -358,7 +369,7 @@ mod tests {
             assert_eq!(decided, Next::Dead(DeadReason::NotRetried), "server errors: {outcome:?}");
         }
         assert!(matches!(after(Retried::ServerErrors, 1, failed), Next::Retry { .. }));
-        for why in [Unreachable::Token, Unreachable::Internal] {
+        for why in [Unreachable::Token, Unreachable::Internal, Unreachable::Local] {
             let decided = after(Retried::ServerErrors, 1, Outcome::Unreachable(why));
             assert!(matches!(decided, Next::Retry { .. }), "the receiver was not asked: {decided:?}");
             let last = after(Retried::ServerErrors, 12, Outcome::Unreachable(why));
@@ -385,6 +396,27 @@ mod tests {
         }
     }
 
+    fn delivery() -> DeliveryRecord {
+        serde_json::from_str(
+            r#"{"id":"d","webhook":"wh","revision":1,"epoch":"e","series":1,"attempt":1,"born":1000}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_waited_can_be_too_old() {
+        let spec = RetrySpec { max_age_ms: 5_000, ..RetrySpec::default() };
+        let policy = RetryPolicy::new(spec).unwrap();
+        let (in_time, late) = (Timestamp::from_millis(6_000), Timestamp::from_millis(6_001));
+        let fresh = delivery();
+        let retry = DeliveryRecord { attempt: 2, due: Some(in_time), ..delivery() };
+        let parked = DeliveryRecord { parked: 1, ..delivery() };
+        for (delivery, expected) in [(fresh, false), (retry, true), (parked, true)] {
+            assert!(!is_too_old(&policy, &delivery, in_time), "{delivery:?}");
+            assert_eq!(is_too_old(&policy, &delivery, late), expected, "{delivery:?}");
+        }
+    }
+
     #[test]
     fn a_webhook_receives_within_its_time_and_state() {
         let (start, end) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
@@ -399,7 +431,9 @@ mod tests {
             record.state = state.into();
             record.webhook(1).unwrap()
         };
-        let at = |state: &str, ms| admit(&webhook(state), false, Timestamp::from_millis(ms));
+        let at = |state: &str, ms| admit(&webhook(state), &delivery(), Timestamp::from_millis(ms));
+        let tested = DeliveryRecord { test: true, ..delivery() };
+        let asked = DeliveryRecord { asked: true, ..delivery() };
         let skip = |reason| Admission::Skip(reason);
         for (state, ms, admission) in [
             ("active", 999, skip(SkipReason::NotYetActive)),
@@ -413,7 +447,10 @@ mod tests {
             ("disabled", 2_000, skip(SkipReason::Disabled)),
         ] {
             assert_eq!(at(state, ms), admission, "{state} at {ms}");
-            assert_eq!(admit(&webhook(state), true, Timestamp::from_millis(ms)), Admission::Attempt);
+            let now = Timestamp::from_millis(ms);
+            assert_eq!(admit(&webhook(state), &tested, now), Admission::Attempt);
+            let expected = if state == "paused" { Admission::Hold } else { Admission::Attempt };
+            assert_eq!(admit(&webhook(state), &asked, now), expected, "asked, {state} at {ms}");
         }
     }
 }

@@ -68,6 +68,9 @@ pub enum Unreachable {
     Unknown,
     /// The fault is ours: the request could not be made.
     Internal,
+    /// The worker's machine had no file descriptor, port or memory left for a connection. Says nothing of the receiver,
+    /// and no attempt is spent on it.
+    Local,
 }
 
 /// Which statuses mean success.
@@ -204,7 +207,14 @@ impl Unreachable {
             Self::Token => "token",
             Self::Unknown => "unknown",
             Self::Internal => "internal",
+            Self::Local => "local",
         }
+    }
+
+    /// Whether the receiver was never asked, so that it says nothing of its health: the fault is of the token server, of
+    /// this machine, or of what we have of the webhook.
+    pub fn is_not_receivers(self) -> bool {
+        matches!(self, Self::Token | Self::Internal | Self::Local | Self::Unknown)
     }
 
     fn hint(self) -> &'static str {
@@ -224,12 +234,15 @@ impl Unreachable {
             }
             Self::Unknown => "The worker stopped while the request was under way; it was sent again.",
             Self::Internal => "The request could not be made; the worker's log of this moment says why.",
+            Self::Local => {
+                "The worker's machine has no file descriptors, ports or memory left; raise its limits or start another worker."
+            }
         }
     }
 }
 
 /// Every word that [`Outcome::class`] can answer.
-pub const CLASSES: [&str; 17] = [
+pub const CLASSES: [&str; 18] = [
     "none",
     "dns",
     "connect",
@@ -240,6 +253,7 @@ pub const CLASSES: [&str; 17] = [
     "token",
     "unknown",
     "internal",
+    "local",
     "egress_blocked",
     "http_2xx",
     "http_3xx",

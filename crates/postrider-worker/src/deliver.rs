@@ -134,7 +134,7 @@ impl Deliverer {
         if lacks_profile {
             return unknown(true, true, taken.delivery.unknown_since, now());
         }
-        match lifecycle::admit(&webhook, taken.delivery.test, now()) {
+        match lifecycle::admit(&webhook, &taken.delivery, now()) {
             Admission::Attempt => self.attempt(taken, &webhook).await,
             Admission::Hold => Verdict::Held,
             Admission::Skip(reason) => Verdict::Skipped(reason),

@@ -196,6 +196,7 @@ fn hint(class: &str, status: Option<i64>) -> &'static str {
         "token" => Outcome::Unreachable(Unreachable::Token),
         "unknown" => Outcome::Unreachable(Unreachable::Unknown),
         "internal" => Outcome::Unreachable(Unreachable::Internal),
+        "local" => Outcome::Unreachable(Unreachable::Local),
         "egress_blocked" => Outcome::Blocked,
         "http_3xx" => Outcome::Redirected { status },
         "http_410" => Outcome::Gone,

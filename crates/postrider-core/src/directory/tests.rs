@@ -809,3 +809,146 @@ proptest! {
         }
     }
 }
+
+mod cancellations {
+    use super::*;
+    use crate::wire::{CancellationRecord, Cancelled, DeliveryRecord};
+
+    fn called_off(revision: u64, id: &str, at: i64, what: Cancelled) -> ConfigRecord {
+        let body =
+            CancellationRecord { tenant: TenantId::default_tenant(), at: Timestamp::from_millis(at), what };
+        ConfigRecord::of(&epoch("a"), revision, ConfigKind::Cancellation, id, &body)
+    }
+
+    fn series(delivery: &str, series: u32) -> Cancelled {
+        Cancelled::Series { delivery: DeliveryId::from_trusted(delivery), series }
+    }
+
+    fn matching(
+        webhook: Option<&str>,
+        event_type: Option<&str>,
+        since: Option<i64>,
+        before: i64,
+    ) -> Cancelled {
+        Cancelled::Matching {
+            webhook: webhook.map(WebhookId::from_trusted),
+            event_type: event_type.map(|name| EventType::parse(name).unwrap()),
+            born_since: since.map(Timestamp::from_millis),
+            born_before: Timestamp::from_millis(before),
+        }
+    }
+
+    fn delivery(id: &str, webhook: &str, series: u32, born: i64) -> DeliveryRecord {
+        let text = json!({ "id": id, "webhook": webhook, "revision": 1, "epoch": "a", "series": series, "attempt": 1, "born": born });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn is_cancelled(directory: &Directory, event_type: &str, delivery: &DeliveryRecord) -> bool {
+        directory.is_cancelled(&TenantId::default_tenant(), &EventType::parse(event_type).unwrap(), delivery)
+    }
+
+    #[test]
+    fn one_series_is_called_off_and_no_other() {
+        let mut directory = whole([called_off(5, "cnl_1", 10, series("d", 2))]);
+        let is = |directory: &Directory, series| is_cancelled(directory, "T", &delivery("d", "w", series, 0));
+        assert!(is(&directory, 2) && !is(&directory, 1) && !is(&directory, 3));
+        assert!(!is_cancelled(&directory, "T", &delivery("other", "w", 2, 0)));
+        let elsewhere = TenantId::from_trusted("elsewhere");
+        let t = EventType::parse("T").unwrap();
+        assert!(!directory.is_cancelled(&elsewhere, &t, &delivery("d", "w", 2, 0)));
+        directory.apply(&called_off(6, "cnl_2", 11, series("d", 2)));
+        directory.apply(&ConfigRecord::bare(&epoch("a"), 7, ConfigKind::Cancellation, "cnl_1"));
+        assert!(is(&directory, 2), "another says the same");
+        directory.apply(&ConfigRecord::bare(&epoch("a"), 8, ConfigKind::Cancellation, "cnl_2"));
+        assert!(!is(&directory, 2));
+        assert_eq!(directory.apply(&called_off(6, "cnl_2", 11, series("d", 2))), Applied::Unchanged);
+    }
+
+    #[test]
+    fn a_snapshot_replaces_what_was_called_off() {
+        let mut directory =
+            whole([called_off(5, "old", 10, series("d", 1)), called_off(6, "kept", 10, series("d", 2))]);
+        directory.apply(&called_off(12, "newer", 10, series("d", 3)));
+        let records = [
+            mark("a", 9, SnapshotBegin),
+            tenant("a", 1),
+            called_off(6, "kept", 10, series("d", 2)),
+            mark("a", 9, SnapshotEnd),
+        ];
+        records.iter().for_each(|record| drop(directory.apply(record)));
+        let called_off: Vec<u32> =
+            (1..5).filter(|n| is_cancelled(&directory, "T", &delivery("d", "w", *n, 0))).collect();
+        assert_eq!(called_off, [2, 3]);
+        for record in [mark("b", 1, SnapshotBegin), tenant("b", 1), mark("b", 1, SnapshotEnd)] {
+            directory.apply(&record);
+        }
+        assert!(!is_cancelled(&directory, "T", &delivery("d", "w", 2, 0)), "another epoch");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_a_cancellation_holds_up_nothing() {
+        let mut directory = whole([]);
+        let mut record = called_off(5, "cnl", 10, series("d", 1));
+        record.body = Some(serde_json::value::RawValue::from_string(r#"{"what":"moon"}"#.into()).unwrap());
+        assert!(matches!(directory.apply(&record), Applied::Unreadable(_)));
+        assert_eq!(directory.unreadable(), None);
+    }
+
+    #[test]
+    fn they_are_bounded_and_the_oldest_go_first() {
+        let most = i64::try_from(MAX_CANCELLATIONS).unwrap();
+        let mut directory = whole([]);
+        for n in 0..most + 5 {
+            let revision = u64::try_from(n).unwrap() + 2;
+            directory.apply(&called_off(revision, &format!("cnl_{n}"), n, series(&format!("d{n}"), 1)));
+        }
+        let is = |n: i64| is_cancelled(&directory, "T", &delivery(&format!("d{n}"), "w", 1, 0));
+        assert!(!is(0) && !is(4) && is(5) && is(most + 4));
+        // As many in bulk as may be, over each other, are asked as quickly.
+        for n in 0..most {
+            let revision = u64::try_from(most + n).unwrap() + 10;
+            directory.apply(&called_off(
+                revision,
+                &format!("bulk_{n}"),
+                most * 2 + n,
+                matching(None, None, Some(n * 10), n * 10 + 15),
+            ));
+        }
+        assert!(is_cancelled(&directory, "T", &delivery("d", "w", 1, 5_000)));
+        assert!(!is_cancelled(&directory, "T", &delivery("d", "w", 1, most * 10 + 5)));
+        assert!(!is_cancelled(&directory, "T", &delivery("d", "w", 1, -1)));
+    }
+
+    proptest! {
+        /// Whatever comes and goes: a delivery is called off exactly if one of the cancellations that are left is about it.
+        #[test]
+        fn a_delivery_is_called_off_exactly_if_something_says_so(
+            steps in prop::collection::vec(
+                (0u8..6, prop::option::of(0u8..2), prop::option::of(0u8..2), prop::option::of(0i64..20), 0i64..20, prop::bool::weighted(0.3)),
+                1..40,
+            ),
+        ) {
+            let mut directory = whole([]);
+            let mut left = BTreeMap::new();
+            for (revision, (id, webhook, event_type, since, before, gone)) in (2u64..).zip(steps) {
+                let id_text = format!("cnl_{id}");
+                if gone {
+                    left.remove(&id);
+                    directory.apply(&ConfigRecord::bare(&epoch("a"), revision, ConfigKind::Cancellation, &id_text));
+                } else {
+                    left.insert(id, (webhook, event_type, since, before));
+                    let (w, t) = (webhook.map(|n| format!("w{n}")), event_type.map(|n| format!("T{n}")));
+                    directory.apply(&called_off(revision, &id_text, 1, matching(w.as_deref(), t.as_deref(), since, before)));
+                }
+            }
+            for (webhook, event_type, born) in (0..2u8).flat_map(|w| (0..2u8).flat_map(move |t| (-1..21).map(move |b| (w, t, b)))) {
+                let expected = left.values().any(|(w, t, since, before)| {
+                    w.is_none_or(|w| w == webhook) && t.is_none_or(|t| t == event_type)
+                        && since.is_none_or(|since| born >= since) && born < *before
+                });
+                let found = is_cancelled(&directory, &format!("T{event_type}"), &delivery("d", &format!("w{webhook}"), 1, born));
+                prop_assert_eq!(found, expected, "w{} T{} at {}: {:?}", webhook, event_type, born, left);
+            }
+        }
+    }
+}
