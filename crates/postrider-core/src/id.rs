@@ -82,9 +82,12 @@ impl TenantId {
         Ok(Self(text.into()))
     }
 
+    /// The name of the tenant that exists from the start.
+    pub const DEFAULT: &str = "default";
+
     /// The tenant that exists from the start.
     pub fn default_tenant() -> Self {
-        Self("default".into())
+        Self(Self::DEFAULT.into())
     }
 }
 

@@ -85,6 +85,8 @@ pub enum Command {
     Settings(TenantSettings),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
+    /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
+    Verify(Verify),
     /// The broker's queues and exchanges
     #[command(subcommand)]
     Topology(Topology),
@@ -96,6 +98,54 @@ pub enum Command {
     Healthcheck,
     /// Show the version
     Version,
+}
+
+/// What to judge.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A publisher's ledger, as event send --ledger writes it; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    pub published: Vec<PathBuf>,
+    /// A receiver's ledger, as inbox --ledger writes it; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    pub received: Vec<PathBuf>,
+    /// The store, which may be in use: sqlite:PATH [default: POSTRIDER_STORE_URL]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Crashes and lost connections during the run: N of each role, or worker=N, router=N, control=N; may be repeated
+    #[arg(long, value_name = "[ROLE=]N", value_parser = crashes)]
+    pub crashes: Vec<Crashes>,
+    /// Deliveries that a worker could have begun and not settled
+    #[arg(long, value_name = "N", default_value_t = postrider_core::verify::Faults::NONE.in_flight)]
+    pub in_flight: u64,
+    /// Everything has ended: nothing may be pending but what is held for a paused webhook
+    #[arg(long)]
+    pub at_rest: bool,
+    /// Somebody else published too: events that no ledger has are no invention
+    #[arg(long)]
+    pub other_publishers: bool,
+    /// The receivers' ledgers are those of this webhook alone; may be repeated [default: of all]
+    #[arg(long = "webhook", value_name = "ID")]
+    pub webhooks: Vec<String>,
+    /// How far the receivers' clocks may be behind those of the workers
+    #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = duration)]
+    pub clock: Duration,
+    /// What chance was drawn from, to be shown
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// How often a role lost its process or its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crashes {
+    /// Every role, so often.
+    Each(u64),
+    /// Workers, all together.
+    Workers(u64),
+    /// Routers, all together.
+    Routers(u64),
+    /// Control.
+    Controls(u64),
 }
 
 /// What can be served.
@@ -500,6 +550,9 @@ pub struct Send {
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub wait_timeout: Duration,
+    /// Write what was accepted into this file, on disk before anything else happens: for postrider verify
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
 }
 
 /// Deliveries.
@@ -802,6 +855,9 @@ pub struct Inbox {
     /// Receive over TLS, and write the certificate of the authority made for it to this file: a webhook's tls.ca_pem
     #[arg(long, value_name = "FILE")]
     pub tls_ca_to: Option<PathBuf>,
+    /// Write every request into this file, on disk before it is answered: for postrider verify
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
     /// What to do with an inbox that runs.
     #[command(subcommand)]
     pub command: Option<InboxCommand>,
@@ -867,6 +923,19 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("the unit must be ms, s, m, h or d".to_owned()),
     };
     number.checked_mul(factor_ms).map(Duration::from_millis).ok_or_else(|| "it is too long".to_owned())
+}
+
+/// Reads `2`, `worker=2`, `router=2` or `control=2`.
+fn crashes(text: &str) -> Result<Crashes, String> {
+    let (role, number) = text.split_once('=').unwrap_or(("", text));
+    let how: fn(u64) -> Crashes = match role {
+        "" => Crashes::Each,
+        "worker" => Crashes::Workers,
+        "router" => Crashes::Routers,
+        "control" => Crashes::Controls,
+        _ => return Err("the role must be worker, router or control".to_owned()),
+    };
+    number.parse().map(how).map_err(|_| "write a number, or a role and a number such as worker=2".to_owned())
 }
 
 /// Reads a time, or how long ago it was, and returns RFC 3339.
@@ -949,6 +1018,15 @@ mod tests {
         assert_eq!(duration("3d"), Ok(Duration::from_secs(3 * 86_400)));
         for bad in ["", "5", "s", "5x", "-5s", "99999999999999999999s", "9999999999999999d"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn crashes_are_of_a_role_or_of_each() {
+        assert_eq!(crashes("2"), Ok(Crashes::Each(2)));
+        assert_eq!(crashes("worker=3"), Ok(Crashes::Workers(3)));
+        for bad in ["", "worker", "broker=1", "router=", "-1"] {
+            assert!(crashes(bad).is_err(), "{bad}");
         }
     }
 

@@ -10,6 +10,9 @@ use crate::event::OWN_ID_PREFIX;
 /// What ids begin with that Postrider makes itself: own events, reminders, and messages that were no events.
 const MADE: [&str; 3] = [OWN_ID_PREFIX, "rem_", "invalid_"];
 
+/// A request that is this far from an attempt in the log is not that one, if there are several series, milliseconds.
+const OTHER_SERIES_MS: i64 = 1_000;
+
 /// Judges a run.
 pub fn check(run: &Run) -> Report {
     let mut report = Report {
@@ -106,7 +109,7 @@ impl Judge<'_> {
             return self.unknown(pair);
         }
         let webhook = self.run.webhooks[pair.delivery.webhook as usize];
-        let on_the_wire = Wire::of(pair);
+        let on_the_wire = Wire::of(pair, self.run.allowance_ms());
         for (at, series) in pair.series.iter().enumerate() {
             self.books(pair, series, at);
             self.end(pair, series);
@@ -468,14 +471,18 @@ struct Place {
 impl Wire {
     /// A request does not say its series, so it is found by its number, its time and its answer: each row of the log takes
     /// the request that fits best, and what is left belongs to the series that ran at that time.
-    fn of(pair: &Pair<'_>) -> Self {
+    fn of(pair: &Pair<'_>, clock_ms: i64) -> Self {
+        // With one series a request can only be of that, whatever the clocks say.
+        let most_ms = if pair.series.len() > 1 { clock_ms.max(OTHER_SERIES_MS) } else { i64::MAX };
         let mut fits = Vec::new();
         for (r, request) in pair.requests.iter().enumerate() {
             for (a, row) in pair.rows.iter().enumerate().filter(|(_, row)| row.n == request.n) {
                 let differs = request.status > 0 && row.status > 0 && request.status != row.status;
                 let end = row.at + i64::from(row.took_ms);
                 let apart_ms = (row.at - request.at).max(request.at - end).max(0);
-                fits.push((differs, apart_ms, row.status == 0, r, a));
+                if apart_ms <= most_ms {
+                    fits.push((differs, apart_ms, row.status == 0, r, a));
+                }
             }
         }
         fits.sort_unstable();

@@ -5,6 +5,8 @@ use std::io::{BufRead, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
+use postrider_core::TenantId;
+use postrider_core::verify::PublishedLine;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ use super::{Context, list, read_text, wait_for};
 use crate::api::Api;
 use crate::args::{Against, Event, Send};
 use crate::exit::{Exit, Failure};
+use crate::ledger::Ledger;
 use crate::output::{self, Column, Format, plain};
 use crate::table;
 
@@ -137,7 +140,7 @@ struct Tally {
 async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
     let api = context.api()?;
     let single = command.from_file.is_none() && command.count.is_none();
-    let mut sender = Sender::new(&api, context, &command, single);
+    let mut sender = Sender::new(&api, context, &command, single)?;
     if let Some(path) = &command.from_file {
         let mut lines: Box<dyn BufRead> = match path == Path::new("-") {
             true => Box::new(std::io::stdin().lock()),
@@ -264,11 +267,12 @@ struct Sender<'a> {
     not_waited: u64,
     actions: u64,
     last_failure: Option<Failure>,
+    ledger: Option<Ledger>,
 }
 
 impl<'a> Sender<'a> {
-    fn new(api: &'a Api, context: &'a Context, command: &'a Send, single: bool) -> Self {
-        Self {
+    fn new(api: &'a Api, context: &'a Context, command: &'a Send, single: bool) -> Result<Self, Failure> {
+        Ok(Self {
             api,
             context,
             rate: command.rate,
@@ -283,7 +287,8 @@ impl<'a> Sender<'a> {
             not_waited: 0,
             actions: 0,
             last_failure: None,
-        }
+            ledger: command.ledger.as_deref().map(Ledger::open).transpose()?,
+        })
     }
 
     async fn add(&mut self, event: Ready) -> Result<(), Failure> {
@@ -370,6 +375,7 @@ impl<'a> Sender<'a> {
                 other => break other?,
             }
         };
+        self.write_down(events).await?;
         let items = answer.items();
         self.tally.accepted += items.len() as u64;
         self.tally.duplicate += items.iter().filter(|item| item["duplicate"] == true).count() as u64;
@@ -387,6 +393,22 @@ impl<'a> Sender<'a> {
             out.list(&answer.raw, items, SENT_COLUMNS)?;
         }
         Ok(())
+    }
+}
+
+impl Sender<'_> {
+    /// What was accepted, into the ledger.
+    async fn write_down(&self, events: &[Ready]) -> Result<(), Failure> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let tenant = self.context.tenant.as_deref().unwrap_or(TenantId::DEFAULT);
+        let at = postrider_broker::now();
+        let line = |event: &Ready| PublishedLine {
+            tenant: tenant.to_owned(),
+            id: event.id.clone(),
+            at,
+            action: event.is_action,
+        };
+        ledger.append(&events.iter().map(line).collect::<Vec<_>>()).await
     }
 }
 

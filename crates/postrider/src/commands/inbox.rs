@@ -14,6 +14,7 @@ use crate::args::{Inbox, InboxCommand};
 use crate::exit::{Exit, Failure, cause};
 use crate::health;
 use crate::inbox::{self, Answer, Certificate, Order, Received, Verifier};
+use crate::ledger::Ledger;
 use crate::output::{self, Column};
 use crate::settings::{Secret, read_file_or_stdin};
 
@@ -32,13 +33,15 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// [`Failure`] with what could not be done.
 pub async fn run(context: &Context, command: Inbox) -> Result<Exit, Failure> {
-    let Inbox { listen, secret_file, profile, tls_ca_to, command } = command;
+    let Inbox { listen, secret_file, profile, tls_ca_to, ledger, command } = command;
     let base = |given: Option<Url>| given.unwrap_or_else(|| context.settings.operator.inbox_url.clone());
     match command {
         None => {
             let secret = secret_file.as_deref().map(read_file_or_stdin).transpose()?;
             let any = secret.map(|secret| verifier(&secret, profile.as_deref())).transpose()?;
-            receive(context, listen, any, tls_ca_to.as_deref()).await
+            let ledger = ledger.as_deref().map(Ledger::open).transpose()?;
+            let inbox = inbox::Inbox::new(any).with_ledger(ledger);
+            receive(context, listen, inbox, tls_ca_to.as_deref()).await
         }
         Some(InboxCommand::Answer { name, answer, times, duration, retry_after, inbox }) => {
             let Some(answer) = Answer::parse(&answer) else {
@@ -79,7 +82,7 @@ pub async fn run(context: &Context, command: Inbox) -> Result<Exit, Failure> {
 async fn receive(
     context: &Context,
     listen: std::net::SocketAddr,
-    any: Option<Verifier>,
+    inbox: inbox::Inbox,
     tls_ca_to: Option<&std::path::Path>,
 ) -> Result<Exit, Failure> {
     let listener = health::bind(listen, "--listen").await?;
@@ -121,7 +124,7 @@ async fn receive(
         output::data(&line).ok();
     };
     let stop = CancellationToken::new();
-    let server = inbox::serve(listener, certificate, Arc::new(inbox::Inbox::new(any)), notify, stop.clone());
+    let server = inbox::serve(listener, certificate, Arc::new(inbox), notify, stop.clone());
     tokio::select! {
         () = server => Err(Failure::new(Exit::Other, "the inbox ended", "its server failed")),
         interrupted = crate::serve::signal() => {

@@ -15,6 +15,7 @@ pub mod status;
 pub mod tenant;
 pub mod topology;
 pub mod trigger;
+pub mod verify;
 pub mod webhook;
 
 use std::path::Path;

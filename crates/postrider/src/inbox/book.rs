@@ -11,6 +11,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::verify::{Verifier, signature_of};
+use crate::ledger::Ledger;
 
 /// The most names.
 const MAX_NAMES: usize = 256;
@@ -179,6 +180,7 @@ pub struct Given<'a> {
 pub struct Inbox {
     /// Verifies what has no secret of its own.
     any: Option<Verifier>,
+    ledger: Option<Ledger>,
     names: Mutex<Names>,
 }
 
@@ -232,7 +234,18 @@ pub enum BadOrder {
 impl Inbox {
     /// An empty inbox. `any` verifies what has no secret of its own.
     pub fn new(any: Option<Verifier>) -> Self {
-        Self { any, names: Mutex::default() }
+        Self { any, ledger: None, names: Mutex::default() }
+    }
+
+    /// The same, which has every request written down before it is answered.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Option<Ledger>) -> Self {
+        Self { ledger, ..self }
+    }
+
+    /// Where requests are written down.
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
     }
 
     /// Does what it is told about `name`.

@@ -9,6 +9,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
+use postrider_core::Timestamp;
+use postrider_core::verify::ReceivedLine;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -119,13 +121,19 @@ async fn take(State(shared): State<Shared>, Path(name): Path<String>, request: R
     let scheme = shared.scheme.as_str();
     let method = parts.method.as_str();
     let given = Given { name: &name, scheme, method, path, headers: &headers, body: &body };
-    let Some((received, retry_after)) = shared.inbox.take(&given, postrider_broker::now(), Instant::now())
-    else {
+    let at = postrider_broker::now();
+    let Some((received, retry_after)) = shared.inbox.take(&given, at, Instant::now()) else {
         return problem(
             StatusCode::INSUFFICIENT_STORAGE,
             "the name is too long, or the inbox has as many names as it can keep",
         );
     };
+    if let Some(ledger) = shared.inbox.ledger()
+        && let Err(failure) = ledger.append(&[line_of(&received, at)]).await
+    {
+        tracing::error!(%failure, "a request is not answered, since it could not be written down");
+        return problem(StatusCode::INSUFFICIENT_STORAGE, "the request could not be written down");
+    }
     (shared.notify)(&received);
     match received.answer {
         Answer::Status(status) => {
@@ -146,6 +154,21 @@ async fn take(State(shared): State<Shared>, Path(name): Path<String>, request: R
             }
             problem(StatusCode::GATEWAY_TIMEOUT, "it hung as it was told")
         }
+    }
+}
+
+/// A request as a ledger has it.
+fn line_of(received: &Received, at: Timestamp) -> ReceivedLine {
+    ReceivedLine {
+        webhook_id: received.header("webhook-id").unwrap_or_default().to_owned(),
+        n: received.header("webhook-attempt").and_then(|n| n.parse().ok()).unwrap_or(0),
+        at,
+        status: match received.answer {
+            Answer::Status(status) => status,
+            Answer::Hang(_) => 0,
+        },
+        path: received.path.split('?').next().unwrap_or_default().to_owned(),
+        verified: received.verified,
     }
 }
 
