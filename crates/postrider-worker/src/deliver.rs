@@ -1,8 +1,7 @@
 //! The pipeline of one delivery: begin → sign → send → classify → decide. What it decides is settled in
 //! [`crate::settle`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_broker::{DirectoryFeed, Lane, now};
@@ -10,19 +9,24 @@ use postrider_core::catalogue::TypeEntry;
 use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
 use postrider_core::lifecycle::{self, Admission, DeadReason, Next, Progress, SkipReason};
-use postrider_core::outcome::Unreachable;
-use postrider_core::profile::{KeyForm, Profile};
+use postrider_core::outcome::{Retried, Unreachable};
+use postrider_core::profile::Profile;
 use postrider_core::request::{self, Attempt};
 use postrider_core::seal::MasterKey;
-use postrider_core::webhook::{Auth, Credentials, SealedCredentials};
+use postrider_core::webhook::Auth;
 use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
-use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook, WebhookId};
+use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook};
 
 use crate::gate::{Entry, Gate};
-use crate::http::{Deadline, Http, Sent};
+use crate::http::{Deadline, Http, Over, Sent};
 use crate::metrics::{Metrics, seconds};
+use crate::moments::Moments;
+use crate::opened::Opened;
+use crate::stopped::Stopped;
 use crate::token::Tokens;
 
+/// Why a delivery ends that somebody called off.
+const CANCELLED: &str = "cancelled_by_request";
 /// How long a delivery waits for the configuration that routed it, before it is parked (DESIGN §5.2).
 const REVISION_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a delivery may be parked for a webhook that nobody knows, milliseconds.
@@ -62,29 +66,36 @@ pub(crate) enum ParkReason {
         /// Since then.
         since: Timestamp,
     },
+    /// This machine has nothing left to make a connection with.
+    Local,
 }
 
 impl ParkReason {
     /// Every word of [`Self::as_str`].
-    pub(crate) const WORDS: [&str; 1] = ["unknown_revision"];
+    pub(crate) const WORDS: [&str; 2] = ["unknown_revision", "local"];
 
     /// One word from a closed list.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::UnknownRevision { .. } => "unknown_revision",
+            Self::Local => "local",
         }
     }
 }
 
-/// What is to become of a delivery.
+/// What is to become of a delivery. `made` are the requests of this attempt: one, or two if the first went over a
+/// connection that the receiver had closed.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     /// The receiver has it.
-    Delivered(AttemptFact),
+    Delivered {
+        /// The requests of this attempt.
+        made: Vec<AttemptFact>,
+    },
     /// Another attempt.
     Retry {
-        /// The attempt that was made.
-        attempt: AttemptFact,
+        /// The requests of this attempt.
+        made: Vec<AttemptFact>,
         /// When the next is due.
         at: Timestamp,
         /// The wait on the ladder.
@@ -92,8 +103,8 @@ pub(crate) enum Verdict {
     },
     /// Given up.
     Dead {
-        /// The last attempt.
-        attempt: AttemptFact,
+        /// The requests of this attempt; none if it came too late to be made.
+        made: Vec<AttemptFact>,
         /// Why.
         reason: DeadReason,
     },
@@ -101,10 +112,23 @@ pub(crate) enum Verdict {
     Held,
     /// The webhook does not receive now.
     Skipped(SkipReason),
-    /// There is no such webhook any more; why, in one word.
+    /// It is not wanted any more, or there is no such webhook; why, in one word.
     Cancelled(&'static str),
     /// Not now; no attempt is spent.
     Park(Park),
+}
+
+/// One request, and what it came to.
+struct Exchange {
+    at: Timestamp,
+    ended: Timestamp,
+    sent: Sent,
+}
+
+impl Exchange {
+    fn took(&self) -> Duration {
+        Duration::from_millis(self.ended.since_ms(self.at))
+    }
 }
 
 /// What delivering needs, shared by all deliveries of a worker.
@@ -117,12 +141,17 @@ pub(crate) struct Deliverer {
     pub(crate) unit_ms: u64,
     pub(crate) worker: String,
     pub(crate) opened: Opened,
+    pub(crate) moments: Moments,
+    pub(crate) stopped: Stopped,
     pub(crate) gate: Gate,
 }
 
 impl Deliverer {
     /// Makes one attempt, or finds out why there is none to make.
     pub(crate) async fn deliver(&self, taken: &Taken) -> Verdict {
+        if self.is_cancelled(taken) {
+            return Verdict::Cancelled(CANCELLED);
+        }
         let webhook = match self.webhook_of(taken).await {
             Ok(webhook) => webhook,
             Err(verdict) => return verdict,
@@ -135,74 +164,135 @@ impl Deliverer {
             return unknown(true, true, taken.delivery.unknown_since, now());
         }
         match lifecycle::admit(&webhook, &taken.delivery, now()) {
+            Admission::Attempt if is_usual(&taken.delivery) && self.stopped.has(&webhook) => {
+                Verdict::Skipped(SkipReason::Disabled)
+            }
             Admission::Attempt => self.attempt(taken, &webhook).await,
             Admission::Hold => Verdict::Held,
             Admission::Skip(reason) => Verdict::Skipped(reason),
         }
     }
 
-    async fn attempt(&self, taken: &Taken, webhook: &Webhook) -> Verdict {
+    fn is_cancelled(&self, taken: &Taken) -> bool {
+        self.feed.read().is_cancelled(&taken.event.tenant, &taken.event.event_type, &taken.delivery)
+    }
+
+    async fn attempt(&self, taken: &Taken, webhook: &Arc<Webhook>) -> Verdict {
         let delivery = &taken.delivery;
-        let entered = match self.gate.enter(taken, webhook).await {
-            Entry::Begin(entered) => entered,
-            Entry::Park(park) => return Verdict::Park(park),
-        };
-        let begun = now();
-        self.observe_start(taken, begun);
-        let (profile, entry) = {
+        let (known, entry) = {
             let directory = self.feed.read();
             let entry = directory.type_entry(&taken.event.tenant, &taken.event.event_type);
             (directory.profile_of(webhook), entry)
         };
-        let (profile, sent) = match profile {
-            Some(profile) => {
-                let sent = self.send(taken, webhook, &profile, entry.as_deref(), begun).await;
-                (profile, sent)
-            }
+        let profile = known.clone().unwrap_or_else(|| Arc::new(Profile::default_profile()));
+        let policy = profile.retry(&webhook.retry);
+        if lifecycle::is_too_old(&policy, delivery, now()) {
+            let reason = if delivery.test { DeadReason::Test } else { DeadReason::TooOld };
+            tracing::warn!(
+                delivery.id = delivery.id.as_str(),
+                webhook.id = webhook.id.as_str(),
+                reason = reason.as_str(),
+                "delivery given up before another attempt"
+            );
+            return Verdict::Dead { made: Vec::new(), reason };
+        }
+        let entered = match self.gate.enter(taken, webhook).await {
+            Entry::Begin(entered) => entered,
+            Entry::Park(park) => return Verdict::Park(park),
+        };
+        // It may have waited.
+        if self.is_cancelled(taken) {
+            return Verdict::Cancelled(CANCELLED);
+        }
+        let begun = self.moments.of(&delivery.id, now());
+        self.observe_start(taken, begun);
+        let (stale, last) = match known {
+            Some(_) => self.send(taken, webhook, &profile, entry.as_deref(), begun).await,
             // Control refuses to remove a catalogue whose profile is spoken. A body of another profile would be worse
             // than a late one.
-            None => (Arc::new(Profile::default_profile()), not_made(webhook, &"its profile is not known")),
+            None => (None, ended(begun, not_made(webhook, &"its profile is not known"))),
         };
-        let ended = now();
-        let outcome = match &sent {
+        let outcome = match &last.sent {
             Sent::Answered(answer) => {
                 let retry_after = answer.retry_after.iter().map(Vec::as_slice);
-                Outcome::classify(profile.spec().success, answer.status, retry_after, ended)
+                Outcome::classify(profile.spec().success, answer.status, retry_after, last.ended)
             }
             Sent::Unreachable(why, _) => Outcome::Unreachable(*why),
+            Sent::Stale(_) => Outcome::Unreachable(Unreachable::Reset),
             Sent::Blocked => Outcome::Blocked,
         };
-        entered.ended(&outcome, Duration::from_millis(ended.since_ms(begun)));
+        entered.ended(&outcome, last.took());
+        if outcome == Outcome::Unreachable(Unreachable::Local) && stale.is_none() {
+            self.metrics.attempted(&outcome, last.ended.since_ms(last.at));
+            tracing::warn!(
+                delivery.id = delivery.id.as_str(),
+                hint = outcome.hint(),
+                "no connection could be begun"
+            );
+            return Verdict::Park(Park {
+                why: ParkReason::Local,
+                rung_secs: local_rung_secs(delivery.parked),
+            });
+        }
+        let retried = profile.spec().retried;
+        if outcome == Outcome::Gone
+            && retried == Retried::Default
+            && is_usual(delivery)
+            && self.stopped.stop(webhook)
+        {
+            tracing::warn!(
+                webhook.id = webhook.id.as_str(),
+                "the receiver answered 410: nothing more is sent to it"
+            );
+        }
         let progress = Progress { attempt: delivery.attempt, born: delivery.born, test: delivery.test };
         let chance = Chance::new(rand::random());
-        let (policy, retried) = (profile.retry(&webhook.retry), profile.spec().retried);
-        let next = lifecycle::next(&policy, retried, self.unit_ms, progress, &outcome, ended, chance);
-        let attempt = self.record(taken, webhook, sent, &outcome, next, begun, ended);
+        let next = lifecycle::next(&policy, retried, self.unit_ms, progress, &outcome, last.ended, chance);
+        let mut made = Vec::with_capacity(1);
+        if let Some(stale) = stale {
+            let reset = Outcome::Unreachable(Unreachable::Reset);
+            tracing::info!(
+                delivery.id = delivery.id.as_str(),
+                webhook.id = webhook.id.as_str(),
+                attempt = delivery.attempt,
+                "a connection that was kept from before had ended; sent again at once over a new one"
+            );
+            made.push(self.fact(taken, webhook, stale, &reset, None));
+        }
+        self.say(taken, webhook, &outcome, next, last.ended.since_ms(last.at));
+        let mut fact = self.fact(taken, webhook, last, &outcome, Some(next));
+        if !made.is_empty() {
+            // The first of the two said it.
+            fact.repeats = 0;
+        }
+        made.push(fact);
         match next {
-            Next::Delivered => Verdict::Delivered(attempt),
-            Next::Retry { at, wait } => Verdict::Retry { attempt, at, wait },
-            Next::Dead(reason) => Verdict::Dead { attempt, reason },
+            Next::Delivered => Verdict::Delivered { made },
+            Next::Retry { at, wait } => Verdict::Retry { made, at, wait },
+            Next::Dead(reason) => Verdict::Dead { made, reason },
         }
     }
 
-    /// Makes the request and sends it. A token that it needs is fetched within the same deadline.
+    /// Makes the request and sends it. A token that it needs is fetched within the same deadline, and if the connection
+    /// had been used before and swallows the request, another is sent over a new one, once, within the same deadline:
+    /// then that one comes first of the two.
     async fn send(
         &self,
         taken: &Taken,
         webhook: &Webhook,
         profile: &Profile,
         entry: Option<&TypeEntry>,
-        at: Timestamp,
-    ) -> Sent {
+        begun: Timestamp,
+    ) -> (Option<Exchange>, Exchange) {
         let credentials = match self.opened.credentials(webhook, profile, &self.master_key) {
             Ok(credentials) => credentials,
-            Err(error) => return not_made(webhook, &error),
+            Err(error) => return (None, ended(begun, not_made(webhook, &error))),
         };
         let deadline = Deadline::after(Duration::from_millis(profile.timeout_ms(webhook.timeout_ms)));
         let token = match &credentials.auth {
             Some(Auth::Oauth2(oauth2)) => match self.tokens.token(webhook, oauth2, deadline).await {
                 Ok(token) => Some(token),
-                Err(why) => return Sent::Unreachable(Unreachable::Token, why),
+                Err((class, why)) => return (None, ended(begun, Sent::Unreachable(class, why))),
             },
             Some(Auth::Basic { .. } | Auth::Bearer { .. }) | None => None,
         };
@@ -217,29 +307,41 @@ impl Deliverer {
             );
         }
         let event = Event::from((*taken.event).clone());
-        let request = request::build(&Attempt {
-            webhook,
-            profile,
-            entry,
-            credentials: &credentials,
-            bearer: token.as_ref().map(|token| token.value()),
-            event: &event,
-            delivery: &taken.delivery.id,
-            number: taken.delivery.attempt,
-            test: taken.delivery.test,
-            at,
-        });
-        let request = match request {
-            Ok(request) => request,
-            Err(error) => return not_made(webhook, &error),
+        let exchange = async |at: Timestamp, over: Over| {
+            let request = request::build(&Attempt {
+                webhook,
+                profile,
+                entry,
+                credentials: &credentials,
+                bearer: token.as_ref().map(|token| token.value()),
+                event: &event,
+                delivery: &taken.delivery.id,
+                number: taken.delivery.attempt,
+                test: taken.delivery.test,
+                at,
+            });
+            let sent = match request {
+                Ok(request) => {
+                    self.http.send(request, webhook, credentials.tls.as_ref(), over, deadline).await
+                }
+                Err(error) => not_made(webhook, &error),
+            };
+            ended(at, sent)
         };
-        let sent = self.http.send(request, webhook, credentials.tls.as_ref(), deadline).await;
-        if let (Sent::Answered(answer), Some(token)) = (&sent, &token)
+        let first = exchange(begun, Over::Any).await;
+        let (stale, last) = match first.sent {
+            Sent::Stale(_) => {
+                let at = self.moments.of(&taken.delivery.id, now());
+                (Some(first), exchange(at, Over::New).await)
+            }
+            Sent::Answered(_) | Sent::Unreachable(..) | Sent::Blocked => (None, first),
+        };
+        if let (Sent::Answered(answer), Some(token)) = (&last.sent, &token)
             && answer.status == 401
         {
             self.tokens.refused(webhook, token);
         }
-        sent
+        (stale, last)
     }
 
     /// The webhook as this worker knows it, or what becomes of the delivery without one.
@@ -280,35 +382,9 @@ impl Deliverer {
         }
     }
 
-    /// The attempt as a fact, its metrics, and one line in the log.
-    #[expect(clippy::too_many_arguments, reason = "everything that is known of one attempt, once")]
-    fn record(
-        &self,
-        taken: &Taken,
-        webhook: &Webhook,
-        sent: Sent,
-        outcome: &Outcome,
-        next: Next,
-        begun: Timestamp,
-        ended: Timestamp,
-    ) -> AttemptFact {
+    /// One line in the log for an attempt.
+    fn say(&self, taken: &Taken, webhook: &Webhook, outcome: &Outcome, next: Next, duration_ms: u64) {
         let delivery = &taken.delivery;
-        let duration_ms = ended.since_ms(begun);
-        self.metrics.attempted(outcome, duration_ms);
-        let (response_headers, response_body, error) = match sent {
-            Sent::Answered(answer) => {
-                let body = (!answer.body.is_empty()).then_some(answer.body);
-                let error =
-                    (next != Next::Delivered).then(|| format!("the receiver answered {}", answer.status));
-                (answer.headers, body, error)
-            }
-            Sent::Unreachable(_, error) => (Vec::new(), None, Some(error)),
-            Sent::Blocked => (Vec::new(), None, Some(outcome.hint().to_owned())),
-        };
-        let next_at = match next {
-            Next::Retry { at, .. } => Some(at),
-            Next::Delivered | Next::Dead(_) => None,
-        };
         match next {
             Next::Delivered => tracing::debug!(
                 delivery.id = delivery.id.as_str(),
@@ -337,6 +413,37 @@ impl Deliverer {
                 "delivery given up"
             ),
         }
+    }
+
+    /// A request as a fact, and its metrics. `next` is what follows it; nothing if it was repeated at once.
+    fn fact(
+        &self,
+        taken: &Taken,
+        webhook: &Webhook,
+        exchange: Exchange,
+        outcome: &Outcome,
+        next: Option<Next>,
+    ) -> AttemptFact {
+        let delivery = &taken.delivery;
+        let duration_ms = exchange.ended.since_ms(exchange.at);
+        self.metrics.attempted(outcome, duration_ms);
+        let (response_headers, response_body, error) = match exchange.sent {
+            Sent::Answered(answer) => {
+                let body = (!answer.body.is_empty()).then_some(answer.body);
+                let error = (next != Some(Next::Delivered))
+                    .then(|| format!("the receiver answered {}", answer.status));
+                (answer.headers, body, error)
+            }
+            Sent::Unreachable(_, error) => (Vec::new(), None, Some(error)),
+            Sent::Stale(error) => {
+                (Vec::new(), None, Some(format!("{error}, which was kept from before; sent again at once")))
+            }
+            Sent::Blocked => (Vec::new(), None, Some(outcome.hint().to_owned())),
+        };
+        let next_at = match next {
+            Some(Next::Retry { at, .. }) => Some(at),
+            Some(Next::Delivered | Next::Dead(_)) | None => None,
+        };
         let mut url = webhook.url.clone();
         url.set_query(None);
         AttemptFact {
@@ -344,7 +451,7 @@ impl Deliverer {
             series: delivery.series,
             n: delivery.attempt,
             webhook: webhook.id.clone(),
-            at: begun,
+            at: exchange.at,
             duration_ms,
             url: url.into(),
             class: outcome.class().to_owned(),
@@ -356,6 +463,25 @@ impl Deliverer {
             worker: self.worker.clone(),
             repeats: taken.repeats,
         }
+    }
+}
+
+/// Whether a delivery is neither a test nor asked for: only those are held up by what their webhook has come to.
+fn is_usual(delivery: &DeliveryRecord) -> bool {
+    !delivery.test && !delivery.asked
+}
+
+/// An exchange that has just ended.
+fn ended(at: Timestamp, sent: Sent) -> Exchange {
+    Exchange { at, ended: now(), sent }
+}
+
+/// How long a delivery waits for this machine to have something left: longer the more often it did.
+fn local_rung_secs(parked: u32) -> u32 {
+    match parked {
+        0 => 1,
+        1..5 => 5,
+        _ => 30,
     }
 }
 
@@ -374,46 +500,6 @@ fn unknown(fresh: bool, unreadable: bool, since: Option<Timestamp>, at: Timestam
 fn not_made(webhook: &Webhook, error: &dyn std::fmt::Display) -> Sent {
     tracing::error!(webhook.id = webhook.id.as_str(), %error, "no request could be made");
     Sent::Unreachable(Unreachable::Internal, error.to_string())
-}
-
-/// Opened credentials, kept until what is sealed changes, or how the profile reads it. Revisions would not do: those of a
-/// restored store start again.
-#[derive(Debug, Default)]
-pub(crate) struct Opened(Mutex<HashMap<WebhookId, Open>>);
-
-#[derive(Debug)]
-struct Open {
-    sealed: SealedCredentials,
-    form: KeyForm,
-    credentials: Arc<Credentials>,
-}
-
-/// Credentials that are kept, at most.
-const MAX_OPENED: usize = 50_000;
-
-impl Opened {
-    fn credentials(
-        &self,
-        webhook: &Webhook,
-        profile: &Profile,
-        key: &MasterKey,
-    ) -> Result<Arc<Credentials>, postrider_core::seal::BadSeal> {
-        let (sealed, form) = (&webhook.sealed, profile.key_form());
-        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = opened.get(&webhook.id)
-            && open.form == form
-            && open.sealed == *sealed
-        {
-            return Ok(open.credentials.clone());
-        }
-        let credentials = Arc::new(webhook.open(key, form)?);
-        if opened.len() >= MAX_OPENED {
-            opened.clear();
-        }
-        let open = Open { sealed: sealed.clone(), form, credentials: credentials.clone() };
-        opened.insert(webhook.id.clone(), open);
-        Ok(credentials)
-    }
 }
 
 #[cfg(test)]

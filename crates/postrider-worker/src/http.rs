@@ -2,12 +2,12 @@
 //!
 //! One client is for all webhooks; those with a client certificate or an authority of their own have one each, kept until
 //! the webhook changes.
-//! No redirects, no retries of its own, no proxy, no decompression, one total deadline. The address policy is applied to
+//! No redirects, no proxy, no decompression, one total deadline. The client repeats a request by itself only when it had
+//! written nothing of it; a request that a used connection swallowed is said to be [`Sent::Stale`]. The address policy is applied to
 //! literal addresses before a request and by the resolver to every answer of DNS, so that what was checked is what is
 //! connected to (`reference/reliability.md` S-1 to S-7).
 
 use std::error::Error as StdError;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +16,15 @@ use postrider_core::address::{EgressPolicy, literal_address};
 use postrider_core::outcome::Unreachable;
 use postrider_core::request::Request;
 use postrider_core::webhook::ClientTls;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::kept::Kept;
+use crate::local;
+use crate::resolve::{Resolver, Unresolved};
+use crate::reuse::Answered;
 
 /// The most of an answer's body that is read, bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -30,8 +32,6 @@ const MAX_BODY: usize = 64 * 1024;
 const KEPT_BODY: usize = 4 * 1024;
 /// How long an idle connection is kept: shorter than receivers usually do, so that they seldom close it first.
 const IDLE: Duration = Duration::from_secs(4);
-/// Answers of DNS that are looked at.
-const MAX_ADDRESSES: usize = 64;
 /// Clients of single webhooks that are kept.
 const MAX_PRIVATE: usize = 256;
 /// Idle connections that the client of a single webhook keeps.
@@ -42,13 +42,33 @@ const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", "locat
 /// Sends requests under an address policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
-    client: reqwest::Client,
+    clients: Clients,
     private: Arc<Kept<Private>>,
     policy: Arc<EgressPolicy>,
+    resolver: Resolver,
+    answered: Arc<Answered>,
 }
 
-/// The client of a single webhook, or why there is none.
-type Private = OnceCell<Result<reqwest::Client, String>>;
+/// Two clients that differ in nothing but their pools.
+#[derive(Clone, Debug)]
+struct Clients {
+    /// Takes idle connections first.
+    pooled: reqwest::Client,
+    /// Makes a connection for each request.
+    single: reqwest::Client,
+}
+
+/// The clients of a single webhook, or why there are none.
+type Private = OnceCell<Result<Clients, String>>;
+
+/// Over which connection a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// One that is idle, if there is one.
+    Any,
+    /// A new one.
+    New,
+}
 
 /// When an attempt has to be over, with everything that belongs to it.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +107,9 @@ pub(crate) enum Sent {
     Answered(Answer),
     /// There was none: why, and what the error said.
     Unreachable(Unreachable, String),
+    /// There was none, and the connection had carried an answer before: perhaps the receiver closed it while it was idle,
+    /// and has not seen the request. What the error said. Only where the request could go over any connection.
+    Stale(String),
     /// The address is one that may not be reached; nothing was sent.
     Blocked,
 }
@@ -108,8 +131,13 @@ impl Http {
     /// A client under this policy.
     pub(crate) fn new(policy: EgressPolicy) -> Result<Self, reqwest::Error> {
         let policy = Arc::new(policy);
-        let client = builder(&policy).pool_max_idle_per_host(64).build()?;
-        Ok(Self { client, private: Arc::new(Kept::new(MAX_PRIVATE)), policy })
+        let resolver = Resolver::new(policy.clone());
+        let clients = Clients {
+            pooled: builder(&resolver).pool_max_idle_per_host(64).build()?,
+            single: builder(&resolver).pool_max_idle_per_host(0).build()?,
+        };
+        let private = Arc::new(Kept::new(MAX_PRIVATE));
+        Ok(Self { clients, private, policy, resolver, answered: Arc::default() })
     }
 
     /// Sends the request of a webhook, all of it within the deadline: name, connection, TLS, head and body. `tls` is what
@@ -119,13 +147,14 @@ impl Http {
         request: Request,
         webhook: &Webhook,
         tls: Option<&ClientTls>,
+        over: Over,
         deadline: Deadline,
     ) -> Sent {
         let sent = match tls {
-            None => self.exchange(&self.client, request, deadline).await,
+            None => self.exchange(&self.clients, request, over, deadline).await,
             Some(tls) => match self.private(webhook, tls).await {
-                Ok(client) => self.exchange(&client, request, deadline).await,
-                Err(why) => Err(Sent::Unreachable(Unreachable::Tls, why)),
+                Ok(clients) => self.exchange(&clients, request, over, deadline).await,
+                Err(none) => Err(none),
             },
         };
         match sent {
@@ -140,9 +169,12 @@ impl Http {
     /// Sends a request that belongs to no receiver, and answers with status and body.
     ///
     /// # Errors
-    /// What it came to instead.
+    /// What it came to instead; never [`Sent::Stale`].
     pub(crate) async fn fetch(&self, request: Request, deadline: Deadline) -> Result<(u16, Vec<u8>), Sent> {
-        let response = self.exchange(&self.client, request, deadline).await?;
+        let response = match self.exchange(&self.clients, request.clone(), Over::Any, deadline).await {
+            Err(Sent::Stale(_)) => self.exchange(&self.clients, request, Over::New, deadline).await?,
+            sent => sent?,
+        };
         let (response, body) = read(response, MAX_BODY, deadline).await;
         Ok((response.status().as_u16(), body))
     }
@@ -150,39 +182,64 @@ impl Http {
     /// Sends a request and waits for the head of its answer.
     async fn exchange(
         &self,
-        client: &reqwest::Client,
+        clients: &Clients,
         request: Request,
+        over: Over,
         deadline: Deadline,
     ) -> Result<reqwest::Response, Sent> {
         if literal_address(&request.url).is_some_and(|address| !self.policy.permits(address)) {
             return Err(Sent::Blocked);
         }
+        let client = match over {
+            Over::Any => &clients.pooled,
+            Over::New => &clients.single,
+        };
         let mut builder = client.post(request.url).body(request.body);
         for (name, value) in &request.headers {
             builder = builder.header(name.as_str(), value.as_str());
         }
         match tokio::time::timeout_at(deadline.end, builder.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(explain(&error)),
+            Ok(Ok(response)) => {
+                if over == Over::Any {
+                    self.answered.note(&response);
+                }
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(match explain(&error) {
+                Sent::Unreachable(Unreachable::Reset, why) if self.answered.had(&error) => Sent::Stale(why),
+                other => other,
+            }),
             Err(_) => Err(Sent::Unreachable(Unreachable::Timeout, deadline.missed())),
         }
     }
 
-    /// The client of a webhook that has TLS settings of its own.
-    async fn private(&self, webhook: &Webhook, tls: &ClientTls) -> Result<reqwest::Client, String> {
+    /// The clients of a webhook that has TLS settings of its own.
+    async fn private(&self, webhook: &Webhook, tls: &ClientTls) -> Result<Clients, Sent> {
         let kept = self.private.of(webhook);
         let make = || async {
-            let (policy, tls) = (self.policy.clone(), tls.clone());
+            let (resolver, tls) = (self.resolver.clone(), tls.clone());
             // Certificates are read, the system's own among them: nothing for a thread that others wait for.
-            let made = tokio::task::spawn_blocking(move || with_tls(&policy, &tls)).await;
-            made.unwrap_or_else(|_| Err("the webhook's TLS client could not be made".to_owned()))
+            let made = tokio::task::spawn_blocking(move || {
+                let made = with_tls(&resolver, &tls);
+                let has_descriptors = made.is_ok() || local::has_descriptors();
+                (made, has_descriptors)
+            });
+            match made.await {
+                Ok((made, true)) => Ok(made),
+                // It says nothing of the certificates, so it is not kept.
+                Ok((_, false)) => {
+                    Err(Sent::Unreachable(Unreachable::Local, "no file descriptor is left".to_owned()))
+                }
+                Err(_) => Ok(Err("the webhook's TLS client could not be made".to_owned())),
+            }
         };
-        kept.get_or_init(make).await.clone()
+        let made = kept.get_or_try_init(make).await?.clone();
+        made.map_err(|why| Sent::Unreachable(Unreachable::Tls, why))
     }
 }
 
 /// What all clients have in common.
-fn builder(policy: &Arc<EgressPolicy>) -> reqwest::ClientBuilder {
+fn builder(resolver: &Resolver) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -191,27 +248,30 @@ fn builder(policy: &Arc<EgressPolicy>) -> reqwest::ClientBuilder {
         .http1_only()
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
         .pool_idle_timeout(IDLE)
-        .dns_resolver(Arc::new(Guarded { policy: policy.clone() }))
+        .dns_resolver(Arc::new(resolver.clone()))
 }
 
-/// A client that shows a certificate, trusts another authority, or both.
-fn with_tls(policy: &Arc<EgressPolicy>, tls: &ClientTls) -> Result<reqwest::Client, String> {
-    let mut builder = builder(policy).pool_max_idle_per_host(MAX_PRIVATE_IDLE);
-    if let (Some(certificate), Some(key)) = (&tls.certificate_pem, &tls.key_pem) {
-        let pem = Zeroizing::new(format!("{}\n{certificate}", key.as_str()));
-        let identity = reqwest::Identity::from_pem(pem.as_bytes()).map_err(|error| {
-            format!("the webhook's client certificate or key cannot be read: {}", innermost(&error))
-        })?;
-        builder = builder.identity(identity);
-    }
-    if let Some(ca) = &tls.ca_pem {
-        let authority = reqwest::Certificate::from_pem_bundle(ca.as_bytes())
-            .map_err(|error| format!("the webhook's ca_pem cannot be read: {}", innermost(&error)))?;
-        builder = builder.tls_certs_only(authority);
-    }
-    builder
-        .build()
-        .map_err(|error| format!("the webhook's certificates or key cannot be used: {}", innermost(&error)))
+/// Clients that show a certificate, trust another authority, or both.
+fn with_tls(resolver: &Resolver, tls: &ClientTls) -> Result<Clients, String> {
+    let client = |idle| {
+        let mut builder = builder(resolver).pool_max_idle_per_host(idle);
+        if let (Some(certificate), Some(key)) = (&tls.certificate_pem, &tls.key_pem) {
+            let pem = Zeroizing::new(format!("{}\n{certificate}", key.as_str()));
+            let identity = reqwest::Identity::from_pem(pem.as_bytes()).map_err(|error| {
+                format!("the webhook's client certificate or key cannot be read: {}", innermost(&error))
+            })?;
+            builder = builder.identity(identity);
+        }
+        if let Some(ca) = &tls.ca_pem {
+            let authority = reqwest::Certificate::from_pem_bundle(ca.as_bytes())
+                .map_err(|error| format!("the webhook's ca_pem cannot be read: {}", innermost(&error)))?;
+            builder = builder.tls_certs_only(authority);
+        }
+        builder.build().map_err(|error| {
+            format!("the webhook's certificates or key cannot be used: {}", innermost(&error))
+        })
+    };
+    Ok(Clients { pooled: client(MAX_PRIVATE_IDLE)?, single: client(0)? })
 }
 
 /// What an error comes down to.
@@ -266,14 +326,17 @@ fn kept(name: &str, value: &str) -> String {
 /// Finds out from an error's causes why there was no answer. The text names no address: a blocked or closed port must
 /// not be an oracle for the network behind us.
 fn explain(error: &reqwest::Error) -> Sent {
-    let mut reset = false;
+    let (mut reset, mut local) = (false, false);
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
-        if current.is::<BlockedAddress>() {
-            return Sent::Blocked;
-        }
-        if let Some(failed) = current.downcast_ref::<NameFailed>() {
-            return Sent::Unreachable(Unreachable::Dns, failed.to_string());
+        if let Some(unresolved) = current.downcast_ref::<Unresolved>() {
+            return match unresolved {
+                Unresolved::Blocked => Sent::Blocked,
+                Unresolved::Local => Sent::Unreachable(Unreachable::Local, unresolved.to_string()),
+                Unresolved::Failed | Unresolved::Slow => {
+                    Sent::Unreachable(Unreachable::Dns, unresolved.to_string())
+                }
+            };
         }
         if let Some(tls) = current.downcast_ref::<rustls::Error>() {
             return Sent::Unreachable(Unreachable::Tls, tls_text(tls));
@@ -282,6 +345,7 @@ fn explain(error: &reqwest::Error) -> Sent {
             if let Some(tls) = tls_cause(io) {
                 return Sent::Unreachable(Unreachable::Tls, tls_text(tls));
             }
+            local |= local::is_local(io);
             reset |= matches!(
                 io.kind(),
                 std::io::ErrorKind::ConnectionReset
@@ -298,7 +362,10 @@ fn explain(error: &reqwest::Error) -> Sent {
         }
         cause = current.source();
     }
-    if error.is_timeout() {
+    if local && error.is_connect() {
+        let why = "this machine has no file descriptor, port or memory left for a connection";
+        Sent::Unreachable(Unreachable::Local, why.into())
+    } else if error.is_timeout() {
         Sent::Unreachable(Unreachable::Timeout, "the connection took too long".into())
     } else if error.is_connect() {
         Sent::Unreachable(Unreachable::Connect, "no connection could be made".into())
@@ -340,37 +407,6 @@ fn tls_text(error: &rustls::Error) -> String {
         _ => return error.to_string(),
     };
     format!("{meaning}: {error}")
-}
-
-/// The resolver: system DNS, every answer judged; one bad answer refuses the name.
-#[derive(Debug)]
-struct Guarded {
-    policy: Arc<EgressPolicy>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the name resolves to an address that deliveries may not reach")]
-struct BlockedAddress;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the name does not resolve")]
-struct NameFailed;
-
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.policy.clone();
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| NameFailed)?;
-            let addresses: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
-            if addresses.is_empty() {
-                return Err(NameFailed.into());
-            }
-            if addresses.iter().any(|address| !policy.permits(address.ip())) {
-                return Err(BlockedAddress.into());
-            }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,15 @@ mod deliver;
 mod gate;
 mod http;
 mod kept;
+mod local;
 mod metrics;
+mod moments;
+mod opened;
+mod resolve;
+mod reuse;
 mod run;
 mod settle;
+mod stopped;
 mod token;
 
 pub use run::{Config, Error, run};

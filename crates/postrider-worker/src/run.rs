@@ -97,6 +97,8 @@ pub async fn run(
         unit_ms: config.broker.unit_ms,
         worker: journal.writer().to_owned(),
         opened: Default::default(),
+        moments: Default::default(),
+        stopped: Default::default(),
         gate: Gate::default(),
     };
     let worker = Worker {

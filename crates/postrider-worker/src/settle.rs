@@ -9,7 +9,7 @@ use postrider_broker::{BrokerError, Incoming, Journal, Names, Outgoing, PARK_RUN
 use postrider_core::books::End;
 use postrider_core::lifecycle::{DeadReason, POISON_AT};
 use postrider_core::wire::{
-    self, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, Fact, HeldFact, SCHEMA,
+    self, AttemptFact, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, Fact, HeldFact, SCHEMA,
 };
 
 use crate::deliver::{Park, ParkReason, Taken, Verdict};
@@ -136,15 +136,15 @@ fn follow(
             repeats,
         })
     };
-    let made = delivery.attempt.saturating_sub(1);
+    let before = delivery.attempt.saturating_sub(1);
     match verdict {
-        Verdict::Delivered(attempt) => {
+        Verdict::Delivered { made } => {
             let latency_ms = now().since_ms(taken.event.accepted_at);
             let first_try = if delivery.attempt == 1 { "true" } else { "false" };
             metrics.latency_seconds.with_label_values(&[first_try]).observe(seconds(latency_ms));
-            (None, vec![Fact::Attempt(attempt), done(End::Delivered, "", delivery.attempt, 0)])
+            (None, facts(made, Some(done(End::Delivered, "", delivery.attempt, 0))))
         }
-        Verdict::Retry { attempt, at, wait } => {
+        Verdict::Retry { made, at, wait } => {
             metrics.retries.with_label_values(&[&wait.entry_level().to_string()]).inc();
             let next = DeliveryRecord {
                 attempt: delivery.attempt + 1,
@@ -156,21 +156,24 @@ fn follow(
             };
             let key = wait.routing_key(&Names::destination(postrider_broker::Lane::Retry, taken.shard));
             let message = single(taken, next, 0, names.ladder(wait.entry_level()), key);
-            (Some(message), vec![Fact::Attempt(attempt)])
+            (Some(message), facts(made, None))
         }
-        Verdict::Dead { attempt, reason } => {
+        Verdict::Dead { made, reason } => {
+            let last = made.last();
+            let attempts = if last.is_some() { delivery.attempt } else { before };
             let dead = DeadMessage {
                 schema: SCHEMA,
                 event: taken.event.clone(),
-                delivery: delivery.clone(),
+                delivery: DeliveryRecord { attempt: attempts, ..delivery.clone() },
                 reason: reason.as_str().to_owned(),
-                class: attempt.class.clone(),
+                class: last.map(|last| last.class.clone()).unwrap_or_default(),
                 at: now(),
             };
+            let repeats = if last.is_some() { 0 } else { taken.repeats };
             // Nobody misses what was only a test.
             let message = (reason != DeadReason::Test)
                 .then(|| Outgoing::json(names.dead(), "", wire::encode(&dead), message_id(delivery)));
-            (message, vec![Fact::Attempt(attempt), done(End::Dead, reason.as_str(), delivery.attempt, 0)])
+            (message, facts(made, Some(done(End::Dead, reason.as_str(), attempts, repeats))))
         }
         Verdict::Held => {
             metrics.held.inc();
@@ -184,18 +187,24 @@ fn follow(
             };
             (None, vec![Fact::Held(held)])
         }
-        Verdict::Skipped(reason) => (None, vec![done(End::Skipped, reason.as_str(), made, taken.repeats)]),
-        Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, made, taken.repeats)]),
+        Verdict::Skipped(reason) => (None, vec![done(End::Skipped, reason.as_str(), before, taken.repeats)]),
+        Verdict::Cancelled(reason) => (None, vec![done(End::Cancelled, reason, before, taken.repeats)]),
         Verdict::Park(Park { why, rung_secs }) => {
             metrics.parked.with_label_values(&[why.as_str()]).inc();
             let unknown_since = match why {
                 ParkReason::UnknownRevision { since } => Some(since),
+                ParkReason::Local => None,
             };
             let parked = delivery.parked.saturating_add(1);
             let later = DeliveryRecord { unknown_since, parked, ..delivery.clone() };
             (Some(park(taken, later, taken.repeats, rung_secs, names)), Vec::new())
         }
     }
+}
+
+/// The requests of an attempt, and what ends the series, if anything does.
+fn facts(made: Vec<AttemptFact>, end: Option<Fact>) -> Vec<Fact> {
+    made.into_iter().map(Fact::Attempt).chain(end).collect()
 }
 
 fn park(taken: &Taken, delivery: DeliveryRecord, repeats: u32, rung_secs: u32, names: &Names) -> Outgoing {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use postrider_core::Webhook;
 use postrider_core::auth::Token;
+use postrider_core::outcome::Unreachable;
 use postrider_core::webhook::Oauth2;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -35,8 +36,11 @@ pub(crate) struct Tokens {
 struct State {
     token: Option<Arc<Held>>,
     /// Until when nobody asks again, and why the last one got nothing.
-    failed: Option<(Instant, String)>,
+    failed: Option<(Instant, NoToken)>,
 }
+
+/// Why there is no token: what that is for the delivery, and a sentence without secrets.
+type NoToken = (Unreachable, String);
 
 /// A token that was fetched.
 #[derive(Debug)]
@@ -62,16 +66,16 @@ impl Tokens {
     /// A token for the webhook, within the deadline.
     ///
     /// # Errors
-    /// Why there is none, in a sentence without secrets.
+    /// Why there is none.
     pub(crate) async fn token(
         &self,
         webhook: &Webhook,
         oauth2: &Oauth2,
         deadline: Deadline,
-    ) -> Result<Arc<Held>, String> {
+    ) -> Result<Arc<Held>, NoToken> {
         let kept = self.kept.of(webhook);
         let Ok(mut state) = tokio::time::timeout_at(deadline.end(), kept.lock()).await else {
-            return Err(format!("the token server: {}", deadline.missed()));
+            return Err((Unreachable::Token, format!("the token server: {}", deadline.missed())));
         };
         let begun = Instant::now();
         if let Some(token) = &state.token
@@ -92,7 +96,7 @@ impl Tokens {
                     return Ok(held);
                 }
                 Err(why) => {
-                    tracing::warn!(webhook.id = webhook.id.as_str(), %why, "no token for the webhook");
+                    tracing::warn!(webhook.id = webhook.id.as_str(), why = why.1, "no token for the webhook");
                     state.failed = Some((Instant::now() + PAUSE, why.clone()));
                     why
                 }
@@ -115,14 +119,18 @@ impl Tokens {
         }
     }
 
-    async fn fetch(&self, oauth2: &Oauth2, deadline: Deadline) -> Result<Token, String> {
+    async fn fetch(&self, oauth2: &Oauth2, deadline: Deadline) -> Result<Token, NoToken> {
+        let none = |why: String| (Unreachable::Token, why);
         // Checked when the webhook was saved; what the URL parser says may quote it.
-        let url = oauth2.token_url.parse().map_err(|_| "token_url is not a URL".to_owned())?;
+        let url = oauth2.token_url.parse().map_err(|_| none("token_url is not a URL".to_owned()))?;
         match self.http.fetch(oauth2.request(url), deadline).await {
-            Ok((status, body)) => oauth2.read_token(status, &body).map_err(|why| why.to_string()),
-            Err(Sent::Blocked) => Err("the token server has a private or reserved address".to_owned()),
-            Err(Sent::Unreachable(_, why)) => Err(format!("the token server: {why}")),
-            Err(Sent::Answered(_)) => Err("the token server: no answer".to_owned()),
+            Ok((status, body)) => oauth2.read_token(status, &body).map_err(|why| none(why.to_string())),
+            Err(Sent::Blocked) => Err(none("the token server has a private or reserved address".to_owned())),
+            Err(Sent::Unreachable(Unreachable::Local, why)) => Err((Unreachable::Local, why)),
+            Err(Sent::Unreachable(_, why) | Sent::Stale(why)) => {
+                Err(none(format!("the token server: {why}")))
+            }
+            Err(Sent::Answered(_)) => Err(none("the token server: no answer".to_owned())),
         }
     }
 }

@@ -7,6 +7,7 @@ mod bounds;
 mod life;
 mod outcomes;
 mod profiles;
+mod truth;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -45,25 +45,39 @@ async fn failures_are_retried_never_early_with_the_same_id_and_body() {
     let mut bench = Bench::new("retried").await;
     let webhook = bench.webhook("wh");
     bench.configuration.webhook(&webhook).await;
-    let busy = Answer::Status(503).with_header("retry-after", "1");
-    bench.receiver.answer("/wh", [Answer::Status(500), busy, Answer::Reset, Answer::Status(204)]);
+    bench.receiver.answer_by("/wh", |request| match request.header("webhook-attempt") {
+        Some("1") => Answer::Status(500),
+        Some("2") => Answer::Status(503).with_header("retry-after", "1"),
+        Some("3") => Answer::Reset,
+        _ => Answer::Status(204),
+    });
     let worker = Worker::start(&bench.settings);
     bench.deliver(&["e1"], "wh").await;
     let done = bench.done(1).await;
     assert_eq!((done[0].end, done[0].attempts), (End::Delivered, 4));
 
     let requests = bench.receiver.requests();
-    assert_eq!(requests.len(), 4);
-    for (index, request) in requests.iter().enumerate() {
+    let attempts = bench.attempts();
+    let numbers: Vec<u32> = attempts.iter().map(|attempt| attempt.n).collect();
+    assert_eq!(
+        numbers,
+        [1, 2, 3, 3, 4],
+        "at once again over a new connection, since the first was a used one"
+    );
+    assert_eq!(requests.len(), attempts.len());
+    for (request, attempt) in requests.iter().zip(&attempts) {
         verify(request).unwrap();
-        assert_eq!(request.header("webhook-attempt"), Some((index + 1).to_string().as_str()));
+        assert_eq!(request.header("webhook-attempt"), Some(attempt.n.to_string().as_str()));
         assert_eq!(request.header("webhook-id"), requests[0].header("webhook-id"));
         assert_eq!(request.body, requests[0].body);
     }
-    let attempts = bench.attempts();
     let classes: Vec<&str> = attempts.iter().map(|attempt| attempt.class.as_str()).collect();
-    assert_eq!(classes, ["http_5xx", "http_5xx", "reset", "none"]);
+    assert_eq!(classes, ["http_5xx", "http_5xx", "reset", "reset", "none"]);
     for (attempt, next) in attempts.iter().zip(&attempts[1..]) {
+        if attempt.n == next.n {
+            assert_eq!(attempt.next_at, None, "it was repeated at once");
+            continue;
+        }
         let due = attempt.next_at.unwrap();
         assert!(next.at >= due, "attempt {} began {} ms early", next.n, due.since_ms(next.at));
         let late_ms = next.at.since_ms(due);

@@ -1,0 +1,63 @@
+//! When requests begin: never twice at the same millisecond for one delivery, since copies of it are told apart by that.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use postrider_core::{DeliveryId, Timestamp};
+
+/// How long a moment is remembered, milliseconds, at least.
+const KEPT_MS: u64 = 1_000;
+
+/// The last moments of deliveries, in two generations: as many as begin within two seconds.
+#[derive(Debug, Default)]
+pub(crate) struct Moments(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    begun: Timestamp,
+    current: HashMap<DeliveryId, Timestamp>,
+    before: HashMap<DeliveryId, Timestamp>,
+}
+
+impl Moments {
+    /// The moment of a request that begins now: now, or later if another of the delivery began now.
+    pub(crate) fn of(&self, delivery: &DeliveryId, now: Timestamp) -> Timestamp {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also when the clock was set back.
+        if now.since_ms(known.begun) > KEPT_MS || now < known.begun {
+            known.before = std::mem::take(&mut known.current);
+            known.begun = now;
+        }
+        let last = known.current.get(delivery).or_else(|| known.before.get(delivery));
+        let at = match last {
+            Some(last) if *last >= now && last.since_ms(now) < KEPT_MS => last.plus_ms(1),
+            _ => now,
+        };
+        known.current.insert(delivery.clone(), at);
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_one_delivery_never_begin_at_the_same_moment() {
+        let moments = Moments::default();
+        let id = |id: &str| DeliveryId::from_trusted(id);
+        let at = |id: &DeliveryId, ms| moments.of(id, Timestamp::from_millis(ms)).as_millis();
+        let (a, b) = (id("a"), id("b"));
+        let given = [
+            at(&a, 5_000),
+            at(&a, 5_000),
+            at(&b, 5_000),
+            at(&a, 5_001),
+            at(&a, 5_100),
+            at(&a, 6_200),
+            at(&a, 6_200),
+        ];
+        assert_eq!(given, [5_000, 5_001, 5_000, 5_002, 5_100, 6_200, 6_201]);
+        assert_eq!(at(&a, 100), 100, "the clock was set back");
+    }
+}
