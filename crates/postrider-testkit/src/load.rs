@@ -106,8 +106,9 @@ impl Load {
     pub fn start(self) -> Loading {
         let progress = Arc::new(Progress::default());
         let stop = CancellationToken::new();
+        let events = self.events;
         let task = tokio::spawn(self.run(progress.clone(), stop.clone()));
-        Loading { progress, stop, task }
+        Loading { events, progress, stop, task }
     }
 
     /// Publishes everything, and returns when all of it is confirmed and in the ledger.
@@ -210,12 +211,18 @@ struct Progress {
 /// A load that is being published. It ends with the value.
 #[derive(Debug)]
 pub struct Loading {
+    events: u64,
     progress: Arc<Progress>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Loading {
+    /// How many events it is made of.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
     /// How many events are confirmed so far.
     pub fn confirmed(&self) -> u64 {
         self.progress.confirmed.load(Ordering::Relaxed)

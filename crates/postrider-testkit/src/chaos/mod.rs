@@ -67,7 +67,12 @@ impl Proxy {
 
     /// The same on another address of this machine.
     pub async fn start_at(address: IpAddr, upstream: impl ToString) -> Self {
-        let place = must("take a port for a proxy", bind(SocketAddr::new(address, 0)));
+        Self::start_on(SocketAddr::new(address, 0), upstream).await
+    }
+
+    /// The same on a port of the caller's choice.
+    pub async fn start_on(address: SocketAddr, upstream: impl ToString) -> Self {
+        let place = must("take a port for a proxy", bind(address));
         let address = must("take a port for a proxy", place.local_addr());
         let proxy = Self {
             address,
