@@ -58,6 +58,7 @@ pub async fn read_since(
     let marker = uuid::Uuid::new_v4().to_string();
     let record = SeenRecord { marker: marker.clone(), ..SeenRecord::new(crate::now(), Vec::new()) };
     write(&session.publisher(), session.names(), &record).await?;
+    crate::crash::point("router.marker");
     let seconds = u64::try_from(since.as_secs()).unwrap_or_default();
     let mut reader = StreamReader::attach(session, &session.names().seen(), From::Seconds(seconds)).await?;
     loop {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use postrider_broker::config_stream::{self, ConfigStream, Read};
-use postrider_broker::{BrokerError, Names, Outgoing, Publisher, Readiness, Session};
+use postrider_broker::{BrokerError, Names, Outgoing, Publisher, Readiness, Session, crash};
 use postrider_core::Epoch;
 use postrider_core::WebhookId;
 use postrider_core::wire::{self, ConfigKind, ConfigRecord, TopologyRecord};
@@ -282,6 +282,7 @@ impl OutboxPublisher {
             if row.webhook.is_empty() { message } else { message.header("only-webhook", &row.webhook) }
         });
         publish_all(session.publisher(), messages.collect()).await?;
+        crash::point("outbox.event_published");
         self.mark(rows).await
     }
 
@@ -299,6 +300,7 @@ impl OutboxPublisher {
             config_stream::write(&publisher, session.names(), &record).await?;
             written.since += row.body.len() as u64;
         }
+        crash::point("outbox.config_published");
         self.mark(rows).await
     }
 
@@ -314,6 +316,7 @@ impl OutboxPublisher {
             })
             .collect();
         publish_all(session.publisher(), messages).await?;
+        crash::point("outbox.delivery_published");
         self.activity.note();
         self.mark(rows).await
     }
@@ -321,6 +324,7 @@ impl OutboxPublisher {
     async fn mark(&self, rows: &[OutboxRow]) -> Result<(), Trouble> {
         if let Some(last) = rows.last() {
             self.store.mark_sent(last.kind, last.seq, postrider_broker::now()).await?;
+            crash::point("outbox.marked");
         }
         Ok(())
     }
@@ -345,6 +349,7 @@ impl OutboxPublisher {
         let (epoch, revision) = (self.store.epoch(), snapshot.revision);
         let mark = |kind| ConfigRecord::bare(&epoch, revision, kind, "");
         config_stream::write(publisher, names, &mark(ConfigKind::SnapshotBegin)).await?;
+        crash::point("snapshot.begun");
         let (mut bytes, mut objects) = (0, 0u64);
         loop {
             let records = snapshot.next().await?;

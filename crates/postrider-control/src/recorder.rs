@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use postrider_broker::{BrokerError, Incoming, Names, Outgoing, Readiness, Session};
+use postrider_broker::{BrokerError, Incoming, Names, Outgoing, Readiness, Session, crash};
 use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, WireError};
 use postrider_core::{TenantId, Timestamp};
 use tokio::sync::mpsc;
@@ -147,9 +147,12 @@ impl Recorder {
             }
             messages.push(message);
         }
+        crash::point("recorder.read");
         self.write(&entries, stop).await?;
+        crash::point("recorder.committed");
         for message in messages {
             message.ack().await?;
+            crash::point("recorder.one_acked");
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_broker::crash;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{OutboxLane, Store, StoreError};
@@ -48,8 +49,12 @@ async fn release_all(store: &Arc<Store>, stop: &CancellationToken) -> Result<(),
             }
             let mut change = store.change().await?;
             let released = change.release(&webhook, CHUNK, postrider_broker::now()).await?;
+            if released > 0 {
+                crash::point("release.written");
+            }
             change.commit().await?;
             if released > 0 {
+                crash::point("release.committed");
                 tracing::info!(webhook.id = webhook, released, "sent on what was held");
             }
             if released < u64::from(CHUNK) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use postrider_broker::crash;
 use postrider_core::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -94,7 +95,9 @@ impl Reminders {
                 }
                 let mut change = self.store.change().await?;
                 let sent = change.send_reminders(group, CHUNK, now).await?;
+                crash::point("reminders.written");
                 change.commit().await?;
+                crash::point("reminders.committed");
                 self.metrics.reminders_sent(sent.count);
                 look.sent += sent.count;
                 look.more |= sent.next.is_some_and(|due| due <= now);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use postrider_broker::seen_stream::{self, SeenRecord};
 use postrider_broker::{
-    BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings, now,
-    supervise,
+    BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
+    crash, now, supervise,
 };
 use postrider_core::intake::Envelope;
 use postrider_core::wire::MAX_BATCH;
@@ -204,6 +204,7 @@ impl Router {
             let Some(next) = events.try_next() else { break };
             messages.push(next);
         }
+        crash::point("router.read");
         tokio::select! {
             () = session.lost() => return Err(BrokerError::Lost),
             () = self.wait_for_revision(&messages, patience) => {}
@@ -211,9 +212,11 @@ impl Router {
         while !messages.is_empty() {
             let (mut batch, decided) = self.decide(&messages, seen, session.names());
             let rest = messages.split_off(decided);
+            crash::point("router.decided");
             self.carry_out(session, &mut batch).await?;
             if let Some(last) = messages.pop() {
                 last.ack_all_before().await?;
+                crash::point("router.acked");
             }
             messages = rest;
             self.count(&batch, decided, begun.elapsed());
@@ -235,18 +238,26 @@ impl Router {
         let mut publishes: Vec<_> = batch.delivery_messages(names, self.config.batch);
         publishes.append(&mut batch.aside);
         let facts = std::mem::take(&mut batch.facts);
-        let published = try_join_all(publishes.into_iter().map(|message| publisher.publish(message)));
+        let published = try_join_all(publishes.into_iter().map(|message| async {
+            publisher.publish(message).await?;
+            crash::point("router.one_confirmed");
+            Ok(())
+        }));
         let journal = async {
-            tokio::select! {
+            let recorded = tokio::select! {
                 recorded = self.journal.record(facts) => recorded,
                 () = session.lost() => Err(BrokerError::Lost),
-            }
+            };
+            crash::point("router.facts_confirmed");
+            recorded
         };
         tokio::try_join!(published, journal)?;
+        crash::point("router.published");
         if !batch.accepted.is_empty() {
             let record = SeenRecord::new(now(), std::mem::take(&mut batch.accepted));
             seen_stream::write(&publisher, names, &record).await?;
         }
+        crash::point("router.seen");
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_broker::{DirectoryFeed, Lane, now};
+use postrider_broker::{DirectoryFeed, Lane, crash, now};
 use postrider_core::catalogue::TypeEntry;
 use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
@@ -204,6 +204,7 @@ impl Deliverer {
         if self.is_cancelled(taken) {
             return Verdict::Cancelled(CANCELLED);
         }
+        crash::point("worker.begun");
         let begun = self.moments.of(&delivery.id, now());
         self.observe_start(taken, begun);
         let (stale, last) = match known {
@@ -212,6 +213,7 @@ impl Deliverer {
             // than a late one.
             None => (None, ended(begun, not_made(webhook, &"its profile is not known"))),
         };
+        crash::point("worker.answered");
         let outcome = match &last.sent {
             Sent::Answered(answer) => {
                 let retry_after = answer.retry_after.iter().map(Vec::as_slice);

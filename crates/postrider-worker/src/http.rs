@@ -11,6 +11,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_broker::crash;
 use postrider_core::Webhook;
 use postrider_core::address::{EgressPolicy, literal_address};
 use postrider_core::outcome::Unreachable;
@@ -198,7 +199,8 @@ impl Http {
         for (name, value) in &request.headers {
             builder = builder.header(name.as_str(), value.as_str());
         }
-        match tokio::time::timeout_at(deadline.end, builder.send()).await {
+        match tokio::time::timeout_at(deadline.end, crash::while_waiting("worker.sent", builder.send())).await
+        {
             Ok(Ok(response)) => {
                 if over == Over::Any {
                     self.answered.note(&response);

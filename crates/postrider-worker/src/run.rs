@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use postrider_broker::{
     BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
-    supervise,
+    crash, supervise,
 };
 use postrider_core::address::EgressPolicy;
 use postrider_core::lifecycle::{Guard, guard};
@@ -281,6 +281,7 @@ async fn handle(
     lane: Lane,
     shard: u16,
 ) -> Result<(), BrokerError> {
+    crash::point("worker.read");
     let destination = Names::destination(lane, shard);
     let deliveries: DeliveryMessage = match wire::decode(message.body()) {
         Ok(deliveries) => deliveries,
@@ -312,7 +313,10 @@ async fn handle(
     // All of them, also when one fails: whoever holds the slots of this message must not begin another meanwhile.
     let settled = taken.map(|taken| settle_one(settler.clone(), deliverer.clone(), taken, count));
     join_all(settled).await.into_iter().collect::<Result<(), BrokerError>>()?;
-    message.ack().await
+    crash::point("worker.all_settled");
+    message.ack().await?;
+    crash::point("worker.acked");
+    Ok(())
 }
 
 async fn settle_one(

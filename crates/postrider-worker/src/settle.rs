@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use postrider_broker::{BrokerError, Incoming, Journal, Names, Outgoing, PARK_RUNGS_SECS, Session, now};
+use postrider_broker::{
+    BrokerError, Incoming, Journal, Names, Outgoing, PARK_RUNGS_SECS, Session, crash, now,
+};
 use postrider_core::books::End;
 use postrider_core::lifecycle::{DeadReason, POISON_AT};
 use postrider_core::wire::{
@@ -40,21 +42,29 @@ impl Settler {
     /// [`BrokerError`]: nothing may be acked; the session is over and the message comes again.
     pub(crate) async fn settle(&self, taken: &Taken, verdict: Verdict) -> Result<(), BrokerError> {
         let (successor, facts) = follow(taken, verdict, self.session.names(), &self.metrics);
-        self.write(successor, facts).await
+        self.write(successor, facts).await?;
+        crash::point("worker.settled");
+        Ok(())
     }
 
     async fn write(&self, successor: Option<Outgoing>, facts: Vec<Fact>) -> Result<(), BrokerError> {
         let publish = async {
             match successor {
-                Some(message) => self.session.publisher().publish(message).await,
+                Some(message) => {
+                    self.session.publisher().publish(message).await?;
+                    crash::point("worker.successor_confirmed");
+                    Ok(())
+                }
                 None => Ok(()),
             }
         };
         let record = async {
-            tokio::select! {
+            let recorded = tokio::select! {
                 recorded = self.journal.record(facts) => recorded,
                 () = self.session.lost() => Err(BrokerError::Lost),
-            }
+            };
+            crash::point("worker.facts_confirmed");
+            recorded
         };
         tokio::try_join!(publish, record).map(drop)
     }
@@ -78,7 +88,9 @@ impl Settler {
         let rung_secs = PARK_RUNGS_SECS[rand::random_range(0..2)];
         // It had begun, if it panicked.
         let repeats = taken.repeats + u32::from(panicked);
-        self.write(Some(park(taken, delivery, repeats, rung_secs, self.session.names())), Vec::new()).await
+        self.write(Some(park(taken, delivery, repeats, rung_secs, self.session.names())), Vec::new()).await?;
+        crash::point("worker.set_apart");
+        Ok(())
     }
 
     /// Bytes that are no message of ours.
@@ -87,7 +99,9 @@ impl Settler {
             Outgoing::json(self.session.names().poison(), "", body, uuid::Uuid::new_v4().to_string())
                 .header("reason", reason)
                 .header("queue", key);
-        self.session.publisher().publish(message).await
+        self.session.publisher().publish(message).await?;
+        crash::point("worker.poisoned");
+        Ok(())
     }
 
     /// A message as it is, later: for a worker of a newer release.
@@ -105,6 +119,7 @@ impl Settler {
         let back =
             Outgoing::json(self.session.names().deliveries(), destination, message.body().to_vec(), id);
         self.session.publisher().publish(counted(&message, back)).await?;
+        crash::point("worker.gave_back");
         message.ack().await
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
-use postrider_broker::Outgoing;
+use postrider_broker::{Outgoing, crash};
 use postrider_core::event::OWN_ID_PREFIX;
 use postrider_core::intake::{self, Envelope, Report};
 use postrider_core::{EventId, TenantId};
@@ -154,6 +154,7 @@ pub(super) async fn publish(
         })
         .collect();
     send_all(&api, events).await?;
+    crash::point("api.events_confirmed");
     let answer = Answer::json(StatusCode::ACCEPTED, &Accepted { items, revision })?;
     once.keep_alone(&api, &answer).await?;
     Ok(answer)

@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, Uri, header};
+use postrider_broker::crash;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
@@ -141,8 +142,14 @@ pub(crate) fn content_type(headers: &http::HeaderMap) -> Option<String> {
 
 /// Ends what takes too long.
 pub(crate) async fn deadline(request: Request, next: Next) -> Response {
+    let changes = !request.method().is_safe();
     match timeout(TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
+        Ok(response) => {
+            if changes && response.status().is_success() {
+                crash::point("api.committed");
+            }
+            response
+        }
         Err(_) => Problem::new(
             Code::Timeout,
             format!("the request took more than {} s", TIMEOUT.as_secs()),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use postrider_broker::crash;
 use postrider_core::books::End;
 use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage};
 use postrider_core::{DeliveryId, EventId, TenantId, Timestamp};
@@ -135,6 +136,7 @@ impl Store {
         change.count("repeated_facts", ledger.repeated).await?;
         change.count("late_finals", ledger.late).await?;
         change.for_release |= ledger.held;
+        crash::point("recorder.written");
         change.commit().await?;
         Ok(Recorded {
             repeated: ledger.repeated,
