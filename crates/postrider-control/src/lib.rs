@@ -5,7 +5,7 @@
 //!
 //! - `store` holds all SQL; `recorder` writes what the other roles report into it, a batch in one transaction.
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
-//! - `reminders` sends what is due.
+//! - `reminders` sends what is due, `replays` what is made again by filter, `release` what was held.
 //! - `books` says whether everything adds up, [`audit`] reads the store for the checker; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]
@@ -19,6 +19,7 @@ mod publisher;
 mod recorder;
 mod release;
 mod reminders;
+mod replays;
 mod run;
 mod store;
 

@@ -1,8 +1,9 @@
 //! The publisher: what control decides, on its way to the broker.
 //!
-//! Two lanes, each in order, each row confirmed before it is marked: configuration with deliveries, and events, which may
-//! find their queue full. A snapshot of the whole configuration is
-//! written when a session begins, and whenever so much has followed the last one that readers would have to read long.
+//! Three lanes, each in order, each row confirmed before it is marked: configuration, which waits for nothing; deliveries to
+//! be made again, of which there may be many; and events, which may find their queue full. A snapshot of the whole
+//! configuration is written when a session begins, and whenever so much has followed the last one that readers would have
+//! to read long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::{Broker as _, Link};
 use crate::metrics::Metrics;
 use crate::recorder::Activity;
-use crate::store::{OutboxKind, OutboxLane, OutboxRow, Store, StoreError};
+use crate::store::{OutboxLane, OutboxRow, Store, StoreError};
 
 /// A snapshot is due when this much followed the last one, or as much as it was large.
 const DUE_BYTES: u64 = 32 * 1024 * 1024;
@@ -31,8 +32,8 @@ const ROWS: u32 = 256;
 const IN_FLIGHT: usize = 64;
 /// How often to look even if nobody said that there is something.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long the last events may take when everything else is done.
-const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// How long the last deliveries and events may take when the last configuration is told.
+const LAST: Duration = Duration::from_secs(5);
 /// How long to wait after a snapshot was refused because it is too large.
 const REFUSED: Duration = Duration::from_secs(30);
 /// How long the config stream may take to give its next record while we catch up.
@@ -77,6 +78,7 @@ impl Written {
 enum Lane<'a> {
     /// With how far the stream has come.
     Configuration(&'a mut Written),
+    Deliveries,
     Events,
 }
 
@@ -84,6 +86,7 @@ impl Lane<'_> {
     fn kind(&self) -> OutboxLane {
         match self {
             Self::Configuration(_) => OutboxLane::Configuration,
+            Self::Deliveries => OutboxLane::Deliveries,
             Self::Events => OutboxLane::Events,
         }
     }
@@ -185,7 +188,7 @@ impl OutboxPublisher {
     }
 
     async fn publish(&self, session: &Session, stop: &CancellationToken) -> Result<(), BrokerError> {
-        // What was changed last is told before the last events are, which are routed by it.
+        // What was changed last is told before what depends on it.
         let told = CancellationToken::new();
         let configuration = async {
             let mut written = Written::default();
@@ -193,14 +196,24 @@ impl OutboxPublisher {
             told.cancel();
             Ok(())
         };
+        // A queue is full, or they are many: the rest is sent at the next start.
+        let late = async || {
+            told.cancelled().await;
+            tokio::time::sleep(LAST).await;
+        };
+        let deliveries = async {
+            tokio::select! {
+                ended = self.send(session, Lane::Deliveries, &told) => ended,
+                () = late() => Ok(()),
+            }
+        };
         let events = async {
             tokio::select! {
                 ended = self.send(session, Lane::Events, &told) => ended,
-                // The queue of events is full: they are sent at the next start.
-                () = async { told.cancelled().await; tokio::time::sleep(LAST_EVENTS).await } => Ok(()),
+                () = late() => Ok(()),
             }
         };
-        tokio::try_join!(configuration, events)?;
+        tokio::try_join!(configuration, deliveries, events)?;
         Ok(())
     }
 
@@ -214,6 +227,7 @@ impl OutboxPublisher {
         let wake = self.store.wake();
         let woken = match lane {
             Lane::Configuration(_) => &wake.outbox,
+            Lane::Deliveries => &wake.deliveries,
             Lane::Events => &wake.events,
         };
         let mut failing = false;
@@ -256,18 +270,15 @@ impl OutboxPublisher {
             if rows.is_empty() {
                 return Ok(());
             }
-            for run in rows.chunk_by(|a, b| a.kind == b.kind) {
-                match (run[0].kind, &mut *lane) {
-                    (OutboxKind::Config, Lane::Configuration(written)) => {
-                        self.send_config(session, run, written).await?;
-                        // Events that waited for it.
-                        self.store.wake().events.notify_one();
-                    }
-                    (OutboxKind::Event, _) => self.send_events(session, run).await?,
-                    (OutboxKind::Config | OutboxKind::Delivery, _) => {
-                        self.send_deliveries(session, run).await?;
-                    }
+            match lane {
+                Lane::Configuration(written) => {
+                    self.send_config(session, &rows, written).await?;
+                    // What waited for it.
+                    self.store.wake().events.notify_one();
+                    self.store.wake().deliveries.notify_one();
                 }
+                Lane::Deliveries => self.send_deliveries(session, &rows).await?,
+                Lane::Events => self.send_events(session, &rows).await?,
             }
         }
     }

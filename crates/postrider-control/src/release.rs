@@ -42,7 +42,7 @@ pub(crate) async fn release(store: &Arc<Store>, stop: &CancellationToken) {
 async fn release_all(store: &Arc<Store>, stop: &CancellationToken) -> Result<(), StoreError> {
     for webhook in store.webhooks_to_release().await? {
         loop {
-            while store.count_unsent_in(OutboxLane::Configuration).await? > MOST_UNSENT {
+            while store.count_unsent_in(OutboxLane::Deliveries).await? > MOST_UNSENT {
                 if pause(stop).await {
                     return Ok(());
                 }
@@ -79,7 +79,9 @@ async fn pause(stop: &CancellationToken) -> bool {
 /// Removes what is old, until `stop`.
 pub(crate) async fn upkeep(store: &Arc<Store>, stop: &CancellationToken) {
     while !stop.is_cancelled() {
-        let wait = match store.prune(postrider_broker::now()).await {
+        let now = postrider_broker::now();
+        let pruned = async { Ok::<_, StoreError>(store.prune(now).await? | store.prune_replays(now).await?) };
+        let wait = match pruned.await {
             Ok(true) => PAUSE,
             Ok(false) => UPKEEP,
             Err(error) => {

@@ -17,6 +17,7 @@ use crate::publisher::OutboxPublisher;
 use crate::recorder::{Activity, Recorder};
 use crate::release;
 use crate::reminders::Reminders;
+use crate::replays;
 use crate::store::{Store, StoreError};
 
 /// Why control could not start, or had to end.
@@ -117,6 +118,10 @@ pub async fn run(
     tasks.start("books", async move { books.run(&stop).await });
     let (held, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("release", async move { release::release(&held, &stop).await });
+    let (chosen, stop) = (store.clone(), tasks.stop.clone());
+    tasks.start("replays", async move {
+        tokio::join!(replays::plan(&chosen, &stop), replays::send(&chosen, &stop));
+    });
     let (old, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("upkeep", async move { release::upkeep(&old, &stop).await });
     let clock = Arc::new(postrider_broker::now);

@@ -17,6 +17,7 @@ mod listen;
 mod merge;
 mod problem;
 mod reminders;
+mod replays;
 mod scope;
 mod settings;
 mod status;
@@ -84,6 +85,7 @@ pub(crate) struct Api {
         (name = "catalogues", description = "Event types of products, their triggers and profiles"),
         (name = "deliveries", description = "One event for one webhook"),
         (name = "dead letters", description = "Deliveries given up, and messages that cannot be processed"),
+        (name = "replays", description = "Deliveries made again by filter, at a rate"),
         (name = "tenants", description = "Owners of webhooks and events"),
         (name = "settings", description = "What a tenant decided"),
         (name = "reminders", description = "Events that are due some days before a date"),
@@ -114,6 +116,10 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::get))
         .routes(routes!(deliveries::redeliver))
+        .routes(routes!(replays::create, replays::list))
+        .routes(routes!(replays::get))
+        .routes(routes!(replays::run))
+        .routes(routes!(replays::cancel))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::get))
         .routes(routes!(dead_letters::resolve))

@@ -80,6 +80,8 @@ codes! {
     WebhookDeleted = CONFLICT, "webhook_deleted", "The webhook was deleted";
     /// The dead letter is no delivery.
     NoDelivery = CONFLICT, "no_delivery", "The dead letter is no delivery";
+    /// Nothing happens with this replay any more.
+    ReplayOver = CONFLICT, "replay_over", "The replay is over";
     /// The key was used for another request.
     IdempotencyMismatch = CONFLICT, "idempotency_mismatch", "The Idempotency-Key was used for another request";
     /// The first request with this key is still being worked on.

@@ -7,7 +7,7 @@ use postrider_core::{Epoch, TenantId, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::{Change, Settings, Store, StoreError, WebhookRow, signed, unsigned};
 
@@ -213,13 +213,28 @@ impl Store {
     ) -> Result<Vec<ConfigRecord>, StoreError> {
         let epoch = self.epoch();
         let mut tx = self.readers.begin().await?;
+        let mark = |kind| ConfigRecord::bare(&epoch, 0, kind, "");
+        let mut records = vec![mark(ConfigKind::SnapshotBegin)];
+        records.extend(self.vocabulary_of(&mut tx, tenant).await?);
+        let (id, kind) = (webhook.record.id.as_str(), ConfigKind::Webhook);
+        records.push(ConfigRecord::of(&epoch, webhook.revision, kind, id, &webhook.record));
+        records.push(mark(ConfigKind::SnapshotEnd));
+        Ok(records)
+    }
+
+    /// What the config stream would say of a tenant and its catalogues.
+    pub(super) async fn vocabulary_of(
+        &self,
+        connection: &mut SqliteConnection,
+        tenant: &TenantId,
+    ) -> Result<Vec<ConfigRecord>, StoreError> {
+        let epoch = self.epoch();
+        let mut records = Vec::new();
         let row: Option<(i64, String)> =
             sqlx::query_as("SELECT revision, settings FROM tenants WHERE id = $1 AND deleted_at IS NULL")
                 .bind(tenant.as_str())
-                .fetch_optional(&mut *tx)
+                .fetch_optional(&mut *connection)
                 .await?;
-        let mark = |kind| ConfigRecord::bare(&epoch, 0, kind, "");
-        let mut records = vec![mark(ConfigKind::SnapshotBegin)];
         if let Some((revision, settings)) = row {
             let body = TenantRecord { id: tenant.clone(), settings: Settings::read(&settings)?.told() };
             let kind = ConfigKind::Tenant;
@@ -229,7 +244,7 @@ impl Store {
             "SELECT revision, product, record FROM catalogues WHERE tenant = $1 AND deleted_at IS NULL ORDER BY product",
         )
         .bind(tenant.as_str())
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *connection)
         .await?;
         for (revision, product, text) in rows {
             records.push(catalogue_record(
@@ -240,9 +255,6 @@ impl Store {
                 Some(text),
             )?);
         }
-        let (id, kind) = (webhook.record.id.as_str(), ConfigKind::Webhook);
-        records.push(ConfigRecord::of(&epoch, webhook.revision, kind, id, &webhook.record));
-        records.push(mark(ConfigKind::SnapshotEnd));
         Ok(records)
     }
 

@@ -18,6 +18,7 @@ mod outbox;
 mod own_events;
 mod record;
 mod reminders;
+mod replays;
 mod settings;
 mod tenants;
 #[cfg(test)]
@@ -50,12 +51,18 @@ pub(crate) use events::{EventFilter, EventRow};
 pub(crate) use health::Health;
 pub(crate) use idempotency::KeptAnswer;
 pub(crate) use ledger::letter_id;
-pub(crate) use outbox::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
+#[cfg(test)]
+pub(crate) use outbox::OutboxKind;
+pub(crate) use outbox::{NewEvent, OutboxLane, OutboxRow};
 pub(crate) use own_events::OwnEvent;
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
 pub(crate) use reminders::{
     NewReminder, NotCancelled, ReminderDate, ReminderFilter, ReminderRefused, ReminderRow, ReminderState,
     Rule,
+};
+pub(crate) use replays::{
+    EXPIRES_MS, LeftOut, MAX_ITEMS, MAX_OPEN, NewReplay, Outcomes, PlanBounds, Planned, ReplayAsked,
+    ReplayRefused, ReplayRow, ReplayState, ReplayTarget, TOO_MANY,
 };
 pub(crate) use settings::Settings;
 pub(crate) use tenants::{TenantRefused, TenantRow};
@@ -89,6 +96,12 @@ pub(crate) struct Wake {
     pub release: Arc<Notify>,
     /// Something may have changed of when reminders are due.
     pub reminders: Arc<Notify>,
+    /// The outbox may have deliveries that can be sent.
+    pub deliveries: Arc<Notify>,
+    /// A replay was made, is to run, or has been planned.
+    pub replays: Arc<Notify>,
+    /// The same, for who sends them.
+    pub running: Arc<Notify>,
 }
 
 impl Store {
@@ -154,7 +167,14 @@ impl Store {
     /// Begins a change: nothing of it is true until it is committed.
     pub(crate) async fn change(&self) -> Result<Change<'_>, StoreError> {
         let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Change { tx, store: self, for_outbox: false, for_release: false, for_reminders: false })
+        Ok(Change {
+            tx,
+            store: self,
+            for_outbox: false,
+            for_release: false,
+            for_reminders: false,
+            for_replays: false,
+        })
     }
 
     /// Finishes what is under way and closes the files.
@@ -172,6 +192,7 @@ pub(crate) struct Change<'a> {
     for_outbox: bool,
     for_release: bool,
     for_reminders: bool,
+    for_replays: bool,
 }
 
 impl Change<'_> {
@@ -181,12 +202,17 @@ impl Change<'_> {
         if self.for_outbox {
             self.store.wake.outbox.notify_one();
             self.store.wake.events.notify_one();
+            self.store.wake.deliveries.notify_one();
         }
         if self.for_release {
             self.store.wake.release.notify_one();
         }
         if self.for_reminders {
             self.store.wake.reminders.notify_one();
+        }
+        if self.for_replays {
+            self.store.wake.replays.notify_one();
+            self.store.wake.running.notify_one();
         }
         Ok(())
     }

@@ -22,9 +22,12 @@ const SNAPSHOT_ROWS: i64 = 500;
 /// Catalogues of a snapshot that are read at once: each may be large.
 const SNAPSHOT_CATALOGUES: i64 = 16;
 
-/// The plus keeps the order of the index: without it rows would be found by kind, and sorted.
 pub(super) const CONFIGURATION_LANE: &str =
-    "SELECT * FROM outbox WHERE sent_at IS NULL AND +kind IN ('config', 'delivery') ORDER BY seq LIMIT $1";
+    "SELECT * FROM outbox WHERE sent_at IS NULL AND kind = 'config' ORDER BY seq LIMIT $1";
+pub(super) const DELIVERY_LANE: &str =
+    "SELECT * FROM outbox WHERE sent_at IS NULL AND kind = 'delivery' AND seq <
+    (SELECT COALESCE(MIN(seq), 9223372036854775807) FROM outbox WHERE sent_at IS NULL AND kind = 'config')
+    ORDER BY seq LIMIT $1";
 pub(super) const EVENT_LANE: &str = "SELECT * FROM outbox WHERE sent_at IS NULL AND kind = 'event' AND seq <
     (SELECT COALESCE(MIN(seq), 9223372036854775807) FROM outbox WHERE sent_at IS NULL AND kind = 'config')
     ORDER BY seq LIMIT $1";
@@ -55,8 +58,10 @@ impl OutboxKind {
 /// Rows that are sent in order, whatever becomes of the other lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutboxLane {
-    /// Configuration and deliveries.
+    /// Configuration: nothing delays it.
     Configuration,
+    /// Deliveries to be made again. None is sent before the configuration that was changed before it.
+    Deliveries,
     /// Events. None is sent before the configuration that was changed before it.
     Events,
 }
@@ -167,6 +172,7 @@ impl Store {
     pub(crate) async fn unsent(&self, lane: OutboxLane, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let sql = match lane {
             OutboxLane::Configuration => CONFIGURATION_LANE,
+            OutboxLane::Deliveries => DELIVERY_LANE,
             OutboxLane::Events => EVENT_LANE,
         };
         let rows = sqlx::query(sql).bind(i64::from(limit)).fetch_all(&self.readers).await?;
@@ -200,7 +206,10 @@ impl Store {
     pub(crate) async fn count_unsent_in(&self, lane: OutboxLane) -> Result<u64, StoreError> {
         let sql = match lane {
             OutboxLane::Configuration => {
-                "SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind IN ('config', 'delivery')"
+                "SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind = 'config'"
+            }
+            OutboxLane::Deliveries => {
+                "SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind = 'delivery'"
             }
             OutboxLane::Events => "SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind = 'event'",
         };

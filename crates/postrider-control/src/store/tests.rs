@@ -770,6 +770,7 @@ async fn lists_are_read_by_an_index() {
         "SELECT * FROM dead_letters WHERE tenant = 'a' AND kind = 'invalid' ORDER BY seq DESC LIMIT 5",
         "SELECT seq FROM outbox WHERE sent_at IS NOT NULL AND sent_at < 9 LIMIT 5",
         outbox::CONFIGURATION_LANE,
+        outbox::DELIVERY_LANE,
         outbox::EVENT_LANE,
         // What is due of a group, and a tenant's reminders by date.
         &format!(
