@@ -2,6 +2,7 @@
 //! is tested with one, in `tests/it`.
 
 mod configuration;
+mod replays;
 mod webhooks;
 
 use std::collections::HashSet;

@@ -135,7 +135,7 @@ pub(super) const NEXT_EVENTS: &str = "SELECT * FROM (SELECT accepted_at, seq, ow
 pub(super) const NEXT_NAMED: &str = "SELECT accepted_at, seq, owed FROM events
     WHERE tenant = $1 AND (+accepted_at, +seq) > ($2, $3) AND +accepted_at < $4 AND +seq <= $5
     AND id IN (SELECT value FROM replays r, json_each(r.event_ids) WHERE r.seq = $7)
-    ORDER BY accepted_at, seq LIMIT $6";
+    ORDER BY +accepted_at, +seq LIMIT $6";
 
 impl Store {
     /// Plans a piece of a replay.

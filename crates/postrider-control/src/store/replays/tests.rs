@@ -69,7 +69,7 @@ fn done(delivery: DeliveryId, webhook: usize, series: u32, state: &str) -> Fact 
         _ => End::Skipped,
     };
     let (webhook, reason) = (webhook_id(webhook), "exhausted".to_owned());
-    Fact::Done(DoneFact { delivery, series, webhook, end, reason, attempts: 0, at: at(90_000) })
+    Fact::Done(DoneFact { delivery, series, webhook, end, reason, attempts: 0, at: at(90_000), repeats: 0 })
 }
 
 /// A store with facts of one writer.
@@ -662,7 +662,10 @@ async fn what_replays_ask_is_looked_up_by_an_index() {
     };
     let plain = |sql: &str| QueryBuilder::<Sqlite>::new(format!("EXPLAIN QUERY PLAN {sql}"));
     let plan = explain(plain(plan::NEXT_EVENTS)).await;
-    assert!(plan.contains("events_by_acceptance (tenant=? AND accepted_at=? AND rowid>? AND rowid<?)"), "{plan}");
+    assert!(
+        plan.contains("events_by_acceptance (tenant=? AND accepted_at=? AND rowid>? AND rowid<?)"),
+        "{plan}"
+    );
     assert!(plan.contains("events_by_acceptance (tenant=? AND accepted_at>? AND accepted_at<?)"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     let named = explain(plain(plan::NEXT_NAMED)).await;
