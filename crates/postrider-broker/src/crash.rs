@@ -212,6 +212,26 @@ mod armed {
             "they are sent",
         ),
         free(
+            "replays.chosen",
+            "a piece of a plan is in the transaction, which is not committed",
+            "the piece is looked at again",
+        ),
+        free(
+            "replays.chosen_committed",
+            "a piece of a plan is committed",
+            "planning goes on behind it: each delivery is chosen once",
+        ),
+        free(
+            "replays.written",
+            "deliveries of a replay are made again in the transaction, which is not committed",
+            "they are still chosen, and made once",
+        ),
+        free(
+            "replays.committed",
+            "deliveries of a replay are made again and in the outbox, nothing is published",
+            "they are sent, and not made again",
+        ),
+        free(
             "reminders.written",
             "reminders are marked and their events in the outbox, not committed",
             "they are due and are sent once",

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_broker::now;
+use postrider_broker::{crash, now};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -140,9 +140,9 @@ impl Sender {
                 }
                 let mut change = store.change().await?;
                 let sent = change.send_replay(row.seq, due, now()).await?;
-                postrider_broker::crash::point("control.replay.before-commit");
+                crash::point("replays.written");
                 change.commit().await?;
-                postrider_broker::crash::point("control.replay.committed");
+                crash::point("replays.committed");
                 pace.spend(sent.sent);
                 if sent.done {
                     tracing::info!(replay.id = row.id, "a replay is done");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use postrider_broker::crash;
 use postrider_core::directory::{Directory, Lookup};
 use postrider_core::webhook::{Webhook, WebhookState};
 use postrider_core::wire::{ConfigKind, ConfigRecord};
@@ -228,7 +229,9 @@ impl Store {
         if too_many {
             change.end_replay(row.seq, ReplayState::Failed, TOO_MANY, now).await?;
         }
+        crash::point("replays.chosen");
         change.commit().await?;
+        crash::point("replays.chosen_committed");
         Ok(if too_many { Planned::Over } else { Planned::More })
     }
 
