@@ -149,10 +149,11 @@ pub(crate) struct Deliverer {
 impl Deliverer {
     /// Makes one attempt, or finds out why there is none to make.
     pub(crate) async fn deliver(&self, taken: &Taken) -> Verdict {
+        let found = self.webhook_of(taken).await;
         if self.is_cancelled(taken) {
             return Verdict::Cancelled(CANCELLED);
         }
-        let webhook = match self.webhook_of(taken).await {
+        let webhook = match found {
             Ok(webhook) => webhook,
             Err(verdict) => return verdict,
         };

@@ -4,6 +4,7 @@
 
 mod auth;
 mod bounds;
+mod endings;
 mod life;
 mod outcomes;
 mod profiles;
