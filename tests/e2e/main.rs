@@ -14,3 +14,4 @@ mod reminders;
 mod requirements;
 mod standalone;
 mod system;
+mod truth;

@@ -2,6 +2,7 @@
 //! [`crate::settle`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use postrider_broker::{DirectoryFeed, Lane, crash, now};
@@ -143,6 +144,8 @@ pub(crate) struct Deliverer {
     pub(crate) opened: Opened,
     pub(crate) moments: Moments,
     pub(crate) stopped: Stopped,
+    /// When it was last said that this machine has nothing left, milliseconds.
+    pub(crate) local_said: AtomicI64,
     pub(crate) gate: Gate,
 }
 
@@ -227,11 +230,7 @@ impl Deliverer {
         entered.ended(&outcome, last.took());
         if outcome == Outcome::Unreachable(Unreachable::Local) && stale.is_none() {
             self.metrics.attempted(&outcome, last.ended.since_ms(last.at));
-            tracing::warn!(
-                delivery.id = delivery.id.as_str(),
-                hint = outcome.hint(),
-                "no connection could be begun"
-            );
+            self.say_local(&outcome);
             return Verdict::Park(Park {
                 why: ParkReason::Local,
                 rung_secs: local_rung_secs(delivery.parked),
@@ -382,6 +381,17 @@ impl Deliverer {
                 self.metrics.first_attempt_seconds.observe(seconds(waited_ms));
             }
             None => {}
+        }
+    }
+
+    /// One line for many deliveries: they all meet it.
+    fn say_local(&self, outcome: &Outcome) {
+        const EVERY_MS: u64 = 10_000;
+        let (at, said) = (now(), &self.local_said);
+        let last = said.load(Ordering::Relaxed);
+        let due = at.since_ms(Timestamp::from_millis(last)) > EVERY_MS;
+        if due && said.compare_exchange(last, at.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(hint = outcome.hint(), "deliveries are parked, since no connection can be begun");
         }
     }
 

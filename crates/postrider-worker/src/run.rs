@@ -99,6 +99,7 @@ pub async fn run(
         opened: Default::default(),
         moments: Default::default(),
         stopped: Default::default(),
+        local_said: Default::default(),
         gate: Gate::default(),
     };
     let worker = Worker {
