@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod command;
+mod endings;
 mod kills;
 mod mutation;
 mod own_events;
