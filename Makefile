@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench compose-test build lint fmt doc direction clean-broker
+.PHONY: help demo test chaos bench compose-test build lint fmt doc direction clean-broker
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -9,6 +9,9 @@ demo: ## Install what is missing, build, and show Postrider at work
 
 test: ## Install what is missing, and run everything that CI runs
 	@dev/test
+
+chaos: ## Hurt it in every way, root's among them, and write docs/chaos.md; takes more than an hour
+	@dev/chaos
 
 bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders
 	cargo bench --package postrider-core --locked

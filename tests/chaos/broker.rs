@@ -237,13 +237,13 @@ async fn f24_a_queue_is_deleted_under_its_consumers() {
 
 #[tokio::test]
 async fn f29_connections_are_closed_by_force() {
-    closed("F-29", "all connections that the broker lists closed by force, 4 times", 4, 900).await;
+    closed("F-29", "all connections that the broker lists closed by force, 4 times", 4, 1_200).await;
 }
 
 #[tokio::test]
 #[ignore = "takes minutes; part of make chaos"]
 async fn f29_connections_are_closed_by_force_for_minutes() {
-    closed("F-29x", "all connections that the broker lists closed by force, 60 times", 60, 9_000).await;
+    closed("F-29x", "all connections that the broker lists closed by force, 30 times", 30, 8_000).await;
 }
 
 async fn closed(id: &str, fault: &str, times: u64, events: u64) {
@@ -251,7 +251,7 @@ async fn closed(id: &str, fault: &str, times: u64, events: u64) {
     rig.start_all().await;
     rig.webhook("/hook", json!({})).await;
     let before: usize = rig.connections();
-    rig.publish(events, 100.0);
+    rig.publish(events, 40.0);
     rig.more_requests(60).await;
     let mut closed = 0;
     for _ in 0..times {

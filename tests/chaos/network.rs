@@ -103,13 +103,17 @@ async fn far(id: &str, fault: &str, delay: Duration, events: u64, per_second: f6
     }
     let begun = SystemTime::now();
     rig.publish(events, per_second);
-    rig.at_rest().await;
+    rig.delivered(events).await;
     let took = begun.elapsed().unwrap_or_default().as_secs_f64();
     rig.remark(format!(
         "{events} events went through in {took:.1} s, {} new connections",
         rig.accepted() - connections
     ));
     assert_eq!(rig.accepted(), connections, "a far broker is no lost one");
+    // The status looks at every queue, one after the other, within a few seconds: it cannot from so far away.
+    for line in rig.lines.values() {
+        line.clear();
+    }
     rig.finish(Faults::NONE).await;
 }
 
@@ -130,7 +134,7 @@ async fn f39_the_line_is_thin() {
         }
     }
     rig.publish(100, 20.0);
-    rig.at_rest_within(Duration::from_secs(300)).await;
+    rig.delivered(100).await;
     let more = rig.accepted() - connections;
     rig.remark(format!("{more} new connections"));
     for line in rig.lines.values() {
@@ -154,7 +158,7 @@ async fn f40_segments_are_small_and_connections_end_in_the_middle() {
     sleep(Duration::from_secs(3)).await;
     rig.lines["worker"].clear();
     rig.recovers().await;
-    let before = rig.accepted();
+    let before = ["router", "worker"].map(|role| rig.lines[role].accepted());
     for role in ["router", "worker"] {
         rig.lines[role].set(Way::Down, Toxic::Limit { bytes: 30_000 });
         rig.lines[role].set(Way::Up, Toxic::SlowClose { delay: Duration::from_millis(300) });
@@ -164,10 +168,12 @@ async fn f40_segments_are_small_and_connections_end_in_the_middle() {
         rig.lines[role].clear();
     }
     rig.recovers().await;
-    let connections = rig.accepted() - before;
-    rig.remark(format!("{connections} new connections of router and worker"));
-    // Two connections are one session.
-    rig.finish(Faults::of_each(connections as u64)).await;
+    let after = ["router", "worker"].map(|role| rig.lines[role].accepted());
+    let [routers, workers] = [after[0] - before[0], after[1] - before[1]];
+    rig.remark(format!("{routers} new connections of the router, {workers} of the worker"));
+    // A session has two connections; one that is lost takes the other with it.
+    let sessions = |connections: usize| connections.div_ceil(2) as u64;
+    rig.finish(Faults { routers: sessions(routers), workers: sessions(workers), ..Faults::NONE }).await;
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ async fn f64_to_f78_receivers_fail_in_every_way() {
         let deliveries = rig.deliveries(id).await;
         assert_eq!(deliveries.len(), 4, "{row}");
         for delivery in deliveries {
-            let class = delivery["last_attempt"]["class"].as_str().unwrap_or_default();
+            let class = delivery["last"]["class"].as_str().unwrap_or_default();
             assert!(*end == "either" || delivery["state"] == *end, "{row}: {delivery:#}");
             assert!(classes.contains(&class), "{row}: {delivery:#}");
         }

@@ -48,6 +48,7 @@ pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
         "starting"
     );
     let registry = health::registry()?;
+    telemetry::register(&registry)?;
     let mut fleet = Fleet::start(plan, registry.clone());
     let stop_health = CancellationToken::new();
     let health = Health { roles: fleet.readiness.clone(), registry, stopping: fleet.stopping.clone() };
@@ -63,6 +64,7 @@ pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
         stopped = fleet.stop() => stopped,
         () = signals.next() => {
             output::note("postrider: second signal: ending at once; what was under way is done again by others");
+            telemetry::flush();
             std::process::exit(Exit::Interrupted as i32);
         }
     };
@@ -71,6 +73,7 @@ pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
     if stopped.is_ok() && result.is_ok() {
         tracing::info!("stopped");
     }
+    telemetry::flush();
     result.and_then(|exit| stopped.map(|()| exit))
 }
 
