@@ -93,8 +93,10 @@ async fn blocked(rig: &mut Rig) {
     }
     let told = begun.elapsed().unwrap_or_default();
     rig.remark(format!("router and worker were not ready after {:.1} s", told.as_secs_f64()));
+    // What had begun ends.
+    sleep(Duration::from_secs(3)).await;
     let before = rig.receiver.count();
-    sleep(Duration::from_secs(12).saturating_sub(told)).await;
+    sleep(Duration::from_secs(9).saturating_sub(told)).await;
     let more = rig.receiver.count() - before;
     assert!(more <= 5, "{more} requests while the broker takes nothing");
 }
@@ -404,11 +406,22 @@ async fn f15_the_brokers_power_is_cut() {
     rig.publish(1_500, 100.0);
     for _ in 0..2 {
         rig.more_requests(150).await;
+        // Nothing can be read from the disk afterwards, so the processes are looked up before.
+        let processes = ["pid", "epmd.pid"].map(|file| read_pid(&rig, file));
         disk.cut_power();
-        rig.node().kill().await;
+        for process in processes {
+            machine::kill_group(process);
+        }
         disk.come_back();
         rig.node().start_again().await;
         rig.recovers().await;
     }
     rig.finish_with_disk(Faults::of_each(2), disk).await;
+}
+
+/// The process whose id the node keeps in this file.
+fn read_pid(rig: &Rig, file: &str) -> u32 {
+    let path = rig.node().directory().unwrap().join(file);
+    let kept = std::fs::read_to_string(path).unwrap();
+    kept.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -51,6 +51,18 @@ pub(crate) fn must(line: &str) -> String {
     run(words.next().unwrap(), words).unwrap()
 }
 
+/// SIGKILL to a process and to those that it leads, and their end.
+pub(crate) fn kill_group(pid: u32) {
+    must(&format!("kill -KILL -- -{pid}"));
+    for _ in 0..200 {
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("process {pid} survives kill -9");
+}
+
 /// A network namespace with one line to the rest of the machine, removed with the value.
 pub(crate) struct Namespace {
     name: String,

@@ -102,7 +102,7 @@ mod tests {
         let mut lines = Lines::to(writer, dropped.clone()).unwrap();
         // More than the pipe and what waits hold together; this thread would stand still here for ever.
         for number in 0..20_000 {
-            writeln!(lines, "line {number:0100}").unwrap();
+            lines.write_all(format!("line {number:0100}\n").as_bytes()).unwrap();
         }
         let so_far = dropped.get();
         assert!(so_far > 10_000, "{so_far} dropped");
