@@ -5,14 +5,16 @@
 
 mod catalogue;
 mod command;
-mod endings;
+mod drain;
 mod kills;
 mod mutation;
 mod own_events;
 mod profiles;
+mod quiet;
 mod refusals;
 mod reminders;
 mod requirements;
 mod standalone;
 mod system;
 mod truth;
+mod upstream;

@@ -1,5 +1,8 @@
 //! Consuming: messages that are settled exactly once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicCancelOptions};
@@ -20,6 +23,28 @@ pub struct Consumer {
     lost: CancellationToken,
     metrics: Metrics,
     cancelled: bool,
+    attached: Option<Attached>,
+}
+
+/// What a consumer of a queue shows of itself. The consumers of streams, which nobody works off, show nothing.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    handed: Arc<AtomicU64>,
+    metrics: Metrics,
+}
+
+impl Attached {
+    /// `handed` counts what it is handed.
+    pub(crate) fn new(handed: Arc<AtomicU64>, metrics: Metrics) -> Self {
+        metrics.consumers.inc();
+        Self { handed, metrics }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.metrics.consumers.dec();
+    }
 }
 
 impl Consumer {
@@ -29,8 +54,9 @@ impl Consumer {
         queue: String,
         lost: CancellationToken,
         metrics: Metrics,
+        attached: Option<Attached>,
     ) -> Self {
-        Self { channel, stream, queue, lost, metrics, cancelled: false }
+        Self { channel, stream, queue, lost, metrics, cancelled: false, attached }
     }
 
     /// The next message; `None` when the session is over. A consumer that the broker cancelled ends the session too.
@@ -42,7 +68,11 @@ impl Consumer {
         };
         match received {
             Some(Ok(delivery)) => {
-                Some(Incoming { delivery, _channel: self.channel.clone(), metrics: self.metrics.clone() })
+                let held = self.attached.as_ref().map(|attached| {
+                    attached.handed.fetch_add(1, Ordering::Relaxed);
+                    Held::begin(&self.metrics)
+                });
+                Some(Incoming { delivery, _channel: self.channel.clone(), held })
             }
             Some(Err(error)) => {
                 tracing::warn!(queue = self.queue, %error, "the consumer failed");
@@ -85,7 +115,25 @@ pub struct Incoming {
     delivery: Delivery,
     // The channel must stay open until the message is settled.
     _channel: Channel,
-    metrics: Metrics,
+    /// Of a queue; records of streams are not held.
+    held: Option<Held>,
+}
+
+/// A message that is not settled yet.
+#[derive(Debug)]
+struct Held(Metrics);
+
+impl Held {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.held.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.dec();
+    }
 }
 
 impl Incoming {
@@ -165,8 +213,15 @@ impl Incoming {
     }
 
     async fn ack_with(self, options: BasicAckOptions) -> Result<(), BrokerError> {
+        #[cfg(debug_assertions)]
+        if self.held.is_some() {
+            crate::fault::before_ack().await;
+        }
         let written = within("basic.ack", self.delivery.acker.ack(options)).await?;
-        self.metrics.acked.inc();
+        if let Some(Held(metrics)) = &self.held {
+            metrics.acked.inc();
+            metrics.last_progress.set(crate::now().as_secs());
+        }
         // `false` means that the channel is gone: the message comes again.
         if written { Ok(()) } else { Err(BrokerError::Lost) }
     }

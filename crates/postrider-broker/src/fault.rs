@@ -1,34 +1,87 @@
-//! Faults on purpose, in debug builds only: a publish that is lost although it was believed to be confirmed.
+//! Faults on purpose, in debug builds only. `POSTRIDER_FAULT` is one of
 //!
-//! `POSTRIDER_FAULT=lose-publish:EXCHANGE:N` loses the N-th publish of this process to an exchange whose name ends in
-//! EXCHANGE or holds `.EXCHANGE.`. The tests of the books use it to prove that drift shows such a loss.
+//! - `lose-publish:EXCHANGE:N`: the N-th publish of this process to an exchange whose name ends in EXCHANGE or holds
+//!   `.EXCHANGE.` is not made, although it is believed to be confirmed. The tests of the books prove by it that drift shows
+//!   such a loss.
+//! - `stall-acks:N`: the N-th ack and all that follow never return, as if their task had come to a standstill.
+//! - `freeze-runtime:N`: at the N-th ack every thread of the runtime stands still.
+//!
+//! The last two show that the watchdog ends such a role.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+enum Kind {
+    LosePublish { exchange: String },
+    StallAcks,
+    FreezeRuntime,
+}
+
 struct Fault {
-    exchange: String,
+    kind: Kind,
     at: u64,
     seen: AtomicU64,
 }
 
+impl Fault {
+    fn read(text: &str) -> Option<Self> {
+        let (rest, at) = text.rsplit_once(':')?;
+        let kind = match rest.split_once(':') {
+            Some(("lose-publish", exchange)) => Kind::LosePublish { exchange: exchange.to_owned() },
+            None if rest == "stall-acks" => Kind::StallAcks,
+            None if rest == "freeze-runtime" => Kind::FreezeRuntime,
+            _ => return None,
+        };
+        Some(Self { kind, at: at.parse().ok()?, seen: AtomicU64::new(0) })
+    }
+
+    /// How often it was passed, this time included.
+    fn pass(&self) -> u64 {
+        self.seen.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
+
+fn fault() -> Option<&'static Fault> {
+    FAULT.get_or_init(|| Fault::read(&std::env::var("POSTRIDER_FAULT").ok()?)).as_ref()
+}
 
 /// Whether this publish is the one to lose.
 pub(crate) fn loses(exchange: &str) -> bool {
-    let fault = FAULT.get_or_init(|| {
-        let text = std::env::var("POSTRIDER_FAULT").ok()?;
-        let mut parts = text.strip_prefix("lose-publish:")?.split(':');
-        let exchange = parts.next()?.to_owned();
-        let at = parts.next()?.parse().ok()?;
-        Some(Fault { exchange, at, seen: AtomicU64::new(0) })
-    });
-    let Some(fault) = fault else { return false };
-    let hit = exchange.ends_with(&format!(".{}", fault.exchange))
-        || exchange.contains(&format!(".{}.", fault.exchange));
-    let lost = hit && fault.seen.fetch_add(1, Ordering::Relaxed) + 1 == fault.at;
+    let Some(fault @ Fault { kind: Kind::LosePublish { exchange: chosen }, .. }) = fault() else {
+        return false;
+    };
+    let hit = exchange.ends_with(&format!(".{chosen}")) || exchange.contains(&format!(".{chosen}."));
+    let lost = hit && fault.pass() == fault.at;
     if lost {
         tracing::warn!(exchange, "fault on purpose: this publish is lost");
     }
     lost
+}
+
+/// Before an ack: does not return when it is to stall, and stops the runtime when that is the fault.
+pub(crate) async fn before_ack() {
+    let Some(fault) = fault() else { return };
+    match fault.kind {
+        Kind::LosePublish { .. } => {}
+        Kind::StallAcks => {
+            if fault.pass() >= fault.at {
+                tracing::warn!("fault on purpose: this ack never returns");
+                std::future::pending::<()>().await;
+            }
+        }
+        Kind::FreezeRuntime => {
+            if fault.pass() == fault.at {
+                tracing::warn!("fault on purpose: the runtime stands still");
+                for _ in 0..256 {
+                    tokio::spawn(async {
+                        loop {
+                            std::thread::park();
+                        }
+                    });
+                }
+            }
+        }
+    }
 }

@@ -20,10 +20,12 @@ mod names;
 mod publish;
 pub mod readiness;
 pub mod seen_stream;
+mod seldom;
 mod session;
 mod stream;
 mod supervise;
 pub mod topology;
+mod watchdog;
 
 pub use consume::{Consumer, Incoming};
 pub use directory_feed::DirectoryFeed;
@@ -33,8 +35,10 @@ pub use metrics::Metrics;
 pub use names::{Lane, Names, PARK_RUNGS_SECS};
 pub use publish::{ConfirmedChannel, Outgoing, Publisher};
 pub use readiness::Readiness;
+pub use seldom::Seldom;
 pub use session::{Depth, Prober, Session, Settings};
 pub use supervise::supervise;
+pub use watchdog::Pulse;
 
 /// The current time. Roles read the clock here and hand it to the rules of `postrider-core`.
 pub fn now() -> postrider_core::Timestamp {

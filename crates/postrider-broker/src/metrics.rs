@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Metrics of the connections of one role. Every series exists from the start.
 #[derive(Clone, Debug)]
@@ -19,6 +19,14 @@ pub struct Metrics {
     pub(crate) sessions: IntCounter,
     /// Messages settled.
     pub(crate) acked: IntCounter,
+    /// Messages received and not settled.
+    pub(crate) held: IntGauge,
+    /// Consumers attached.
+    pub(crate) consumers: IntGauge,
+    /// When a message was last settled, seconds since the Unix epoch.
+    pub(crate) last_progress: IntGauge,
+    /// For how long there was work and nothing of it was settled.
+    pub(crate) stalled_seconds: Gauge,
 }
 
 /// Every result of a publish.
@@ -53,12 +61,38 @@ impl Metrics {
             "Sessions with RabbitMQ opened; more than one means that the broker was lost",
         ))?;
         let acked = IntCounter::with_opts(opts("consumed_total", "Messages consumed and acked"))?;
+        let held = IntGauge::with_opts(opts("held_messages", "Messages received and not settled yet"))?;
+        let consumers =
+            IntGauge::with_opts(opts("consumers", "Queues from which this role receives at the moment"))?;
+        let last_progress = IntGauge::with_opts(opts(
+            "last_progress_timestamp_seconds",
+            "When this role last settled a message; 0 before the first",
+        ))?;
+        let stalled_seconds = Gauge::with_opts(opts(
+            "stalled_seconds",
+            "For how long this role has had work, said that it is ready, and settled nothing",
+        ))?;
         registry.register(Box::new(publishes.clone()))?;
         registry.register(Box::new(confirm_seconds.clone()))?;
         registry.register(Box::new(connected.clone()))?;
         registry.register(Box::new(blocked.clone()))?;
         registry.register(Box::new(sessions.clone()))?;
         registry.register(Box::new(acked.clone()))?;
-        Ok(Self { publishes, confirm_seconds, connected, blocked, sessions, acked })
+        registry.register(Box::new(held.clone()))?;
+        registry.register(Box::new(consumers.clone()))?;
+        registry.register(Box::new(last_progress.clone()))?;
+        registry.register(Box::new(stalled_seconds.clone()))?;
+        Ok(Self {
+            publishes,
+            confirm_seconds,
+            connected,
+            blocked,
+            sessions,
+            acked,
+            held,
+            consumers,
+            last_progress,
+            stalled_seconds,
+        })
     }
 }

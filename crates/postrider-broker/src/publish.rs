@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::BrokerError;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 
 /// A confirm that is later than this means: begin nothing new (DESIGN §5.1).
 const LATE: Duration = Duration::from_secs(2);
@@ -248,12 +249,23 @@ impl Publisher {
                     return Ok(());
                 }
                 Some(Err(e)) => {
-                    tracing::warn!(exchange = message.exchange, error = %e, "publish failed");
+                    // A lost connection fails a thousand of them at once.
+                    static FAILED: Seldom = Seldom::new();
+                    if let Some(unsaid) = FAILED.due() {
+                        tracing::warn!(exchange = message.exchange, error = %e, unsaid, "publish failed");
+                    }
                     return Err(e);
                 }
                 None => {
                     full.get_or_insert_with(|| {
-                        tracing::warn!(exchange = message.exchange, "its queue is full; nothing new begins");
+                        static FULL: Seldom = Seldom::new();
+                        if let Some(unsaid) = FULL.due() {
+                            tracing::warn!(
+                                exchange = message.exchange,
+                                unsaid,
+                                "its queue is full; nothing new begins"
+                            );
+                        }
                         Late::begin(&inner.flow)
                     });
                     sleep(pause).await;

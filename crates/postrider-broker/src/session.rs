@@ -11,12 +11,13 @@ use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::consume::Consumer;
+use crate::consume::{Attached, Consumer};
 use crate::error::BrokerError;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::publish::{ConfirmedChannel, Publisher, within};
 use crate::readiness::Readiness;
+use crate::watchdog::{self, Consumed};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -139,6 +140,7 @@ pub struct Session {
     prober: Prober,
     lost: CancellationToken,
     metrics: Metrics,
+    consumed: Consumed,
 }
 
 impl Session {
@@ -163,7 +165,8 @@ impl Session {
         let names = settings.names();
         let metrics = metrics.clone();
         let prober = Prober { connection: consuming.clone(), channel: Arc::default() };
-        Ok(Self { names, publisher, publishing, consuming, prober, lost, metrics })
+        let consumed = Consumed::default();
+        Ok(Self { names, publisher, publishing, consuming, prober, lost, metrics, consumed })
     }
 
     /// The names on the broker.
@@ -181,15 +184,40 @@ impl Session {
     /// # Errors
     /// [`BrokerError::Missing`] when there is no such queue.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        self.consume_with(queue, prefetch, FieldTable::default()).await
+        let (channel, stream) = self.attach(queue, prefetch, FieldTable::default()).await?;
+        let one_at_a_time = queue == self.names.events();
+        let attached = Attached::new(self.consumed.add(queue, one_at_a_time), self.metrics.clone());
+        Ok(self.consumer(queue, channel, stream, Some(attached)))
     }
 
-    pub(crate) async fn consume_with(
+    /// Receives from a stream.
+    pub(crate) async fn consume_stream(
+        &self,
+        stream: &str,
+        prefetch: u16,
+        arguments: FieldTable,
+    ) -> Result<Consumer, BrokerError> {
+        let (channel, records) = self.attach(stream, prefetch, arguments).await?;
+        Ok(self.consumer(stream, channel, records, None))
+    }
+
+    fn consumer(
+        &self,
+        queue: &str,
+        channel: Channel,
+        stream: lapin::Consumer,
+        attached: Option<Attached>,
+    ) -> Consumer {
+        let (lost, metrics) = (self.lost.clone(), self.metrics.clone());
+        Consumer::new(channel, stream, queue.to_owned(), lost, metrics, attached)
+    }
+
+    async fn attach(
         &self,
         queue: &str,
         prefetch: u16,
         arguments: FieldTable,
-    ) -> Result<Consumer, BrokerError> {
+    ) -> Result<(Channel, lapin::Consumer), BrokerError> {
         let channel = within("channel.open", self.consuming.create_channel()).await?;
         within("basic.qos", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let tag = format!("{}-{}", queue, uuid::Uuid::new_v4().simple());
@@ -203,7 +231,7 @@ impl Session {
             Err(BrokerError::Missing { .. }) => return Err(BrokerError::Missing { name: queue.to_owned() }),
             other => other?,
         };
-        Ok(Consumer::new(channel, stream, queue.to_owned(), self.lost.clone(), self.metrics.clone()))
+        Ok((channel, stream))
     }
 
     /// How full a queue is, by passive declare.
@@ -224,8 +252,11 @@ impl Session {
         within("channel.open", self.consuming.create_channel()).await
     }
 
-    /// Says in the part `publishing` of `readiness` whether publishing flows, for as long as the session lasts.
+    /// For as long as the session lasts: says in the part `publishing` of `readiness` whether publishing flows, and shows
+    /// the watchdog whether anything gets done.
     pub fn report_flow(&self, readiness: &Readiness) {
+        let (prober, metrics) = (self.prober(), self.metrics.clone());
+        watchdog::show(self.consumed.clone(), prober, metrics, readiness.clone(), self.lost.clone());
         let (publisher, lost, readiness) = (self.publisher(), self.lost.clone(), readiness.clone());
         tokio::spawn(async move {
             loop {

@@ -55,7 +55,7 @@ impl StreamReader {
             From::First => AMQPValue::LongString("first".into()),
             From::Seconds(seconds) => AMQPValue::Timestamp(seconds),
         };
-        let consumer = session.consume_with(stream, PREFETCH, offset_argument(offset)).await?;
+        let consumer = session.consume_stream(stream, PREFETCH, offset_argument(offset)).await?;
         Ok(Self { consumer, newest: None, caught_up: false })
     }
 
@@ -89,7 +89,7 @@ impl StreamReader {
 
 async fn newest_offset(session: &Session, stream: &str) -> Result<Option<i64>, BrokerError> {
     let last = offset_argument(AMQPValue::LongString("last".into()));
-    let mut consumer = session.consume_with(stream, PREFETCH, last).await?;
+    let mut consumer = session.consume_stream(stream, PREFETCH, last).await?;
     let mut newest = None;
     let mut patience = END_SHOWS;
     while let Ok(message) = tokio::time::timeout(patience, consumer.next()).await {

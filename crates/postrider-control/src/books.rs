@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_broker::{BrokerError, Lane};
+use postrider_broker::{BrokerError, Lane, Readiness};
 use postrider_core::Timestamp;
 use postrider_core::books::Drift;
 use tokio::sync::Mutex;
@@ -35,6 +35,9 @@ const UNOWED: Duration = Duration::from_secs(30);
 const SHARE: u32 = 10;
 /// How often the gauges are set.
 const GAUGES: Duration = Duration::from_secs(5);
+/// A delivery that has been due for so long is late: longer than a request may take, and than a retry of the crash guard
+/// is parked.
+const LATE: Duration = Duration::from_secs(120);
 
 /// What the broker said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,21 +109,68 @@ impl Bookkeeper {
     }
 
     /// Asks the broker again and again, until `stop`.
-    pub(crate) async fn run(&self, stop: &CancellationToken) {
+    pub(crate) async fn run(&self, stop: &CancellationToken, readiness: &Readiness) {
         let mut gauges = Instant::now();
         loop {
             self.look().await;
             if gauges.elapsed() >= GAUGES {
+                self.set_gauges(readiness).await;
                 gauges = Instant::now();
-                if let Ok(balance) = self.balance().await {
-                    self.metrics.books(&balance.books, balance.drift.total());
-                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(SAMPLE) => {}
             }
         }
+    }
+
+    async fn set_gauges(&self, readiness: &Readiness) {
+        if let Ok(balance) = self.balance().await {
+            self.metrics.books(&balance.books, &balance.drift);
+        }
+        let now = postrider_broker::now();
+        if let Ok(due) = self.store.due(now, millis(LATE)).await {
+            self.metrics.due(&due);
+        }
+        // Also when nothing comes that would have to be written: whoever asks whether control is ready must know.
+        let writable = self.store.probe(now).await;
+        self.metrics.store_up(writable.is_ok());
+        readiness.set("store", writable.map_err(|error| error.to_string()));
+        if let Ok(Ok(depths)) = timeout(ANSWER, self.depths()).await {
+            for (queue, ready, consumers) in depths {
+                self.metrics.queue(queue, ready, consumers);
+            }
+        }
+    }
+
+    /// Ready messages and, where there must be some, consumers of every queue, summed up by what it is for.
+    async fn depths(&self) -> Result<Vec<(&'static str, u64, Option<u64>)>, BrokerError> {
+        let names = self.broker.names();
+        let shards = self.broker.topology().map_or(1, |topology| topology.most_shards);
+        let lane = |lane: Lane| (0..shards).map(|shard| names.delivery_queue(lane, shard)).collect();
+        let groups: [(&'static str, Vec<String>, bool); 10] = [
+            ("events", vec![names.events()], true),
+            ("fresh", lane(Lane::Fresh), true),
+            ("retry", lane(Lane::Retry), true),
+            ("replay", lane(Lane::Replay), true),
+            ("journal", vec![names.journal()], true),
+            ("dead", vec![names.dead()], true),
+            ("invalid", vec![names.invalid()], true),
+            ("poison", vec![names.poison()], true),
+            ("delay", names.ladder_queues(), false),
+            ("park", names.park_queues(), false),
+        ];
+        let mut depths = Vec::with_capacity(groups.len());
+        for (group, queues, consumed) in groups {
+            let (mut ready, mut consumers) = (0, u64::MAX);
+            for queue in &queues {
+                let depth = self.broker.depth(queue).await?;
+                ready += u64::from(depth.ready);
+                consumers = consumers.min(depth.consumers.into());
+            }
+            depths.push((group, ready, consumed.then_some(consumers)));
+        }
+        Ok(depths)
     }
 
     async fn look(&self) {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use postrider_core::books::Drift;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
 
 use crate::api::{PROBLEM_CODES, routes};
-use crate::store::Recorded;
+use crate::store::{Due, Recorded};
 
 /// Metrics of control.
 #[derive(Clone, Debug)]
@@ -39,6 +40,20 @@ pub(crate) struct Metrics {
     store_up: IntGauge,
     /// The sum of all parts of the drift.
     drift: IntGauge,
+    /// The drift, part by part.
+    drift_parts: IntGaugeVec,
+    /// For how long the oldest delivery that is due has waited for its attempt, seconds.
+    oldest_due: Gauge,
+    /// Webhooks whose deliveries are late.
+    late_webhooks: IntGauge,
+    /// When a delivery was last recorded as delivered, seconds since the Unix epoch.
+    last_delivered: IntGauge,
+    /// Ready messages, by what their queues are for.
+    queue_ready: IntGaugeVec,
+    /// Consumers of those queues, of the one that has the fewest.
+    queue_consumers: IntGaugeVec,
+    /// Letters that nobody has resolved, by kind.
+    letters: IntGaugeVec,
     /// Deliveries, that is series, by state.
     deliveries: IntGaugeVec,
     /// Dead letters that nobody has resolved.
@@ -55,6 +70,15 @@ pub(crate) struct Metrics {
 
 /// Kinds of what is recorded.
 const KINDS: [&str; 7] = ["event", "attempt", "done", "held", "dead", "invalid", "poison"];
+/// Parts of the drift, with what is beside it.
+const DRIFT_PARTS: [&str; 7] =
+    ["events", "deliveries", "missing_facts", "unowed", "missing_attempts", "at_rest", "copies"];
+/// What queues are for that somebody consumes.
+const CONSUMED: [&str; 8] = ["events", "fresh", "retry", "replay", "journal", "dead", "invalid", "poison"];
+/// What queues are for in which messages wait for a time.
+const WAITING: [&str; 2] = ["delay", "park"];
+/// Kinds of letters.
+const LETTERS: [&str; 3] = ["dead", "invalid", "poison"];
 /// Classes of status.
 const STATUSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// Methods of requests that no route takes, and all others.
@@ -119,6 +143,34 @@ impl Metrics {
                 "books_drift",
                 "How far the books are from balancing; 0 is right",
             ))?,
+            drift_parts: IntGaugeVec::new(
+                opts("books_drift_part", "The drift part by part; copies are beside it and not in it"),
+                &["part"],
+            )?,
+            oldest_due: Gauge::with_opts(opts(
+                "oldest_due_delivery_seconds",
+                "For how long the oldest delivery that could be tried has been due; held ones do not count",
+            ))?,
+            late_webhooks: IntGauge::with_opts(opts(
+                "late_webhooks",
+                "Webhooks among the 2000 oldest due deliveries that have been due for more than 2 minutes",
+            ))?,
+            last_delivered: IntGauge::with_opts(opts(
+                "last_delivered_timestamp_seconds",
+                "When the newest delivery that is recorded was delivered; 0 before the first",
+            ))?,
+            queue_ready: IntGaugeVec::new(
+                opts("queue_ready_messages", "Messages that wait, by what their queues are for"),
+                &["queue"],
+            )?,
+            queue_consumers: IntGaugeVec::new(
+                opts("queue_consumers", "Consumers of the queue that has the fewest, by what it is for"),
+                &["queue"],
+            )?,
+            letters: IntGaugeVec::new(
+                opts("dead_letters_unresolved", "Letters that nobody has resolved, by kind"),
+                &["kind"],
+            )?,
             deliveries: IntGaugeVec::new(opts("books_deliveries", "Series by state"), &["state"])?,
             dead_unresolved: IntGauge::with_opts(opts(
                 "books_dead_unresolved",
@@ -147,6 +199,18 @@ impl Metrics {
         for kind in KINDS {
             metrics.recorded.with_label_values(&[kind]);
         }
+        for part in DRIFT_PARTS {
+            metrics.drift_parts.with_label_values(&[part]);
+        }
+        for queue in CONSUMED {
+            metrics.queue_consumers.with_label_values(&[queue]);
+        }
+        for queue in CONSUMED.into_iter().chain(WAITING) {
+            metrics.queue_ready.with_label_values(&[queue]);
+        }
+        for kind in LETTERS {
+            metrics.letters.with_label_values(&[kind]);
+        }
         for state in ["delivered", "dead", "cancelled", "skipped", "pending", "held"] {
             metrics.deliveries.with_label_values(&[state]);
         }
@@ -166,6 +230,13 @@ impl Metrics {
         registry.register(Box::new(metrics.outbox_pending.clone()))?;
         registry.register(Box::new(metrics.store_up.clone()))?;
         registry.register(Box::new(metrics.drift.clone()))?;
+        registry.register(Box::new(metrics.drift_parts.clone()))?;
+        registry.register(Box::new(metrics.oldest_due.clone()))?;
+        registry.register(Box::new(metrics.late_webhooks.clone()))?;
+        registry.register(Box::new(metrics.last_delivered.clone()))?;
+        registry.register(Box::new(metrics.queue_ready.clone()))?;
+        registry.register(Box::new(metrics.queue_consumers.clone()))?;
+        registry.register(Box::new(metrics.letters.clone()))?;
         registry.register(Box::new(metrics.deliveries.clone()))?;
         registry.register(Box::new(metrics.dead_unresolved.clone()))?;
         registry.register(Box::new(metrics.events.clone()))?;
@@ -253,8 +324,42 @@ impl Metrics {
         self.reminders_sent.inc_by(count);
     }
 
+    /// What waits for its attempt, and what nobody has resolved.
+    pub(crate) fn due(&self, due: &Due) {
+        self.oldest_due.set(due.oldest_ms as f64 / 1000.0);
+        self.late_webhooks.set(gauge(due.webhooks));
+        for kind in LETTERS {
+            let open = due.letters.iter().find(|(known, _)| known == kind).map_or(0, |(_, n)| *n);
+            self.letters.with_label_values(&[kind]).set(gauge(open));
+        }
+    }
+
+    /// A series was recorded as delivered.
+    pub(crate) fn delivered(&self, at: postrider_core::Timestamp) {
+        self.last_delivered.set(self.last_delivered.get().max(at.as_secs()));
+    }
+
+    /// What waits in the queues of one purpose, and how many consume the one that fewest consume.
+    pub(crate) fn queue(&self, queue: &'static str, ready: u64, consumers: Option<u64>) {
+        self.queue_ready.with_label_values(&[queue]).set(gauge(ready));
+        if let Some(consumers) = consumers {
+            self.queue_consumers.with_label_values(&[queue]).set(gauge(consumers));
+        }
+    }
+
     /// What the books say.
-    pub(crate) fn books(&self, books: &crate::store::Books, drift: u64) {
+    pub(crate) fn books(&self, books: &crate::store::Books, drift: &Drift) {
+        for (part, n) in [
+            ("events", drift.events),
+            ("deliveries", drift.deliveries),
+            ("missing_facts", drift.missing_facts),
+            ("unowed", drift.unowed),
+            ("missing_attempts", drift.missing_attempts),
+            ("at_rest", drift.at_rest),
+            ("copies", drift.copies),
+        ] {
+            self.drift_parts.with_label_values(&[part]).set(gauge(n));
+        }
         let counts = &books.counts;
         for (state, n) in [
             ("delivered", counts.delivered),
@@ -272,7 +377,7 @@ impl Metrics {
             self.events.with_label_values(&[fate]).set(gauge(n));
         }
         self.dead_unresolved.set(gauge(books.dead_unresolved));
-        self.drift.set(gauge(drift));
+        self.drift.set(gauge(drift.total()));
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use postrider_broker::{BrokerError, Incoming, Names, Outgoing, Readiness, Session, crash};
+use postrider_broker::{BrokerError, Incoming, Names, Outgoing, Readiness, Seldom, Session, crash};
+use postrider_core::books::End;
 use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, WireError};
 use postrider_core::{TenantId, Timestamp};
 use tokio::sync::mpsc;
@@ -195,7 +196,12 @@ impl Recorder {
                         *match fact {
                             Fact::Event(_) => &mut event,
                             Fact::Attempt(_) => &mut attempt,
-                            Fact::Done(_) => &mut done,
+                            Fact::Done(fact) => {
+                                if fact.end == End::Delivered {
+                                    self.metrics.delivered(fact.at);
+                                }
+                                &mut done
+                            }
                             Fact::Held(_) => &mut held,
                         } += 1;
                     }
@@ -233,7 +239,14 @@ impl Recorder {
                 Ok(journal) => Entry::Journal(journal),
                 Err(error @ WireError::UnknownSchema(_)) => {
                     self.metrics.unknown_schema();
-                    tracing::error!(%error, "a journal message is put away for {PARK_SECS} s; upgrade control");
+                    static PUT_AWAY: Seldom = Seldom::new();
+                    if let Some(unsaid) = PUT_AWAY.due() {
+                        tracing::error!(
+                            %error,
+                            unsaid,
+                            "a journal message is put away for {PARK_SECS} s; upgrade control"
+                        );
+                    }
                     return None;
                 }
                 Err(error) => unreadable(LetterKind::Poison, "unreadable_journal", &error, message, now),

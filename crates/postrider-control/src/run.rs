@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_broker::{BrokerError, Readiness, Session, Settings, supervise};
 use prometheus::Registry;
@@ -106,6 +107,7 @@ pub async fn run(
         drop(api_ended);
     });
     let stop = answered;
+    let told = readiness.clone();
     tasks.start("sessions", async move {
         let (readiness, stop) = (&readiness, &stop);
         supervise(readiness, stop, || {
@@ -115,7 +117,7 @@ pub async fn run(
         .await;
     });
     let stop = tasks.stop.clone();
-    tasks.start("books", async move { books.run(&stop).await });
+    tasks.start("books", async move { books.run(&stop, &told).await });
     let (held, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("release", async move { release::release(&held, &stop).await });
     let (chosen, stop) = (store.clone(), tasks.stop.clone());
@@ -172,6 +174,9 @@ async fn bind(listen: Listen) -> Result<tokio::net::TcpListener, Error> {
     }
 }
 
+/// How long what a session has begun may take once it is to end: a broker that takes no messages must not hold it up.
+const LAST: Duration = Duration::from_secs(15);
+
 /// What is done over a session.
 struct Work {
     settings: Settings,
@@ -190,6 +195,7 @@ impl Work {
         };
         self.link.over(Some(session.clone()));
         readiness.set("broker", Ok(()));
+        session.report_flow(readiness);
         // Whoever ends first ends the others: they finish what they hold.
         let stop = shutdown.child_token();
         let recording = async {
@@ -211,12 +217,26 @@ impl Work {
                 () = stop.cancelled() => Ok(()),
             }
         };
-        let (recorded, published, lost) = tokio::join!(recording, publishing, losing);
+        let all = async { tokio::join!(recording, publishing, losing) };
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST).await;
+        };
+        let ended = tokio::select! {
+            ended = all => Some(ended),
+            () = late => None,
+        };
         self.link.over(None);
         session.close().await;
         if shutdown.is_cancelled() {
+            if ended.is_none() {
+                tracing::warn!(
+                    "RabbitMQ did not take everything in time; what is in the outbox is sent at the next start"
+                );
+            }
             return Ok(());
         }
+        let Some((recorded, published, lost)) = ended else { return Err(BrokerError::Lost) };
         // The more telling of the errors: `Lost` is often only what the other one caused.
         let mut error = BrokerError::Lost;
         for ended in [lost, recorded, published] {

@@ -8,5 +8,6 @@ mod batch;
 mod metrics;
 mod run;
 mod seen;
+mod standstill;
 
 pub use run::{Config, Error, run};

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Arrival, Batch};
 use crate::metrics::Metrics;
 use crate::seen::{Seen, WINDOW_MS};
+use crate::standstill::Standstill;
 
 /// Events that the broker hands out before they are acked: also the most that a crash repeats (DESIGN §1).
 const PREFETCH: u16 = 100;
@@ -43,12 +44,17 @@ pub struct Config {
     pub broker: Settings,
     /// Deliveries in one message of the fresh lane, at most; from 1 to 16.
     pub batch: usize,
+    /// How long what is begun may take after the shutdown.
+    pub drain: Duration,
 }
 
 impl Config {
+    /// The usual drain.
+    pub const DRAIN: Duration = Duration::from_secs(20);
+
     /// A router on this broker, with the usual batches.
     pub fn new(broker: Settings) -> Self {
-        Self { broker, batch: MAX_BATCH }
+        Self { broker, batch: MAX_BATCH, drain: Self::DRAIN }
     }
 }
 
@@ -98,14 +104,24 @@ struct Router {
 impl Router {
     /// One session: ends with `Ok` at the shutdown, with what was begun settled.
     async fn session(&self) -> Result<(), BrokerError> {
-        let session = Session::open(&self.config.broker, &self.broker_metrics).await?;
+        let session = tokio::select! {
+            session = Session::open(&self.config.broker, &self.broker_metrics) => session?,
+            () = self.shutdown.cancelled() => return Ok(()),
+        };
+        self.readiness.set("events", Err("it does not receive yet: the configuration comes first".into()));
         self.readiness.set("broker", Ok(()));
         session.report_flow(&self.readiness);
         self.journal.over(session.publisher());
         let ended = tokio::select! {
             () = self.shutdown.cancelled() => Ok(()),
             caught_up = self.feed.catch_up(&session, &self.readiness) => match caught_up {
-                Ok(()) => self.route(&session).await,
+                Ok(()) => tokio::select! {
+                    ended = self.route(&session) => ended,
+                    () = self.drained() => {
+                        tracing::warn!("what is begun does not end within the drain; the next router does it again");
+                        Ok(())
+                    }
+                },
                 Err(error) => Err(error),
             },
         };
@@ -115,6 +131,12 @@ impl Router {
         ended
     }
 
+    /// Waits until what is begun has had its time after the shutdown.
+    async fn drained(&self) {
+        self.shutdown.cancelled().await;
+        tokio::time::sleep(self.config.drain).await;
+    }
+
     async fn route(&self, session: &Session) -> Result<(), BrokerError> {
         let mut events = session.consume(&session.names().events(), PREFETCH).await?;
         self.readiness.set("events", Ok(()));
@@ -122,6 +144,7 @@ impl Router {
         // Known only once this router is handed events: until then another one is active and adds to it.
         let mut seen: Option<Seen> = None;
         let mut patience = Patience::default();
+        let standstill = Standstill::watch();
         loop {
             let first = tokio::select! {
                 biased;
@@ -141,7 +164,7 @@ impl Router {
                 seen = Some(read);
             }
             let Some(seen) = &mut seen else { continue };
-            self.settle(session, first, &mut events, seen, &mut patience).await?;
+            self.settle(session, first, &mut events, seen, &mut patience, &standstill).await?;
         }
     }
 
@@ -197,6 +220,7 @@ impl Router {
         events: &mut Consumer,
         seen: &mut Seen,
         patience: &mut Patience,
+        standstill: &Standstill,
     ) -> Result<(), BrokerError> {
         let mut begun = tokio::time::Instant::now();
         let mut messages = vec![first];
@@ -212,6 +236,10 @@ impl Router {
         while !messages.is_empty() {
             let (mut batch, decided) = self.decide(&messages, seen, session.names());
             let rest = messages.split_off(decided);
+            if standstill.happened() {
+                // The broker answers only over a connection that is alive: then nobody else was handed these messages.
+                session.depth(&session.names().events()).await?;
+            }
             crash::point("router.decided");
             self.carry_out(session, &mut batch).await?;
             if let Some(last) = messages.pop() {
@@ -285,7 +313,6 @@ impl Router {
                 envelope,
                 body: message.body(),
                 only_webhook: message.header_str("only-webhook"),
-                except_webhook: message.header_str("except-webhook"),
                 epoch: message.header_str("postrider-epoch"),
                 delivery_count: message.delivery_count(),
                 crashes: u32::try_from(crashes).unwrap_or(0),

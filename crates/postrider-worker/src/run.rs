@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use postrider_broker::{
-    BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
-    crash, supervise,
+    BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Seldom, Session,
+    Settings, crash, supervise,
 };
 use postrider_core::address::EgressPolicy;
 use postrider_core::lifecycle::{Guard, guard};
@@ -135,7 +135,12 @@ struct Worker {
 impl Worker {
     /// One session: ends with `Ok` at the shutdown, drained.
     async fn session(&self) -> Result<(), BrokerError> {
-        let session = Arc::new(Session::open(&self.config.broker, &self.broker_metrics).await?);
+        let session = tokio::select! {
+            session = Session::open(&self.config.broker, &self.broker_metrics) => Arc::new(session?),
+            () = self.shutdown.cancelled() => return Ok(()),
+        };
+        self.readiness
+            .set("deliveries", Err("it does not receive yet: the configuration comes first".into()));
         self.readiness.set("broker", Ok(()));
         session.report_flow(&self.readiness);
         self.journal.over(session.publisher());
@@ -180,6 +185,7 @@ impl Worker {
             }
             shards = shards.max(most);
             self.readiness.set("deliveries", Ok(()));
+            self.readiness.pulse().allow(Duration::from_millis(self.feed.read().longest_timeout_ms()));
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = session.lost() => return Err(BrokerError::Lost),
@@ -287,7 +293,14 @@ async fn handle(
     let deliveries: DeliveryMessage = match wire::decode(message.body()) {
         Ok(deliveries) => deliveries,
         Err(WireError::UnknownSchema(schema)) => {
-            tracing::warn!(schema, "a delivery of a newer release is parked; upgrade this worker");
+            static PARKED: Seldom = Seldom::new();
+            if let Some(unsaid) = PARKED.due() {
+                tracing::warn!(
+                    schema,
+                    unsaid,
+                    "a delivery of a newer release is parked; upgrade this worker"
+                );
+            }
             deliverer.metrics.unusable.with_label_values(&["unknown_schema"]).inc();
             settler.park_unread(&message, &destination).await?;
             return message.ack().await;

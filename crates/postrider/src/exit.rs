@@ -23,6 +23,8 @@ pub enum Exit {
     Partly = 7,
     /// It was still not finished when the wait was over.
     TimedOut = 8,
+    /// A role stood still: it had work, said that it was ready, and settled nothing. Starting it again is right.
+    Stalled = 9,
     /// A second signal, or one where there was nothing to finish.
     Interrupted = 130,
 }
@@ -154,9 +156,10 @@ mod tests {
             Exit::Conflict,
             Exit::Partly,
             Exit::TimedOut,
+            Exit::Stalled,
             Exit::Interrupted,
         ];
-        assert_eq!(all.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
+        assert_eq!(all.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod serve;
 pub mod settings;
 pub mod table;
 pub mod telemetry;
+pub mod watchdog;
 
 use args::{Cli, Command};
 use exit::{Exit, Failure};

@@ -18,6 +18,7 @@ use crate::health::{self, Health};
 use crate::output;
 use crate::settings::{Secret, Settings, new_master_key, new_token};
 use crate::telemetry;
+use crate::watchdog;
 
 /// How much longer than its drain a role may take to stop.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -53,12 +54,14 @@ pub async fn run(context: &Context, role: Role) -> Result<Exit, Failure> {
     let stop_health = CancellationToken::new();
     let health = Health { roles: fleet.readiness.clone(), registry, stopping: fleet.stopping.clone() };
     let health = tokio::spawn(health::serve(listener, health, stop_health.clone()));
+    let stalled = watchdog::start(fleet.readiness.clone(), settings.observe.stall)?;
     let result = tokio::select! {
         () = signals.next() => {
             tracing::info!("stopping: what has begun is finished; a second signal ends at once");
             Ok(Exit::Ok)
         }
         failure = fleet.failed() => Err(failure),
+        Ok(failure) = stalled => Err(failure),
     };
     let stopped = tokio::select! {
         stopped = fleet.stop() => stopped,
@@ -156,8 +159,14 @@ impl Plan {
             };
             key.clone().ok_or_else(missing)
         };
-        let router =
-            is(Role::Router).then(|| broker("router").map(postrider_router::Config::new)).transpose()?;
+        let router = is(Role::Router)
+            .then(|| {
+                broker("router").map(|broker| postrider_router::Config {
+                    drain: settings.worker.drain,
+                    ..postrider_router::Config::new(broker)
+                })
+            })
+            .transpose()?;
         let worker = match is(Role::Worker) {
             false => None,
             true => {

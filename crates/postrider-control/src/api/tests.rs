@@ -2,7 +2,6 @@
 //! is tested with one, in `tests/it`.
 
 mod configuration;
-mod endings;
 mod replays;
 mod webhooks;
 

@@ -66,7 +66,6 @@ const PROFILE: Shape = Shape {
         ("retry", Some(&RETRY)),
         ("timeout_ms", None),
         ("disable_after_failures", None),
-        ("disable_after_ms", None),
         ("max_active_webhooks", None),
         ("https_only", None),
     ],

@@ -68,6 +68,12 @@ pub const KEYS: &[Key] = &[
         "how long a role may finish what it has begun after SIGTERM",
     ),
     key(
+        "stall_seconds",
+        Kind::Plain,
+        Some("300"),
+        "a role that has work and settles nothing for this long ends with exit code 9; 0: never",
+    ),
+    key(
         "metrics_listen",
         Kind::Plain,
         Some("127.0.0.1:9090"),
@@ -156,6 +162,8 @@ pub struct Worker {
 pub struct Observe {
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub metrics_listen: SocketAddr,
+    /// How long a role may have work and settle nothing before it is ended; zero for ever.
+    pub stall: Duration,
     /// The log's filter.
     pub log: String,
     /// The log's form.
@@ -258,6 +266,7 @@ impl Settings {
                 "metrics_listen",
                 "an address and a port, such as 127.0.0.1:9090",
             )?,
+            stall: Duration::from_secs(within(&layers, "stall_seconds", 0..=86_400)?),
             log: checked(
                 &layers,
                 "log",
