@@ -1,9 +1,10 @@
 //! Every name on the broker, derived from one prefix (DESIGN §5.1).
 
 use postrider_core::ladder;
+use postrider_core::pace::RUNGS_SECS;
 
 /// How long the parking queues hold a message, seconds, shortest first.
-pub const PARK_RUNGS_SECS: [u32; 6] = [1, 5, 30, 120, 600, 3600];
+pub const PARK_RUNGS_SECS: [u32; 6] = RUNGS_SECS;
 
 /// Which kind of work a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

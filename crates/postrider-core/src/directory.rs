@@ -259,9 +259,13 @@ impl Directory {
         self.vocabularies.contains_key(tenant)
     }
 
-    /// What the tenant decided.
+    /// What a tenant decided, if there is such a tenant.
+    pub fn tenant_settings(&self, tenant: &TenantId) -> Option<&TenantSettings> {
+        self.tenants.get(tenant).and_then(|tenant| tenant.value.as_ref())
+    }
+
     fn settings(&self, tenant: &TenantId) -> Result<&TenantSettings, Refusal> {
-        self.tenants.get(tenant).and_then(|tenant| tenant.value.as_ref()).ok_or_else(|| {
+        self.tenant_settings(tenant).ok_or_else(|| {
             let detail =
                 format!("there is no tenant {:?}; create it, or correct the routing key", tenant.as_str());
             Refusal::new(RefusalReason::UnknownTenant, detail)

@@ -19,6 +19,7 @@ pub mod intake;
 pub mod ladder;
 pub mod lifecycle;
 pub mod outcome;
+pub mod pace;
 pub mod profile;
 pub mod reminder;
 pub mod request;

@@ -143,6 +143,13 @@ impl Configuration {
         self.write(&self.tenant_record(id)).await;
     }
 
+    /// Publishes what a tenant decides, the tenant too if it is new.
+    pub async fn tenant_settings(&mut self, id: &str, settings: TenantSettings) {
+        self.revision += 1;
+        let tenant = TenantRecord { id: TenantId::from_trusted(id), settings };
+        self.write(&ConfigRecord::of(&self.epoch, self.revision, ConfigKind::Tenant, id, &tenant)).await;
+    }
+
     /// Publishes a webhook, new or changed.
     pub async fn webhook(&mut self, webhook: &NewWebhook) {
         self.revision += 1;

@@ -11,6 +11,7 @@ use postrider_core::directory::Lookup;
 use postrider_core::ladder::Wait;
 use postrider_core::lifecycle::{self, Admission, DeadReason, Next, Progress, SkipReason};
 use postrider_core::outcome::{Retried, Unreachable};
+use postrider_core::pace::Reason;
 use postrider_core::profile::Profile;
 use postrider_core::request::{self, Attempt};
 use postrider_core::seal::MasterKey;
@@ -23,6 +24,7 @@ use crate::http::{Deadline, Http, Over, Sent};
 use crate::metrics::{Metrics, seconds};
 use crate::moments::Moments;
 use crate::opened::Opened;
+use crate::slots::Slot;
 use crate::stopped::Stopped;
 use crate::token::Tokens;
 
@@ -48,6 +50,10 @@ pub(crate) struct Taken {
     pub(crate) shard: u16,
     /// How often its message was handed out before without being settled.
     pub(crate) repeats: u32,
+    /// Whether it is the only one in its message.
+    pub(crate) alone: bool,
+    /// The slots of its message.
+    pub(crate) slot: Slot,
 }
 
 /// A delivery is published again, to come back later; no attempt is spent.
@@ -69,17 +75,21 @@ pub(crate) enum ParkReason {
     },
     /// This machine has nothing left to make a connection with.
     Local,
+    /// Its webhook or its tenant has what it may have.
+    Pace(Reason),
 }
 
 impl ParkReason {
     /// Every word of [`Self::as_str`].
-    pub(crate) const WORDS: [&str; 2] = ["unknown_revision", "local"];
+    pub(crate) const WORDS: [&str; 8] =
+        ["unknown_revision", "local", "full", "rate", "breaker", "retry_after", "slow", "tenant"];
 
     /// One word from a closed list.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::UnknownRevision { .. } => "unknown_revision",
             Self::Local => "local",
+            Self::Pace(why) => why.as_str(),
         }
     }
 }
@@ -117,6 +127,8 @@ pub(crate) enum Verdict {
     Cancelled(&'static str),
     /// Not now; no attempt is spent.
     Park(Park),
+    /// Not together with others: it comes again at once, alone.
+    Apart,
 }
 
 /// One request, and what it came to.
@@ -200,8 +212,10 @@ impl Deliverer {
             );
             return Verdict::Dead { made: Vec::new(), reason };
         }
-        let entered = match self.gate.enter(taken, webhook).await {
+        let left_ms = delivery.born.plus_ms(policy.max_age_ms()).since_ms(now());
+        let entered = match self.gate.enter(taken, webhook, left_ms).await {
             Entry::Begin(entered) => entered,
+            Entry::Apart => return Verdict::Apart,
             Entry::Park(park) => return Verdict::Park(park),
         };
         // It may have waited.

@@ -17,6 +17,7 @@ mod resolve;
 mod reuse;
 mod run;
 mod settle;
+mod slots;
 mod stopped;
 mod token;
 

@@ -33,8 +33,22 @@ pub(crate) struct Metrics {
     pub(crate) unusable: IntCounterVec,
     /// Deliveries begun and not settled.
     pub(crate) in_flight: IntGauge,
-    /// How many may be.
+    /// How many may be, in quick slots.
     pub(crate) capacity: IntGauge,
+    /// Slow slots.
+    pub(crate) slow_capacity: IntGauge,
+    /// Slow slots that are taken.
+    pub(crate) slow_slots: IntGauge,
+    /// Deliveries moved out of their batch, to come again alone.
+    pub(crate) moved_out: IntCounter,
+    /// Deliveries that wait in place for their webhook.
+    pub(crate) waiting: IntGauge,
+    /// Webhooks whose breaker is not closed.
+    pub(crate) open_breakers: IntGauge,
+    /// Webhooks whose requests take long.
+    pub(crate) slow_webhooks: IntGauge,
+    /// Workers of the fleet, as this one sees it.
+    pub(crate) workers: IntGauge,
 }
 
 /// Every class of status.
@@ -122,6 +136,23 @@ impl Metrics {
         let in_flight = IntGauge::with_opts(opts("worker_in_flight", "Deliveries begun and not settled"))?;
         let capacity =
             IntGauge::with_opts(opts("worker_capacity", "Deliveries that may be begun and not settled"))?;
+        let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::with_opts(opts(name, help))?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let slow_capacity =
+            gauge("worker_slow_capacity", "Deliveries beside these that may take longer than a moment")?;
+        let slow_slots = gauge("worker_slow_slots", "Slow slots that are taken")?;
+        let moved_out = IntCounter::with_opts(opts(
+            "moved_out_total",
+            "Deliveries moved out of their message, to come again alone",
+        ))?;
+        registry.register(Box::new(moved_out.clone()))?;
+        let waiting = gauge("worker_waiting", "Deliveries that wait in place for their webhook")?;
+        let open_breakers = gauge("open_breakers", "Webhooks to which nothing is sent but probes")?;
+        let slow_webhooks = gauge("slow_webhooks", "Webhooks whose requests take longer than a second")?;
+        let workers = gauge("workers", "Workers of the fleet, as this one sees it")?;
         registry.register(Box::new(attempts.clone()))?;
         registry.register(Box::new(attempt_seconds.clone()))?;
         registry.register(Box::new(first_attempt_seconds.clone()))?;
@@ -147,6 +178,13 @@ impl Metrics {
             unusable,
             in_flight,
             capacity,
+            slow_capacity,
+            slow_slots,
+            moved_out,
+            waiting,
+            open_breakers,
+            slow_webhooks,
+            workers,
         })
     }
 

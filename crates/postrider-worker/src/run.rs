@@ -11,9 +11,8 @@ use postrider_broker::{
 use postrider_core::address::EgressPolicy;
 use postrider_core::lifecycle::{Guard, guard};
 use postrider_core::seal::MasterKey;
-use postrider_core::wire::{self, DeliveryMessage, MAX_BATCH, WireError};
+use postrider_core::wire::{self, DeliveryMessage, WireError};
 use prometheus::Registry;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,10 +22,13 @@ use crate::gate::Gate;
 use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::settle::{Settler, repeats_of};
+use crate::slots::{QUICK, Slot, Slots};
 use crate::token::Tokens;
 
-/// Messages that the broker sends ahead on each queue.
-const PREFETCH: u16 = 100;
+/// Messages that the broker sends ahead on each queue, beside those that may be begun.
+const AHEAD: u32 = 50;
+/// How often the workers of the fleet are counted.
+const COUNT_WORKERS: Duration = Duration::from_secs(2);
 
 /// What the worker needs.
 #[derive(Clone, Debug)]
@@ -39,21 +41,26 @@ pub struct Config {
     pub egress: EgressPolicy,
     /// How long what is in flight may take after the shutdown; at least the longest timeout of a webhook and 5 s.
     pub drain: Duration,
-    /// Deliveries that may be begun and not settled, the members of their batches included: also the most that a crash
-    /// sends twice (DESIGN §1).
+    /// Deliveries that may be begun and not settled, the members of their batches included.
     pub concurrency: u32,
+    /// The same for those that take longer than a moment; with 0 they stay among the others. Both together are the most
+    /// that a crash sends twice.
+    pub slow_concurrency: u32,
 }
 
 impl Config {
     /// The usual concurrency.
     pub const CONCURRENCY: u32 = 256;
+    /// The usual concurrency of what takes longer than a moment.
+    pub const SLOW_CONCURRENCY: u32 = 1024;
     /// The usual drain.
     pub const DRAIN: Duration = Duration::from_secs(20);
 
     /// A worker on this broker with the usual bounds, which may reach global addresses only.
     pub fn new(broker: Settings, master_key: MasterKey) -> Self {
         let egress = EgressPolicy::default();
-        Self { broker, master_key, egress, drain: Self::DRAIN, concurrency: Self::CONCURRENCY }
+        let (concurrency, slow_concurrency) = (Self::CONCURRENCY, Self::SLOW_CONCURRENCY);
+        Self { broker, master_key, egress, drain: Self::DRAIN, concurrency, slow_concurrency }
     }
 }
 
@@ -80,14 +87,14 @@ pub async fn run(
 ) -> Result<(), Error> {
     let stop_journal = CancellationToken::new();
     let metrics = Metrics::register(registry)?;
-    let concurrency = config.concurrency.max(MAX_BATCH as u32);
-    metrics.capacity.set(i64::from(concurrency));
+    let slots = Slots::new(config.concurrency, config.slow_concurrency, metrics.clone());
     if !config.egress.opened().is_empty() {
         tracing::warn!(ranges = ?config.egress.opened(), "deliveries may reach these private ranges");
     }
     let journal = Journal::start("worker", config.broker.names(), stop_journal.clone());
     let feed = DirectoryFeed::new();
     let http = Http::new(config.egress.clone())?;
+    let gate = Gate::new(slots.clone(), feed.clone(), metrics.clone());
     let deliverer = Deliverer {
         feed: feed.clone(),
         tokens: Tokens::new(http.clone()),
@@ -100,11 +107,11 @@ pub async fn run(
         moments: Default::default(),
         stopped: Default::default(),
         local_said: Default::default(),
-        gate: Gate::default(),
+        gate: gate.clone(),
     };
     let worker = Worker {
         broker_metrics: postrider_broker::Metrics::register(registry, "worker")?,
-        slots: Arc::new(Semaphore::new(concurrency as usize)),
+        slots,
         deliverer: Arc::new(deliverer),
         in_flight: TaskTracker::new(),
         config,
@@ -114,7 +121,9 @@ pub async fn run(
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     };
+    let look_on = tokio::spawn(gate.look_on());
     supervise(&readiness, &shutdown, || worker.session()).await;
+    look_on.abort();
     stop_journal.cancel();
     Ok(())
 }
@@ -126,7 +135,7 @@ struct Worker {
     journal: Journal,
     feed: DirectoryFeed,
     deliverer: Arc<Deliverer>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     in_flight: TaskTracker,
     readiness: Readiness,
     shutdown: CancellationToken,
@@ -162,6 +171,8 @@ impl Worker {
             journal: self.journal.clone(),
             metrics: self.metrics.clone(),
         });
+        self.deliverer.gate.joins(count_workers(session).await?);
+        self.count_workers(session);
         let mut changes = self.feed.changes();
         let mut consumers = JoinSet::new();
         let mut shards = 0;
@@ -170,7 +181,7 @@ impl Worker {
             for shard in shards..most {
                 for lane in Lane::ALL {
                     let queue = session.names().delivery_queue(lane, shard);
-                    let consumer = session.consume(&queue, PREFETCH).await?;
+                    let consumer = session.consume(&queue, self.prefetch(lane)).await?;
                     let intake = Intake {
                         settler: settler.clone(),
                         deliverer: self.deliverer.clone(),
@@ -200,6 +211,29 @@ impl Worker {
         self.drain(consumers).await
     }
 
+    /// As many messages of one queue as may be begun, and some ahead: one that is begun and hangs is not settled for long,
+    /// and must not keep the broker from sending others.
+    fn prefetch(&self, lane: Lane) -> u16 {
+        u16::try_from(self.slots.quick(lane) + self.slots.slow() + AHEAD).unwrap_or(u16::MAX)
+    }
+
+    /// Counts the workers of the fleet for as long as the session lasts: caps are shared out among them.
+    fn count_workers(&self, session: &Arc<Session>) {
+        let (session, gate) = (session.clone(), self.deliverer.gate.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = session.lost() => return,
+                    () = tokio::time::sleep(COUNT_WORKERS) => {}
+                }
+                match count_workers(&session).await {
+                    Ok(workers) => gate.workers(workers),
+                    Err(error) => tracing::debug!(%error, "the workers could not be counted"),
+                }
+            }
+        });
+    }
+
     /// Takes nothing more, gives back what was not begun, and finishes what was.
     async fn drain(&self, mut consumers: JoinSet<Result<(), BrokerError>>) -> Result<(), BrokerError> {
         self.readiness.set("deliveries", Err("draining: the worker was asked to stop".into()));
@@ -222,11 +256,17 @@ impl Worker {
     }
 }
 
+/// How many workers consume: each consumes every queue, this one too once it has begun.
+async fn count_workers(session: &Session) -> Result<u32, BrokerError> {
+    let queue = session.names().delivery_queue(Lane::Fresh, 0);
+    Ok(session.depth(&queue).await?.consumers)
+}
+
 /// Takes messages of one lane and shard.
 struct Intake {
     settler: Arc<Settler>,
     deliverer: Arc<Deliverer>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     in_flight: TaskTracker,
     shutdown: CancellationToken,
     lane: Lane,
@@ -242,14 +282,14 @@ impl Intake {
                 () = self.shutdown.cancelled() => break,
                 message = consumer.next() => message.ok_or(BrokerError::Lost)?,
             };
-            let slots = tokio::select! {
+            let slot = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {
                     self.settler.give_back(message, &destination).await?;
                     break;
                 }
                 () = self.settler.session.lost() => return Err(BrokerError::Lost),
-                slots = self.room_for(&message) => slots?,
+                slot = self.room_for(&message) => slot?,
             };
             if self.settler.session.is_lost() {
                 return Err(BrokerError::Lost);
@@ -258,10 +298,9 @@ impl Intake {
             let (lane, shard) = (self.lane, self.shard);
             self.in_flight.spawn(async move {
                 // An error means that the session is over: the message was not acked and comes again.
-                if let Err(error) = handle(&settler, &deliverer, message, lane, shard).await {
+                if let Err(error) = handle(&settler, &deliverer, message, lane, shard, slot).await {
                     tracing::debug!(%error, "not settled");
                 }
-                drop(slots);
             });
         }
         consumer.cancel().await?;
@@ -272,11 +311,10 @@ impl Intake {
     }
 
     /// Waits until everything in the message may begin: publishing flows, and there is a slot for each delivery.
-    async fn room_for(&self, message: &Incoming) -> Result<OwnedSemaphorePermit, BrokerError> {
+    async fn room_for(&self, message: &Incoming) -> Result<Slot, BrokerError> {
         self.settler.session.publisher().flowing().await;
-        let deliveries = message.header_i64("deliveries").unwrap_or(1).clamp(1, MAX_BATCH as i64);
-        let deliveries = u32::try_from(deliveries).unwrap_or(1);
-        self.slots.clone().acquire_many_owned(deliveries).await.map_err(|_| BrokerError::Lost)
+        let deliveries = u32::try_from(message.header_i64("deliveries").unwrap_or(1)).unwrap_or(1);
+        self.slots.take(self.lane, deliveries).await
     }
 }
 
@@ -287,6 +325,7 @@ async fn handle(
     message: Incoming,
     lane: Lane,
     shard: u16,
+    slot: Slot,
 ) -> Result<(), BrokerError> {
     crash::point("worker.read");
     let destination = Names::destination(lane, shard);
@@ -314,19 +353,30 @@ async fn handle(
     };
     let count = message.delivery_count();
     let repeats = repeats_of(&message);
+    let alone = deliveries.len() == 1;
     let taken = deliveries.work.into_iter().flat_map(|work| {
-        let event = work.event;
+        let (event, slot) = (work.event, &slot);
         work.to.into_iter().map(move |delivery| Taken {
             event: event.clone(),
             delivery,
             lane,
             shard,
             repeats,
+            alone,
+            slot: slot.clone(),
         })
     });
     // All of them, also when one fails: whoever holds the slots of this message must not begin another meanwhile.
-    let settled = taken.map(|taken| settle_one(settler.clone(), deliverer.clone(), taken, count));
-    join_all(settled).await.into_iter().collect::<Result<(), BrokerError>>()?;
+    let mut settled =
+        join_all(taken.map(|taken| settle_one(settler.clone(), deliverer.clone(), taken, count)));
+    let settled = loop {
+        match tokio::time::timeout(QUICK, &mut settled).await {
+            Ok(settled) => break settled,
+            // Where there is no room it stays for now.
+            Err(_) => slot.slow_down(),
+        };
+    };
+    settled.into_iter().collect::<Result<(), BrokerError>>()?;
     crash::point("worker.all_settled");
     message.ack().await?;
     crash::point("worker.acked");

@@ -208,11 +208,17 @@ fn follow(
             metrics.parked.with_label_values(&[why.as_str()]).inc();
             let unknown_since = match why {
                 ParkReason::UnknownRevision { since } => Some(since),
-                ParkReason::Local => None,
+                ParkReason::Local | ParkReason::Pace(_) => None,
             };
             let parked = delivery.parked.saturating_add(1);
             let later = DeliveryRecord { unknown_since, parked, ..delivery.clone() };
             (Some(park(taken, later, taken.repeats, rung_secs, names)), Vec::new())
+        }
+        Verdict::Apart => {
+            metrics.moved_out.inc();
+            let key = Names::destination(taken.lane, taken.shard);
+            let message = single(taken, delivery.clone(), taken.repeats, names.deliveries(), key);
+            (Some(message), Vec::new())
         }
     }
 }

@@ -174,6 +174,7 @@ impl Plan {
                 config.egress = settings.worker.egress.clone();
                 config.drain = settings.worker.drain;
                 config.concurrency = settings.worker.concurrency;
+                config.slow_concurrency = settings.worker.slow_concurrency;
                 Some(config)
             }
         };

@@ -14,11 +14,12 @@ async fn at_the_shutdown_what_is_in_flight_ends_and_the_rest_is_given_back() {
     let mut bench = Bench::new("drain").await;
     let mut webhook = bench.webhook("wh");
     webhook.timeout_ms = 10_000;
+    webhook.change = |record| record.max_in_flight = 100;
     bench.configuration.webhook(&webhook).await;
     bench.receiver.answer("/wh", [Answer::Status(200).after(Duration::from_millis(700))]);
     let worker = Worker::with(&bench.settings, |config| {
         config.egress = EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]);
-        config.concurrency = 16;
+        (config.concurrency, config.slow_concurrency) = (16, 0);
     });
     worker.ready().await;
     for n in 0..40 {
@@ -50,7 +51,7 @@ async fn a_worker_that_loses_its_session_repeats_only_what_was_in_flight() {
     bench.receiver.answer("/wh", [Answer::Status(200).after(Duration::from_millis(30))]);
     let few = |config: &mut postrider_worker::Config| {
         config.egress = EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]);
-        config.concurrency = 16;
+        (config.concurrency, config.slow_concurrency) = (16, 0);
     };
     let worker = Worker::with(&bench.settings, few);
     worker.ready().await;

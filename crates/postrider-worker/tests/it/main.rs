@@ -5,6 +5,7 @@
 mod auth;
 mod bounds;
 mod endings;
+mod isolation;
 mod life;
 mod outcomes;
 mod profiles;
@@ -193,6 +194,13 @@ impl Worker {
             .await
             .expect("it ends within its drain")
             .unwrap();
+    }
+
+    /// The value of a gauge.
+    fn gauge(&self, name: &str) -> i64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0, |family| family.get_metric()[0].get_gauge().get_value() as i64)
     }
 
     fn metric(&self, name: &str, label: &str) -> u64 {

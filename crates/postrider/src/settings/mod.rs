@@ -62,6 +62,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("concurrency", Kind::Plain, Some("256"), "how many deliveries one worker works on at once"),
     key(
+        "slow_concurrency",
+        Kind::Plain,
+        Some("1024"),
+        "how many beside these may take longer than 250 ms, so that receivers that hang hold up nobody",
+    ),
+    key(
         "drain_seconds",
         Kind::Plain,
         Some("20"),
@@ -153,6 +159,8 @@ pub struct Worker {
     pub egress: EgressPolicy,
     /// Most requests in flight.
     pub concurrency: u32,
+    /// Most requests in flight that take longer than a moment, beside these.
+    pub slow_concurrency: u32,
     /// How long it may finish what it has begun.
     pub drain: Duration,
 }
@@ -258,6 +266,7 @@ impl Settings {
                 ranges,
             )?,
             concurrency: within(&layers, "concurrency", 16..=10_000)?,
+            slow_concurrency: within(&layers, "slow_concurrency", 16..=50_000)?,
             drain: Duration::from_secs(within(&layers, "drain_seconds", 1..=3_600)?),
         };
         let observe = Observe {
@@ -445,6 +454,7 @@ mod tests {
         assert_eq!(settings.control.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.worker.drain, Duration::from_secs(20));
         assert_eq!(settings.worker.concurrency, 256);
+        assert_eq!(settings.worker.slow_concurrency, 1024);
         assert_eq!(settings.broker.topology, None);
         assert!(settings.worker.egress.opened().is_empty());
         assert!(settings.admin_token().unwrap().is_none());

@@ -1,0 +1,354 @@
+//! A circuit breaker: nothing is sent to a receiver that fails every time, but for a probe now and then.
+//!
+//! It looks at failures in a row and not at a share of failures: a receiver that takes half of what it gets is better
+//! served by retries than by silence. Failures of one delivery alone do not open it either: that may be the delivery's own
+//! fault.
+
+use std::collections::VecDeque;
+
+use crate::outcome::Outcome;
+use crate::time::Timestamp;
+
+/// So many failures in a row open it,
+const FAILURES: usize = 10;
+/// if they are of so many different deliveries,
+const DELIVERIES: usize = 5;
+/// and came within so long, milliseconds, or within what so many requests in a row take if that is longer.
+const WITHIN_MS: u64 = 60_000;
+/// Failures that are remembered.
+const REMEMBERED: usize = 32;
+/// How long it is open at first, and at most, milliseconds.
+const OPEN_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// So many failures in a row open it again during the slow start.
+const FAILURES_AGAIN: u32 = 5;
+
+/// What a request says of its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers, be it that it refuses.
+    Well,
+    /// It gives no answer, or says that it cannot.
+    Ill,
+    /// Nothing: the fault is ours, or the receiver was not asked.
+    Unknown,
+}
+
+impl Health {
+    /// What an outcome says: no answer, 5xx, 408, 425, 429 and 503 are bad signs; other 4xx and redirects are not.
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Busy { status, .. } | Outcome::Failed { status } => match status {
+                408 | 425 | 429 | 500.. => Self::Ill,
+                _ => Self::Well,
+            },
+            Outcome::Delivered { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Redirected { .. }
+            | Outcome::Gone => Self::Well,
+            Outcome::Unreachable(why) if why.is_not_receivers() => Self::Unknown,
+            Outcome::Unreachable(_) => Self::Ill,
+            Outcome::Blocked => Self::Unknown,
+        }
+    }
+}
+
+/// Whether something may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// As much as the caps allow.
+    All,
+    /// So many at the same time: the slow start.
+    Few(u32),
+    /// One, to see whether the receiver is well again.
+    Probe,
+    /// Nothing before then.
+    Not(Timestamp),
+}
+
+/// The breaker of one webhook.
+#[derive(Clone, Debug, Default)]
+pub struct Breaker {
+    state: State,
+    open_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Closed { failures: VecDeque<(Timestamp, u64)> },
+    Open { until: Timestamp },
+    Probing,
+    Rising { window: u32, failures: u32 },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed { failures: VecDeque::new() }
+    }
+}
+
+impl Breaker {
+    /// Whether something may be sent now.
+    pub fn permits(&self, now: Timestamp) -> Permission {
+        match &self.state {
+            State::Closed { .. } => Permission::All,
+            State::Open { until } if now < *until => Permission::Not(*until),
+            State::Open { .. } => Permission::Probe,
+            // How long the probe takes is not known; a second from now is soon enough to ask again.
+            State::Probing => Permission::Not(now.plus_ms(1_000)),
+            State::Rising { window, .. } => Permission::Few(*window),
+        }
+    }
+
+    /// A probe begins: after [`Permission::Probe`].
+    pub fn probe(&mut self) {
+        self.state = State::Probing;
+    }
+
+    /// The probe ended without a sign: another may begin.
+    pub fn probe_was_nothing(&mut self, now: Timestamp) {
+        if let State::Probing = self.state {
+            self.state = State::Open { until: now };
+        }
+    }
+
+    /// A request ended: of which delivery (any number that tells deliveries apart), after how long, and whether it was the
+    /// probe. `most` is the window at which the slow start is over.
+    pub fn ended(
+        &mut self,
+        now: Timestamp,
+        health: Health,
+        delivery: u64,
+        took_ms: u64,
+        probe: bool,
+        most: u32,
+    ) {
+        match (health, &mut self.state) {
+            (Health::Unknown, _) => {
+                if probe {
+                    self.probe_was_nothing(now);
+                }
+            }
+            (Health::Well, State::Closed { failures }) => failures.clear(),
+            // One that began before it opened is as good a sign as a probe.
+            (Health::Well, State::Open { .. } | State::Probing) => self.rise(1, most),
+            (Health::Well, State::Rising { window, .. }) => {
+                let window = window.saturating_mul(2);
+                self.rise(window, most);
+            }
+            (Health::Ill, State::Closed { failures }) => {
+                if failures.len() == REMEMBERED {
+                    failures.pop_front();
+                }
+                failures.push_back((now, delivery));
+                let within_ms = WITHIN_MS.max(took_ms.saturating_mul(FAILURES as u64 + 1));
+                failures.retain(|(at, _)| now.since_ms(*at) <= within_ms);
+                let mut deliveries: Vec<u64> = failures.iter().map(|(_, delivery)| *delivery).collect();
+                deliveries.sort_unstable();
+                deliveries.dedup();
+                if failures.len() >= FAILURES && deliveries.len() >= DELIVERIES {
+                    self.open(now);
+                }
+            }
+            (Health::Ill, State::Rising { window, failures }) => {
+                *failures += 1;
+                *window = (*window / 2).max(1);
+                if *failures >= FAILURES_AGAIN {
+                    self.open(now);
+                }
+            }
+            (Health::Ill, State::Probing) if probe => self.open(now),
+            // Of before it opened.
+            (Health::Ill, State::Open { .. } | State::Probing) => {}
+        }
+    }
+
+    /// Whether it holds anything back.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// Whether it was closed for so long that nothing need be remembered.
+    pub fn is_fresh(&self) -> bool {
+        matches!(&self.state, State::Closed { failures } if failures.is_empty())
+    }
+
+    /// How many may be in flight during the slow start.
+    pub fn window(&self) -> Option<u32> {
+        match self.state {
+            State::Rising { window, .. } => Some(window),
+            State::Closed { .. } | State::Open { .. } | State::Probing => None,
+        }
+    }
+
+    fn rise(&mut self, window: u32, most: u32) {
+        if window >= most {
+            *self = Self::default();
+        } else {
+            // The first span again: it grows with probes that fail in a row.
+            *self = Self { state: State::Rising { window, failures: 0 }, open_ms: 0 };
+        }
+    }
+
+    fn open(&mut self, now: Timestamp) {
+        self.open_ms = (self.open_ms * 2).clamp(*OPEN_MS.start(), *OPEN_MS.end());
+        self.state = State::Open { until: now.plus_ms(self.open_ms) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Unreachable;
+    use proptest::prelude::*;
+
+    const MOST: u32 = 10;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::default();
+        for n in 0..10 {
+            breaker.ended(at(n), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+        }
+        breaker
+    }
+
+    #[test]
+    fn it_opens_probes_once_and_starts_slowly() {
+        let mut breaker = opened();
+        assert_eq!(breaker.permits(at(10)), Permission::Not(at(5_009)));
+        assert_eq!(breaker.permits(at(5_009)), Permission::Probe);
+        breaker.probe();
+        assert!(matches!(breaker.permits(at(5_010)), Permission::Not(_)), "one probe");
+        breaker.ended(at(5_020), Health::Ill, 77, 11, true, MOST);
+        assert_eq!(breaker.permits(at(5_021)), Permission::Not(at(15_020)), "twice as long");
+        breaker.probe();
+        breaker.ended(at(15_030), Health::Well, 78, 10, true, MOST);
+        let mut windows = Vec::new();
+        while let Permission::Few(window) = breaker.permits(at(15_031)) {
+            windows.push(window);
+            breaker.ended(at(15_031), Health::Well, 79, 1, false, MOST);
+        }
+        assert_eq!(windows, [1, 2, 4, 8]);
+        assert!(breaker.is_fresh());
+        for n in 0..10 {
+            breaker.ended(at(16_000), Health::Ill, n, 5, false, MOST);
+        }
+        assert_eq!(breaker.permits(at(16_000)), Permission::Not(at(21_000)), "the first span again");
+    }
+
+    #[test]
+    fn neither_few_failures_nor_one_delivery_nor_old_ones_open_it() {
+        let mut breaker = Breaker::default();
+        for n in 0..100 {
+            breaker.ended(at(n), Health::Ill, n.unsigned_abs() % 4, 5, false, MOST);
+        }
+        assert_eq!(breaker.permits(at(100)), Permission::All, "four deliveries");
+        let mut breaker = Breaker::default();
+        for n in 0..100 {
+            breaker.ended(at(n * 10_000), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+        }
+        assert_eq!(breaker.permits(at(1_000_000)), Permission::All, "seven within a minute");
+        let mut breaker = Breaker::default();
+        for n in 0..100 {
+            let health = if n % 10 == 9 { Health::Well } else { Health::Ill };
+            breaker.ended(at(n), health, n.unsigned_abs(), 5, false, MOST);
+        }
+        assert_eq!(breaker.permits(at(100)), Permission::All, "every tenth is taken");
+    }
+
+    #[test]
+    fn a_receiver_that_hangs_one_request_at_a_time_opens_it_too() {
+        let mut breaker = Breaker::default();
+        for n in 1..=10 {
+            breaker.ended(at(n * 15_000), Health::Ill, n.unsigned_abs(), 15_000, false, 1);
+        }
+        assert!(matches!(breaker.permits(at(150_000)), Permission::Not(_)));
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_lets_another_follow() {
+        let mut breaker = opened();
+        breaker.probe();
+        breaker.ended(at(6_010), Health::Unknown, 1, 10, true, MOST);
+        assert_eq!(breaker.permits(at(6_010)), Permission::Probe);
+        breaker.probe();
+        breaker.probe_was_nothing(at(6_030));
+        assert_eq!(breaker.permits(at(6_030)), Permission::Probe);
+    }
+
+    #[test]
+    fn what_counts_as_ill_is_what_the_docs_say() {
+        let health = |outcome| Health::of(&outcome);
+        for status in [500, 502, 599] {
+            assert_eq!(health(Outcome::Failed { status }), Health::Ill);
+        }
+        for status in [408, 425] {
+            assert_eq!(health(Outcome::Failed { status }), Health::Ill);
+        }
+        assert_eq!(health(Outcome::Busy { status: 429, retry_after_ms: None }), Health::Ill);
+        assert_eq!(health(Outcome::Refused { status: 404 }), Health::Well);
+        assert_eq!(health(Outcome::Redirected { status: 301 }), Health::Well);
+        assert_eq!(health(Outcome::Unreachable(Unreachable::Timeout)), Health::Ill);
+        assert_eq!(health(Outcome::Unreachable(Unreachable::Internal)), Health::Unknown);
+        assert_eq!(health(Outcome::Blocked), Health::Unknown);
+    }
+
+    /// A receiver that fails half the time is hardly ever left alone.
+    #[test]
+    fn flapping_does_not_starve() {
+        for seed in 0..20u64 {
+            let mut breaker = Breaker::default();
+            let (mut now, mut sent, mut draw) = (0, 0u32, seed);
+            for n in 0..4_000 {
+                now += 100;
+                let probe = match breaker.permits(at(now)) {
+                    Permission::Not(_) => continue,
+                    Permission::Probe => {
+                        breaker.probe();
+                        true
+                    }
+                    Permission::All | Permission::Few(_) => false,
+                };
+                sent += 1;
+                // splitmix64
+                draw = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let z = (draw ^ (draw >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                let health = if (z ^ (z >> 31)) & 1 == 0 { Health::Well } else { Health::Ill };
+                breaker.ended(at(now), health, n, 5, probe, MOST);
+            }
+            assert!(sent > 1_000, "{sent} of 4000 with seed {seed}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn while_it_is_open_at_most_one_probe_is_out(
+            steps in prop::collection::vec((0i64..4_000, any::<bool>(), any::<bool>()), 1..300),
+        ) {
+            let mut breaker = opened();
+            let (mut now, mut probing) = (10, false);
+            for (n, (step, end, well)) in steps.into_iter().enumerate() {
+                now += step;
+                if probing && end {
+                    let health = if well { Health::Well } else { Health::Ill };
+                    breaker.ended(at(now), health, n as u64, 5, true, MOST);
+                    probing = false;
+                }
+                match breaker.permits(at(now)) {
+                    Permission::Probe => {
+                        prop_assert!(!probing);
+                        breaker.probe();
+                        probing = true;
+                    }
+                    Permission::Not(until) => prop_assert!(until > at(now) && until <= at(now + 60_000)),
+                    Permission::Few(window) => prop_assert!((1..MOST).contains(&window)),
+                    Permission::All => {}
+                }
+            }
+        }
+    }
+}
