@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod command;
+mod crash_points;
 mod drain;
 mod kills;
 mod mutation;
@@ -18,3 +19,4 @@ mod standalone;
 mod system;
 mod truth;
 mod upstream;
+mod verify;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postrider_testkit::process::{Postrider, free_port};
+use postrider_testkit::ledger::Published;
+use postrider_testkit::process::{self, Postrider, free_port};
 use postrider_testkit::{Receiver, eventually, patience, within, workspace_dir};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -34,6 +35,11 @@ impl Role {
         self
     }
 
+    pub(crate) async fn is_ready(&self) -> bool {
+        let url = format!("http://{}/readyz", self.health);
+        postrider_testkit::http::client().get(url).send().await.is_ok_and(|answer| answer.status() == 200)
+    }
+
     pub(crate) async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.health);
         postrider_testkit::http::client().get(url).send().await.unwrap().text().await.unwrap()
@@ -57,6 +63,35 @@ impl System {
             client: postrider_testkit::http::client(),
             receiver: Receiver::start().await,
         }
+    }
+
+    /// The same with a ledger of all that its receiver gets.
+    pub(crate) async fn with_ledger(mut self) -> Self {
+        self.receiver = Receiver::start().await.with_ledger(self.received_path());
+        self
+    }
+
+    fn received_path(&self) -> PathBuf {
+        self.store.path().join("received.jsonl")
+    }
+
+    /// Its ledger of what was published.
+    pub(crate) fn published(&self) -> Published {
+        Published::open(self.store.path().join("published.jsonl"))
+    }
+
+    /// What `postrider verify` says of the ledgers and the store: its exit code, and its report.
+    pub(crate) async fn verify(&self, more: &[&str]) -> (Option<i32>, Value) {
+        let (published, received) = (self.store.path().join("published.jsonl"), self.received_path());
+        let (published, received) = (published.display().to_string(), received.display().to_string());
+        let mut args = vec!["verify", "--published", &published, "--received", &received, "-o", "json"];
+        args.extend(more);
+        let env = self.env();
+        let output = process::run(args, env.iter().map(|(name, value)| (*name, value.as_str()))).await;
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+            panic!("postrider verify printed no report: {}", String::from_utf8_lossy(&output.stderr))
+        });
+        (output.status.code(), report)
     }
 
     pub(crate) fn store_path(&self) -> PathBuf {
@@ -104,14 +139,30 @@ impl System {
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+        self.try_call(method, path, None, body).await.unwrap_or_else(|| panic!("{path}: no answer"))
+    }
+
+    /// The same, with an `Idempotency-Key` if one is given; nothing when there is no answer.
+    pub(crate) async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> Option<(StatusCode, Value)> {
         let mut request =
             self.client.request(method, format!("http://{}{path}", self.api)).bearer_auth(TOKEN);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.timeout(Duration::from_secs(20)).send().await.unwrap();
+        let response = request.timeout(Duration::from_secs(20)).send().await.ok()?;
         let status = response.status();
-        (status, response.json().await.unwrap_or(Value::Null))
+        // Half an answer is none.
+        let text = response.text().await.ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {

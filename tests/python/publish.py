@@ -2,7 +2,7 @@
 
 usage: publish.py AMQP_URL COUNT LEDGER
 
-The id of an event is written to LEDGER, and to the disk, after its confirm. An event whose confirm did not come is
+An event is written to LEDGER, and to the disk, after its confirm, as a line that postrider verify reads. An event whose confirm did not come is
 published again with the same id.
 """
 
@@ -52,7 +52,8 @@ with open(path, "w") as ledger:
                 if time.monotonic() > deadline:
                     raise
                 channel = open_channel()
-        ledger.write(event_id + "\n")
+        line = {"tenant": "default", "id": event_id, "at": time.time_ns() // 1_000_000}
+        ledger.write(json.dumps(line) + "\n")
         ledger.flush()
         os.fsync(ledger.fileno())
         time.sleep(0.004)

@@ -330,7 +330,11 @@ impl Judge<'_> {
                 said(self.run, pair.delivery, number, &what)
             });
         }
-        self.early(pair, number, of_series().map(|(request, _)| *request));
+        // An attempt that a crash kept out of the log may have asked for the next one at a time that nobody knows.
+        let unlogged: Vec<u16> =
+            of_series().filter(|(_, place)| place.row.is_none()).map(|(request, _)| request.n).collect();
+        let known = of_series().map(|(request, _)| *request);
+        self.early(pair, number, known.filter(|request| !unlogged.contains(&request.n.saturating_sub(1))));
     }
 
     /// Whether an attempt came before the one before it said.
