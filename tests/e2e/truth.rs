@@ -58,7 +58,7 @@ async fn the_log_is_the_wire_without_faults_and_says_what_it_may_lack_after_a_ki
     system.webhook("/hook", &json!({ "max_in_flight": 100, "timeout_ms": 20_000 })).await;
     let fails_once = |request: &postrider_testkit::Request| {
         let first = request.header("webhook-attempt") == Some("1");
-        Answer::Status(if first && request.seq % 3 == 0 { 500 } else { 200 })
+        Answer::Status(if first && request.seq.is_multiple_of(3) { 500 } else { 200 })
     };
     system.receiver.answer_by("/hook", fails_once);
     publish(&system, (0..40).map(|n| format!("calm-{n}"))).await;

@@ -7,8 +7,9 @@ use postrider_core::verify::Run;
 
 use crate::store::{StoreError, audit};
 
-/// Feeds a run with everything that the store at `sqlite:PATH` says: events, deliveries, series, attempts, dead letters,
-/// webhooks and counters, all of one moment. Rows are streamed; nothing of the store is changed.
+/// Feeds a run with everything that the store at `sqlite:PATH` says.
+///
+/// Events, deliveries, series, attempts, dead letters, webhooks and counters, all of one moment. Rows are streamed; nothing of the store is changed.
 ///
 /// # Errors
 /// [`StoreError`]: there is no such store, another release wrote it, or it cannot be read.

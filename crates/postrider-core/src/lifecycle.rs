@@ -173,8 +173,9 @@ pub fn admit(webhook: &Webhook, delivery: &DeliveryRecord, now: Timestamp) -> Ad
     }
 }
 
-/// Whether a delivery that comes back from the ladder or from parking has outlived its policy, so that there is nothing
-/// left to try. One that was never tried nor parked is always attempted, however late it comes.
+/// Whether a delivery that comes back from the ladder or from parking has outlived its policy.
+///
+/// Then there is nothing left to try. One that was never tried nor parked is always attempted, however late it comes.
 pub fn is_too_old(policy: &RetryPolicy, delivery: &DeliveryRecord, now: Timestamp) -> bool {
     let waited = delivery.due.is_some() || delivery.parked > 0;
     waited && now.since_ms(delivery.born) > policy.max_age_ms()

@@ -5,6 +5,7 @@
 //! changed. When the change is meant, and adds optional members alone, `POSTRIDER_GOLDEN=write` writes the files anew.
 
 #![allow(clippy::disallowed_methods, reason = "tests read their fixtures")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

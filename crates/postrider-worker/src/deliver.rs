@@ -545,10 +545,10 @@ mod tests {
             let begins_now = ParkReason::UnknownRevision { since: at };
             assert_eq!(park.why, begins_now, "the patience begins when everything can be read");
         }
-        let just_now = Some(Timestamp::from_millis(9_999_999));
-        let Verdict::Park(park) = unknown(false, false, just_now, at) else {
+        let just_now = Timestamp::from_millis(9_999_999);
+        let Verdict::Park(park) = unknown(false, false, Some(just_now), at) else {
             panic!("it is given up at once");
         };
-        assert_eq!(park.why, ParkReason::UnknownRevision { since: just_now.unwrap_or(at) });
+        assert_eq!(park.why, ParkReason::UnknownRevision { since: just_now });
     }
 }

@@ -74,7 +74,7 @@ impl Budget {
         let workers = f64::from(self.workers.max(1));
         let fleet_drains = self.drain_per_second * workers;
         let of_all = MAX_ALL_REPARKED_PER_SECOND / f64::from(self.backlogged.max(1));
-        let again = fleet_drains.max(LEAST_PER_SECOND).min(MAX_REPARKED_PER_SECOND).min(of_all);
+        let again = fleet_drains.clamp(LEAST_PER_SECOND, MAX_REPARKED_PER_SECOND).min(of_all);
         (parked * 1000.0 / (self.drain_per_second + again / workers)) as u64
     }
 }

@@ -7,8 +7,10 @@ pub const MAX_WAIT_MS: u64 = 250;
 /// At least so many may wait for one webhook.
 const LEAST_PLACES: u32 = 4;
 
-/// How many may wait for one webhook on one lane: twice its share of requests in flight and at least four; while half of
-/// the lane's quick slots are free, up to a quarter of them, since nobody else wants them.
+/// How many may wait for one webhook on one lane.
+///
+/// Twice its share of requests in flight and at least four; while half of the lane's quick slots are free, up to a quarter
+/// of them, since nobody else wants them.
 pub fn places(share: u32, lane_slots: u32, lane_free: u32) -> u32 {
     let usual = share.saturating_mul(2).max(LEAST_PLACES);
     if lane_free.saturating_mul(2) >= lane_slots { usual.max(lane_slots / 4) } else { usual }

@@ -56,7 +56,7 @@ async fn answer_carelessly(mut connection: TcpStream, idle: Idle, seen: Arc<Seen
             return;
         }
         match idle {
-            Idle::Swallows(one_in) if n % one_in == 0 => {
+            Idle::Swallows(one_in) if n.is_multiple_of(one_in) => {
                 if connection.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0) {
                     seen.swallowed.fetch_add(1, Ordering::SeqCst);
                 }

@@ -197,7 +197,7 @@ fn lanes_take_turns_and_the_hungry_have_a_part_kept() {
     end(&mut pacer, 2_003);
     refused(pacer.ask(&scene(2_003), limits, ASKING));
     end(&mut pacer, 2_003);
-    let _ = start(&mut pacer, &scene(2_004), limits, ASKING);
+    let _fresh = start(&mut pacer, &scene(2_004), limits, ASKING);
     pacer.ended(Timestamp::from_millis(2_005), limits, got, well(10));
 
     // Those who wait are called in turns.
