@@ -7,6 +7,7 @@ mod catalogue;
 mod command;
 mod crash_points;
 mod drain;
+mod endings;
 mod kills;
 mod mutation;
 mod own_events;

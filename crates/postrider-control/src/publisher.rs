@@ -290,7 +290,9 @@ impl OutboxPublisher {
             let message = Outgoing::json(&exchange, &row.tenant, row.body.clone(), &row.message_id)
                 .header("postrider-revision", row.revision.to_string())
                 .header("postrider-epoch", epoch.as_str());
-            if row.webhook.is_empty() { message } else { message.header("only-webhook", &row.webhook) }
+            let named = [("only-webhook", &row.webhook), ("except-webhook", &row.except_webhook)];
+            let named = named.into_iter().filter(|(_, webhook)| !webhook.is_empty());
+            named.fold(message, |message, (name, webhook)| message.header(name, webhook))
         });
         publish_all(session.publisher(), messages.collect()).await?;
         crash::point("outbox.event_published");

@@ -1,4 +1,4 @@
-//! Background work on the store: sending on what was held, and removing what is old.
+//! Background work on the store: sending on what was held, ending what is held and was called off, and removing what is old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{OutboxLane, Store, StoreError};
 
-/// Series released in one transaction.
+/// Series released between two pauses.
 const CHUNK: u32 = 200;
-/// Pause between two of them: a thousand a second in all.
+/// What a webhook has of them at least.
+const SMALLEST_SHARE: u32 = 10;
+/// That pause: a thousand a second in all, however many webhooks are resumed.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Rows in its lane of the outbox above which no more is released.
 const MOST_UNSENT: u64 = 1000;
@@ -39,33 +41,53 @@ pub(crate) async fn release(store: &Arc<Store>, stop: &CancellationToken) {
     }
 }
 
+/// Each webhook in turn, so that one for which much is held does not keep the others waiting.
 async fn release_all(store: &Arc<Store>, stop: &CancellationToken) -> Result<(), StoreError> {
-    for webhook in store.webhooks_to_release().await? {
-        loop {
+    loop {
+        let now = postrider_broker::now;
+        let mut more = store.end_called_off(CHUNK, now()).await? >= u64::from(CHUNK);
+        let webhooks = store.webhooks_to_release().await?;
+        let each = share_of(webhooks.len());
+        let mut left = CHUNK;
+        for (webhook, deleted) in webhooks {
             while store.count_unsent_in(OutboxLane::Deliveries).await? > MOST_UNSENT {
                 if pause(stop).await {
                     return Ok(());
                 }
             }
             let mut change = store.change().await?;
-            let released = change.release(&webhook, CHUNK, postrider_broker::now()).await?;
-            if released > 0 {
+            let done = if deleted {
+                change.end_held_of_deleted(&webhook, each, now()).await?
+            } else {
+                change.release(&webhook, each, now()).await?
+            };
+            if done > 0 && !deleted {
                 crash::point("release.written");
             }
             change.commit().await?;
-            if released > 0 {
+            if done > 0 {
                 crash::point("release.committed");
-                tracing::info!(webhook.id = webhook, released, "sent on what was held");
+                tracing::info!(webhook.id = webhook, done, deleted, "sent on, or ended, what was held");
             }
-            if released < u64::from(CHUNK) {
-                break;
-            }
-            if pause(stop).await {
-                return Ok(());
+            more |= done >= u64::from(each);
+            left = left.saturating_sub(u32::try_from(done).unwrap_or(CHUNK));
+            if left == 0 {
+                left = CHUNK;
+                if pause(stop).await {
+                    return Ok(());
+                }
             }
         }
+        if !more || pause(stop).await {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// How much of a chunk each of so many webhooks has.
+fn share_of(webhooks: usize) -> u32 {
+    let webhooks = u32::try_from(webhooks).unwrap_or(u32::MAX).max(1);
+    (CHUNK / webhooks).max(SMALLEST_SHARE)
 }
 
 /// Waits; `true` when it is time to stop.
@@ -76,10 +98,13 @@ async fn pause(stop: &CancellationToken) -> bool {
     }
 }
 
-/// Removes what is old, until `stop`.
+/// Removes what is old, and looks again at webhooks that fail, until `stop`.
 pub(crate) async fn upkeep(store: &Arc<Store>, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         let now = postrider_broker::now();
+        if let Err(error) = store.judge_again(now).await {
+            tracing::warn!(%error, "webhooks that fail cannot be judged; trying again");
+        }
         let pruned = async { Ok::<_, StoreError>(store.prune(now).await? | store.prune_replays(now).await?) };
         let wait = match pruned.await {
             Ok(true) => PAUSE,
@@ -93,5 +118,17 @@ pub(crate) async fn upkeep(store: &Arc<Store>, stop: &CancellationToken) {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_shared_out_and_nobody_is_left_out() {
+        assert_eq!([0, 1, 2, 20, 1000].map(share_of), [CHUNK, CHUNK, CHUNK / 2, 10, 10]);
+        let a_second = CHUNK * 1000 / u32::try_from(PAUSE.as_millis()).unwrap();
+        assert_eq!(a_second, 1000, "as the API says");
     }
 }

@@ -14,6 +14,7 @@ pub mod catalogue;
 pub mod directory;
 pub mod event;
 pub mod expression;
+pub mod health;
 pub mod id;
 pub mod intake;
 pub mod ladder;

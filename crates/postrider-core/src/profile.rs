@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use member::Subject;
 
+use crate::health;
 use crate::outcome::{Retried, Success};
 use crate::retry::{RetryPolicy, RetrySpec};
 use crate::webhook::{TIMEOUT_MS, check_profile_header, check_signature_header};
@@ -68,12 +69,28 @@ pub struct ProfileSpec {
     /// After this many deliveries given up in a row a webhook is disabled, unless the webhook says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_after_failures: Option<u32>,
+    /// After so long without a success a webhook is disabled, milliseconds, 0 for never, unless the webhook says otherwise;
+    /// five days by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_after_ms: Option<u64>,
     /// The most active webhooks of this profile in one tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_active_webhooks: Option<u32>,
     /// Whether `http:` URLs are refused.
     #[serde(default)]
     pub https_only: bool,
+}
+
+impl ProfileSpec {
+    /// When a webhook is disabled that says this much of its own: so many deliveries given up in a row, and so long without
+    /// a success, milliseconds; 0 is never.
+    pub fn limits(&self, own_failures: Option<u32>, own_window_ms: Option<u64>) -> health::Limits {
+        let window_ms = own_window_ms.or(self.disable_after_ms).unwrap_or(health::DEFAULT_WINDOW_MS);
+        health::Limits {
+            given_up: own_failures.or(self.disable_after_failures).filter(|limit| *limit > 0),
+            window_ms: Some(window_ms).filter(|window_ms| *window_ms > 0),
+        }
+    }
 }
 
 /// Another version of a profile's payload.
@@ -473,6 +490,14 @@ fn check_words(spec: &ProfileSpec) -> Result<(), BadProfile> {
     if spec.timeout_ms.is_some_and(|timeout| !TIMEOUT_MS.contains(&timeout)) {
         let problem = format!("must be from {} to {}", TIMEOUT_MS.start(), TIMEOUT_MS.end());
         return Err(BadProfile::new("timeout_ms", problem));
+    }
+    if spec.disable_after_ms.is_some_and(|window| window > 0 && !health::WINDOW_MS.contains(&window)) {
+        let problem = format!(
+            "must be 0 or from {} to {} milliseconds",
+            health::WINDOW_MS.start(),
+            health::WINDOW_MS.end()
+        );
+        return Err(BadProfile::new("disable_after_ms", problem));
     }
     if spec.max_active_webhooks == Some(0) {
         return Err(BadProfile::new("max_active_webhooks", "must be at least 1"));

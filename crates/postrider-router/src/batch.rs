@@ -28,6 +28,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) body: &'a [u8],
     /// The webhook that control tries with it, and that it goes to alone.
     pub(crate) only_webhook: Option<&'a str>,
+    /// The webhook that an event of our own is not for, although it takes it.
+    pub(crate) except_webhook: Option<&'a str>,
     /// The store whose configuration its publisher knew: control says it with everything that it publishes.
     pub(crate) epoch: Option<&'a str>,
     /// How often it was handed out before, by the broker's count.
@@ -147,7 +149,7 @@ impl Batch {
         names: &Names,
         now: Timestamp,
     ) {
-        let (mut only, mut action) = (None, None);
+        let (mut only, mut except, mut action) = (None, None, None);
         match &report {
             // Decided before the directory is asked: what was accepted once is not refused later.
             Report::Event(event) if seen.knows(&event.tenant, &event.id) => {
@@ -163,12 +165,13 @@ impl Batch {
                 return;
             }
             Report::Event(event) if event.is_own() => {
-                only = arrival.only_webhook.map(WebhookId::from_trusted)
+                only = arrival.only_webhook.map(WebhookId::from_trusted);
+                except = arrival.except_webhook;
             }
             Report::Event(_) => {}
             Report::Action(given) => action = Some(given.id.clone()),
         }
-        let routed = match directory.resolve(report, only.as_ref()) {
+        let mut routed = match directory.resolve(report, only.as_ref()) {
             Ok(routed) => routed,
             Err(refusal) => {
                 if self.refuse(&refusal, arrival, seen, names, now) && action.is_some() {
@@ -177,6 +180,11 @@ impl Batch {
                 return;
             }
         };
+        if let Some(except) = except {
+            for routed in &mut routed {
+                routed.targets.retain(|target| target.webhook.as_str() != except);
+            }
+        }
         let epoch = directory.epoch().cloned().unwrap_or_else(|| Epoch::from_trusted(""));
         let is_test = only.is_some();
         let mut fate = None;
@@ -384,6 +392,9 @@ fn set_apart(arrival: &Arrival<'_>, crashes: u32, names: &Names, draw: usize) ->
     if let Some(webhook) = arrival.only_webhook {
         message = message.header("only-webhook", webhook);
     }
+    if let Some(webhook) = arrival.except_webhook {
+        message = message.header("except-webhook", webhook);
+    }
     if let Some(epoch) = arrival.epoch {
         message = message.header("postrider-epoch", bounded(epoch, 64));
     }
@@ -444,7 +455,15 @@ mod tests {
     fn arrival(body: &str) -> Arrival<'_> {
         let envelope = Envelope { routing_key: "default", ..Envelope::default() };
         let body = body.as_bytes();
-        Arrival { envelope, body, only_webhook: None, epoch: None, delivery_count: 0, crashes: 0 }
+        Arrival {
+            envelope,
+            body,
+            only_webhook: None,
+            except_webhook: None,
+            epoch: None,
+            delivery_count: 0,
+            crashes: 0,
+        }
     }
 
     fn batch(directory: &Directory, bodies: &[String]) -> Batch {
@@ -609,6 +628,50 @@ mod tests {
         let all = ["wh_0", "wh_1", "wh_2"].map(|webhook| ("e1", webhook, false));
         assert_eq!(found[0], ("own_test_1", "wh_1", true));
         assert_eq!(found[1..], all);
+    }
+
+    #[test]
+    fn an_own_event_passes_by_the_webhook_that_it_is_about() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let mut directory = directory(0, 1);
+        for (revision, id) in [(10, "wh_failing"), (11, "wh_owner")] {
+            let webhook = WebhookRecord {
+                event_types: [postrider_core::EventType::parse("T").unwrap()].into(),
+                ..WebhookRecord::new(
+                    WebhookId::from_trusted(id),
+                    TenantId::default_tenant(),
+                    "https://example.com/",
+                )
+            };
+            directory.apply(&ConfigRecord::of(
+                &Epoch::from_trusted("ep"),
+                revision,
+                ConfigKind::Webhook,
+                id,
+                &webhook,
+            ));
+        }
+        // From anybody but control the header means nothing.
+        for body in [r#"{"event_type":"T","id":"own_1"}"#, r#"{"event_type":"T","id":"e1"}"#] {
+            let arrival = Arrival { except_webhook: Some("wh_failing"), epoch: Some("ep"), ..arrival(body) };
+            batch.take(&arrival, &directory, &mut seen, &names, Timestamp::from_millis(1), 0);
+        }
+        let mut found: Vec<String> = decoded(&mut batch, 16)
+            .iter()
+            .flat_map(|message| &message.work)
+            .flat_map(|work| work.to.iter().map(|to| format!("{} {}", work.event.id, to.webhook)))
+            .collect();
+        found.sort();
+        assert_eq!(found, ["e1 wh_failing", "e1 wh_owner", "own_1 wh_owner"]);
+        let body = r#"{"event_type":"T","id":"own_2"}"#;
+        let again = Arrival {
+            except_webhook: Some("wh_failing"),
+            epoch: Some("ep"),
+            delivery_count: 3,
+            ..arrival(body)
+        };
+        batch.take(&again, &directory, &mut seen, &names, Timestamp::from_millis(2), 0);
+        assert!(batch.aside[0].headers.contains(&("except-webhook", "wh_failing".to_owned())));
     }
 
     #[test]

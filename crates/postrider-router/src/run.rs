@@ -313,6 +313,7 @@ impl Router {
                 envelope,
                 body: message.body(),
                 only_webhook: message.header_str("only-webhook"),
+                except_webhook: message.header_str("except-webhook"),
                 epoch: message.header_str("postrider-epoch"),
                 delivery_count: message.delivery_count(),
                 crashes: u32::try_from(crashes).unwrap_or(0),

@@ -397,6 +397,9 @@ pub struct WebhookFields {
     /// Disable the webhook after so many deliveries given up in a row; 0 for never
     #[arg(long, value_name = "N")]
     pub disable_after_failures: Option<u32>,
+    /// Disable the webhook after failing for so long without a success, such as 5d; 0s for never
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub disable_after: Option<Duration>,
     /// The whole deadline of a request, such as 15s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -587,6 +590,10 @@ pub enum Delivery {
         /// Its id
         id: String,
     },
+    /// Call off deliveries that have not ended: these, or all that fit
+    Cancel(DeliveryCancel),
+    /// List what was called off, newest first
+    Cancellations(Page),
     /// Deliver again what has ended
     Redeliver {
         #[command(flatten)]
@@ -599,6 +606,36 @@ pub enum Delivery {
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
         wait_timeout: Duration,
     },
+}
+
+/// What to call off.
+#[derive(Debug, Args)]
+pub struct DeliveryCancel {
+    /// The deliveries
+    #[arg(num_args = 1..=1000, value_name = "ID", required_unless_present_any = ["webhook", "event_type", "since", "until"],
+        conflicts_with_all = ["webhook", "event_type", "since", "until", "state", "yes", "dry_run"])]
+    pub ids: Vec<String>,
+    /// All to this webhook
+    #[arg(long)]
+    pub webhook: Option<String>,
+    /// All of events of this type, by name or alias
+    #[arg(long, value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// All that began since then: 2h, or 2026-11-21T20:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<String>,
+    /// All that began before then [default: now]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<String>,
+    /// Also what is on its way (pending), or only what waits for its webhook to be resumed (held) [default: pending]
+    #[arg(long, value_parser = ["pending", "held"])]
+    pub state: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Say how many it would be, and call off nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
 }
 
 /// Catalogues.
@@ -781,6 +818,12 @@ pub struct SettingsSet {
     /// The most active webhooks: a number, or none
     #[arg(long, value_name = "N", value_parser = number_or_none)]
     pub max_active_webhooks: Option<Limit>,
+    /// Most requests in flight to all webhooks of the tenant: a number, or none
+    #[arg(long, value_name = "N", value_parser = number_or_none)]
+    pub max_in_flight: Option<Limit>,
+    /// Most requests a second to all webhooks of the tenant: a number, or none
+    #[arg(long, value_name = "N", value_parser = number_or_none)]
+    pub rate_per_second: Option<Limit>,
 }
 
 /// A limit that may be lifted.
@@ -1065,6 +1108,11 @@ mod tests {
         assert!(refused("postrider event send A --from-file f"));
         assert!(refused("postrider event send A --count 2 --id x"));
         assert!(refused("postrider webhook create --name a"));
+        assert!(refused("postrider delivery cancel"));
+        assert!(refused("postrider delivery cancel d1 --webhook wh_1"));
+        assert!(refused("postrider delivery cancel d1 --yes"));
+        assert!(refused("postrider delivery cancel --webhook wh_1 --yes --dry-run"));
+        assert!(!refused("postrider delivery cancel --webhook wh_1 --state held --yes"));
         assert!(refused("postrider webhook create --name a --url http://a --auth-basic user"));
         assert!(refused("postrider webhook create --name a --url http://a --auth-tls-certificate-file f"));
         assert!(refused("postrider event send A --action b"));

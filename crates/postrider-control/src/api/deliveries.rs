@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use http::StatusCode;
+use postrider_core::directory::MAX_CANCELLATIONS;
 use postrider_core::outcome::Unreachable;
+use postrider_core::wire::WebhookRecord;
 use postrider_core::{DeliveryId, Outcome, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +19,8 @@ use super::idempotency::Once;
 use super::problem::{Code, Problem, ProblemBody};
 use super::scope::Scope;
 use crate::store::{
-    AttemptRow, Change, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow,
+    AttemptRow, CalledOff, Change, DeliveryDetail, DeliveryFilter, DeliveryRow, NotCalledOff,
+    RedeliverRefused, SeriesRow,
 };
 
 const STATES: [&str; 6] = ["pending", "held", "delivered", "dead", "cancelled", "skipped"];
@@ -38,6 +41,8 @@ pub(super) struct Delivery {
     state: String,
     /// Pending, and waiting for its webhook to be resumed.
     held: bool,
+    /// Pending, and called off: it ends as cancelled when a worker meets it.
+    cancelling: bool,
     /// Why it ended, in one word; empty when it was delivered or has not ended.
     reason: String,
     /// Attempts of the latest series.
@@ -79,6 +84,7 @@ impl From<DeliveryRow> for Delivery {
             series: row.series,
             state: row.state,
             held: row.held,
+            cancelling: row.cancelling,
             reason: row.reason,
             attempts: row.attempts,
             next_at: row.next_at.map(shown),
@@ -309,11 +315,49 @@ pub(super) struct Redelivery {
     /// The series that begins.
     series: u32,
     state: &'static str,
+    /// `active`, `paused` or `disabled`.
+    webhook_state: String,
+    /// What that means for this series, where it is not simply sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
-/// Makes a delivery again: a new series of attempts, with the same `webhook-id` and body.
+/// What the state of its webhook means for a delivery that somebody asked for.
+fn note_of(webhook: &WebhookRecord, now: Timestamp) -> Option<&'static str> {
+    if webhook.state == "paused" {
+        Some("The webhook is paused: the delivery is held until it is resumed.")
+    } else if webhook.state == "disabled" {
+        Some("The webhook is disabled and stays so; this delivery is attempted, since it was asked for.")
+    } else if webhook.expires_at.is_some_and(|at| now >= at) {
+        Some("The webhook has expired; this delivery is attempted, since it was asked for.")
+    } else if webhook.active_from.is_some_and(|at| now < at) {
+        Some("The webhook is not active yet; this delivery is attempted, since it was asked for.")
+    } else {
+        None
+    }
+}
+
+/// A delivery that was called off.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Cancelled {
+    /// The delivery.
+    id: String,
+    /// The series that was called off.
+    series: u32,
+    /// `cancelled`, or `pending` until a worker meets it.
+    state: &'static str,
+    /// Whether it is still to end.
+    cancelling: bool,
+    /// The cancellation, if this request made one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancellation: Option<String>,
+}
+
+/// Makes a delivery again: a new series of attempts, with the same `webhook-id` and body, signed with the secret of now.
 ///
-/// Only a delivery that has ended; otherwise 409, with the time of its next attempt in `next_at`.
+/// Only a delivery that has ended, however it did; otherwise 409, with the time of its next attempt in `next_at`. It is
+/// attempted also if its webhook is disabled, has expired or is not active yet, and held if it is paused: the answer says
+/// so. It says nothing of how the webhook does.
 #[utoipa::path(post, path = "/v1/deliveries/{id}/redeliver", tag = "deliveries", operation_id = "redeliver",
     params(("id" = String, Path, description = "The delivery"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 202, body = Redelivery), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
@@ -330,11 +374,68 @@ pub(super) async fn redeliver(
     Ok(answer)
 }
 
+/// Calls off the latest series of a delivery that has not ended.
+///
+/// What is held ends at once (200). What is on its way ends when a worker meets it, at the latest when its next attempt is
+/// due: 202, and the delivery shows `cancelling` until then. An attempt that is under way is not broken off, so the delivery
+/// may still end as delivered.
+#[utoipa::path(post, path = "/v1/deliveries/{id}/cancel", tag = "deliveries", operation_id = "cancel_delivery",
+    params(("id" = String, Path, description = "The delivery"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
+    responses((status = 200, body = Cancelled), (status = 202, body = Cancelled), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    scope: Scope,
+    once: Once,
+    Path(id): Path<String>,
+) -> Result<Answer, Problem> {
+    let mut change = api.store.change().await?;
+    let answer = match change.cancel(&scope.tenant(), &id, postrider_broker::now()).await? {
+        Ok(CalledOff::Ended { series }) => {
+            let (state, cancelling, cancellation) = ("cancelled", false, None);
+            Answer::ok(&Cancelled { id, series, state, cancelling, cancellation })?
+        }
+        Ok(CalledOff::UnderWay { series, cancellation }) => {
+            let (state, cancelling) = ("pending", true);
+            Answer::json(StatusCode::ACCEPTED, &Cancelled { id, series, state, cancelling, cancellation })?
+        }
+        Err(refused) => return Err(not_called_off(refused)),
+    };
+    once.keep(&api, &mut change, &answer).await?;
+    change.commit().await?;
+    Ok(answer)
+}
+
+/// Why nothing was called off.
+pub(super) fn not_called_off(refused: NotCalledOff) -> Problem {
+    match refused {
+        NotCalledOff::Unknown => Problem::not_found("delivery"),
+        NotCalledOff::Ended(state) => {
+            let detail = format!("the delivery is {state}: there is nothing to call off");
+            Problem::new(Code::Ended, detail, "POST /v1/deliveries/{id}/redeliver makes it again.")
+                .with("state", Some(state))
+        }
+        NotCalledOff::TooMany => {
+            let detail = format!(
+                "{MAX_CANCELLATIONS} cancellations are kept, each for 12 days, and there are as many"
+            );
+            let hint = "Call off many at once with a filter, POST /v1/cancellations, or pause the webhook.";
+            Problem::new(Code::Quota, detail, hint)
+        }
+    }
+}
+
 /// Makes a delivery again, as part of a change.
 pub(super) async fn again(change: &mut Change<'_>, tenant: &str, id: &str) -> Result<Answer, Problem> {
-    match change.redeliver(tenant, id, postrider_broker::now()).await? {
+    let now = postrider_broker::now();
+    match change.redeliver(tenant, id, now).await? {
         Ok(made) => {
-            let redelivery = Redelivery { id: made.id, series: made.series, state: "pending" };
+            let redelivery = Redelivery {
+                id: made.id,
+                series: made.series,
+                state: "pending",
+                note: note_of(&made.webhook, now),
+                webhook_state: made.webhook.state,
+            };
             Answer::json(StatusCode::ACCEPTED, &redelivery)
         }
         Err(RedeliverRefused::Unknown) => Err(Problem::not_found("delivery")),
@@ -342,7 +443,14 @@ pub(super) async fn again(change: &mut Change<'_>, tenant: &str, id: &str) -> Re
             Code::NotFinal,
             "the delivery is held, since its webhook is paused",
             "Resume the webhook: it is sent then.",
-        )),
+        )
+        .with("held", Some(true))),
+        Err(RedeliverRefused::NotFinal { cancelling: true, .. }) => Err(Problem::new(
+            Code::NotFinal,
+            "the delivery was called off, and a worker has not met it yet",
+            "Wait until it is cancelled; then it can be redelivered.",
+        )
+        .with("cancelling", Some(true))),
         Err(RedeliverRefused::NotFinal { next_at, .. }) => {
             let detail = match next_at {
                 Some(at) => format!("the delivery is under way; its next attempt is due at {at}"),

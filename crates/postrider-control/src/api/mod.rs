@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod cancellations;
 mod catalogues;
 mod cursor;
 mod dead_letters;
@@ -120,6 +121,8 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(replays::get))
         .routes(routes!(replays::run))
         .routes(routes!(replays::cancel))
+        .routes(routes!(deliveries::cancel))
+        .routes(routes!(cancellations::create, cancellations::list))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::get))
         .routes(routes!(dead_letters::resolve))

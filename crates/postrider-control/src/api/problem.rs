@@ -76,6 +76,8 @@ codes! {
     WrongState = CONFLICT, "wrong_state", "The webhook is in another state";
     /// The delivery is still under way.
     NotFinal = CONFLICT, "not_final", "The delivery is still under way";
+    /// The delivery has ended.
+    Ended = CONFLICT, "ended", "The delivery has ended";
     /// The webhook is gone.
     WebhookDeleted = CONFLICT, "webhook_deleted", "The webhook was deleted";
     /// The dead letter is no delivery.
@@ -87,7 +89,7 @@ codes! {
     /// The first request with this key is still being worked on.
     IdempotencyInProgress = CONFLICT, "idempotency_in_progress", "A request with this Idempotency-Key is being worked on";
     /// The body of the event was removed.
-    BodyGone = GONE, "body_gone", "The body of the event was removed";
+    BodyGone = CONFLICT, "body_gone", "The body of the event was removed";
     /// The body is too large.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
     /// The URL is too long.

@@ -23,6 +23,8 @@ use crate::store::{Change, Settings};
 const MAX_LEAD_TIMES: usize = 1000;
 /// The highest limit of active webhooks that can be asked for.
 const MAX_ACTIVE: u32 = 10_000;
+/// The highest number of requests, in flight or a second, that can be asked for.
+const MAX_RATE: u32 = 100_000;
 
 /// What a tenant decided.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -52,6 +54,13 @@ pub(super) struct Shape {
     /// The most active webhooks; unlimited by default.
     #[serde(default)]
     max_active_webhooks: Option<u32>,
+    /// The most requests in flight to all webhooks of the tenant, over all workers: from 1 to 100000; unlimited by default.
+    /// Each worker takes its share, and at least 1.
+    #[serde(default)]
+    max_in_flight: Option<u32>,
+    /// The most requests a second to all webhooks of the tenant, over all workers: from 1 to 100000; unlimited by default.
+    #[serde(default)]
+    rate_per_second: Option<u32>,
 }
 
 fn default_zone() -> String {
@@ -62,11 +71,53 @@ fn default_send_at() -> String {
     Settings::default().send_at
 }
 
+impl From<Shape> for Settings {
+    fn from(shape: Shape) -> Self {
+        let Shape {
+            unknown_types,
+            schemas,
+            time_zone,
+            send_at,
+            lead_days,
+            max_active_webhooks,
+            max_in_flight,
+            rate_per_second,
+        } = shape;
+        Self {
+            unknown_types,
+            schemas,
+            time_zone,
+            send_at,
+            lead_days,
+            max_active_webhooks,
+            max_in_flight,
+            rate_per_second,
+        }
+    }
+}
+
 impl From<Settings> for Shape {
     fn from(settings: Settings) -> Self {
-        let Settings { unknown_types, schemas, time_zone, send_at, lead_days, max_active_webhooks } =
-            settings;
-        Self { unknown_types, schemas, time_zone, send_at, lead_days, max_active_webhooks }
+        let Settings {
+            unknown_types,
+            schemas,
+            time_zone,
+            send_at,
+            lead_days,
+            max_active_webhooks,
+            max_in_flight,
+            rate_per_second,
+        } = settings;
+        Self {
+            unknown_types,
+            schemas,
+            time_zone,
+            send_at,
+            lead_days,
+            max_active_webhooks,
+            max_in_flight,
+            rate_per_second,
+        }
     }
 }
 
@@ -80,6 +131,8 @@ pub(super) struct SettingsPatch {
     send_at: Option<String>,
     lead_days: Option<BTreeMap<String, Option<u32>>>,
     max_active_webhooks: Option<u32>,
+    max_in_flight: Option<u32>,
+    rate_per_second: Option<u32>,
 }
 
 /// What the tenant decided, with the defaults of what it did not.
@@ -129,8 +182,7 @@ pub(super) async fn patch(
     // The merged text is read like one that was sent, so that what is wrong is named in the same way.
     let shape: Shape = body::read(merged.as_bytes())?;
     check(&shape)?;
-    let Shape { unknown_types, schemas, time_zone, send_at, lead_days, max_active_webhooks } = shape;
-    let settings = Settings { unknown_types, schemas, time_zone, send_at, lead_days, max_active_webhooks };
+    let settings = Settings::from(shape);
     if settings != before {
         change.put_settings(&tenant, &settings, postrider_broker::now()).await?;
     }
@@ -161,6 +213,14 @@ fn check(shape: &Shape) -> Result<(), Problem> {
     if shape.max_active_webhooks.is_some_and(|most| !(1..=MAX_ACTIVE).contains(&most)) {
         let detail = format!("max_active_webhooks must be from 1 to {MAX_ACTIVE}, or null for no limit");
         return Err(Problem::body("max_active_webhooks", detail));
+    }
+    for (member, limit) in
+        [("max_in_flight", shape.max_in_flight), ("rate_per_second", shape.rate_per_second)]
+    {
+        if limit.is_some_and(|limit| !(1..=MAX_RATE).contains(&limit)) {
+            let detail = format!("{member} must be from 1 to {MAX_RATE}, or null for no limit");
+            return Err(Problem::body(member, detail));
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! is tested with one, in `tests/it`.
 
 mod configuration;
+mod endings;
 mod replays;
 mod webhooks;
 

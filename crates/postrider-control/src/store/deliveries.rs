@@ -1,12 +1,13 @@
 //! Deliveries, their series and attempts; redelivering, and releasing what is held.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use postrider_core::wire::DeliveryRecord;
+use postrider_core::wire::{DeliveryRecord, WebhookRecord};
 use postrider_core::{DeliveryId, Timestamp, WebhookId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
+use super::cancellations::{CANCELLING, Outcome};
 use super::events::read_body;
 use super::{Change, Store, StoreError, small, time, unsigned};
 
@@ -26,6 +27,8 @@ pub(crate) struct DeliveryRow {
     pub series: u32,
     pub state: String,
     pub held: bool,
+    /// It was called off, and no worker has met it since.
+    pub cancelling: bool,
     pub reason: String,
     pub attempts: u32,
     pub next_at: Option<Timestamp>,
@@ -88,10 +91,12 @@ pub(crate) struct DeliveryFilter {
 }
 
 /// A delivery that is made again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Redelivered {
     pub id: String,
     pub series: u32,
+    /// Its webhook.
+    pub webhook: WebhookRecord,
 }
 
 /// Why a delivery cannot be made again.
@@ -105,12 +110,22 @@ pub(crate) enum RedeliverRefused {
         next_at: Option<Timestamp>,
         /// It waits for its webhook to be resumed.
         held: bool,
+        /// It was called off, and ends when a worker meets it.
+        cancelling: bool,
     },
     /// Its webhook was deleted.
     WebhookDeleted,
     /// The body of its event was removed.
     BodyGone,
 }
+
+/// A delivery `d` as it is read, with its latest series `s`.
+pub(super) static ROW: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT d.*, {CANCELLING} AS cancelling FROM deliveries d
+         LEFT JOIN series s ON s.delivery = d.id AND s.series = d.series"
+    )
+});
 
 pub(super) fn delivery_of(row: &SqliteRow) -> Result<DeliveryRow, sqlx::Error> {
     Ok(DeliveryRow {
@@ -123,6 +138,7 @@ pub(super) fn delivery_of(row: &SqliteRow) -> Result<DeliveryRow, sqlx::Error> {
         series: small(row.try_get("series")?),
         state: row.try_get("state")?,
         held: row.try_get("held")?,
+        cancelling: row.try_get("cancelling")?,
         reason: row.try_get("reason")?,
         attempts: small(row.try_get("attempts")?),
         next_at: time(row.try_get("next_at")?),
@@ -142,7 +158,8 @@ impl Store {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<DeliveryRow>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT d.* FROM deliveries d WHERE d.tenant = ");
+        let mut query = QueryBuilder::<Sqlite>::new(ROW.as_str());
+        query.push(" WHERE d.tenant = ");
         query.push_bind(&filter.tenant);
         match filter.state.as_deref() {
             Some("held") => {
@@ -188,7 +205,7 @@ impl Store {
         id: &str,
     ) -> Result<Option<DeliveryDetail>, StoreError> {
         let mut tx = self.readers.begin().await?;
-        let row = sqlx::query("SELECT * FROM deliveries WHERE tenant = $1 AND id = $2")
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{} WHERE d.tenant = $1 AND d.id = $2", *ROW)))
             .bind(tenant)
             .bind(id)
             .fetch_optional(&mut *tx)
@@ -230,10 +247,10 @@ impl Store {
         Ok(Some(detail))
     }
 
-    /// Webhooks that have held deliveries and are not paused any more.
-    pub(crate) async fn webhooks_to_release(&self) -> Result<Vec<String>, StoreError> {
-        Ok(sqlx::query_scalar(
-            "SELECT w.id FROM webhooks w WHERE w.state <> 'paused'
+    /// Webhooks that have held deliveries and are not paused any more, and whether they were deleted.
+    pub(crate) async fn webhooks_to_release(&self) -> Result<Vec<(String, bool)>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT w.id, w.deleted_at IS NOT NULL FROM webhooks w WHERE w.state <> 'paused'
              AND EXISTS (SELECT 1 FROM deliveries d WHERE d.webhook = w.id AND d.held = 1 AND d.event IS NOT NULL) LIMIT 1000",
         )
         .fetch_all(&self.readers)
@@ -267,11 +284,13 @@ impl Change<'_> {
         id: &str,
         now: Timestamp,
     ) -> Result<Result<Redelivered, RedeliverRefused>, StoreError> {
-        let row = sqlx::query(
-            "SELECT d.webhook, d.event, d.series, d.state, d.held, d.next_at, w.revision, w.deleted_at, b.record
-             FROM deliveries d LEFT JOIN webhooks w ON w.id = d.webhook LEFT JOIN bodies b ON b.event = d.event
-             WHERE d.tenant = $1 AND d.id = $2",
-        )
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT d.webhook, d.event, d.series, d.state, d.held, d.next_at, {CANCELLING} AS cancelling,
+             w.revision, w.record AS webhook_record, b.record
+             FROM deliveries d LEFT JOIN series s ON s.delivery = d.id AND s.series = d.series
+             LEFT JOIN webhooks w ON w.id = d.webhook AND w.deleted_at IS NULL
+             LEFT JOIN bodies b ON b.event = d.event WHERE d.tenant = $1 AND d.id = $2"
+        )))
         .bind(tenant)
         .bind(id)
         .fetch_optional(&mut *self.tx)
@@ -279,21 +298,21 @@ impl Change<'_> {
         let Some(row) = row else { return Ok(Err(RedeliverRefused::Unknown)) };
         if row.try_get::<String, _>("state")? == "pending" {
             let next_at = time(row.try_get("next_at")?);
-            return Ok(Err(RedeliverRefused::NotFinal { next_at, held: row.try_get("held")? }));
+            let (held, cancelling) = (row.try_get("held")?, row.try_get("cancelling")?);
+            return Ok(Err(RedeliverRefused::NotFinal { next_at, held, cancelling }));
         }
-        let revision: Option<i64> = row.try_get("revision")?;
-        let Some(revision) =
-            revision.filter(|_| row.try_get::<Option<i64>, _>("deleted_at").ok().flatten().is_none())
-        else {
+        let Some(revision) = row.try_get::<Option<i64>, _>("revision")? else {
             return Ok(Err(RedeliverRefused::WebhookDeleted));
         };
+        let webhook: WebhookRecord = serde_json::from_str(row.try_get("webhook_record")?)
+            .map_err(|e| StoreError::Damaged(format!("the record of a webhook: {e}")))?;
         let Some(body) = row.try_get::<Option<Vec<u8>>, _>("record")? else {
             return Ok(Err(RedeliverRefused::BodyGone));
         };
         let series = small(row.try_get("series")?) + 1;
         sqlx::query(
             "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged,
-             born_at, seen_at) VALUES ($1, $2, 1, 'pending', 0, 0, 0, '', 0, 0, $3, $3)",
+             born_at, seen_at, asked) VALUES ($1, $2, 1, 'pending', 0, 0, 0, '', 0, 0, $3, $3, 1)",
         )
         .bind(id)
         .bind(i64::from(series))
@@ -326,11 +345,11 @@ impl Change<'_> {
             crashes: 0,
             unknown_since: None,
             parked: 0,
-            asked: false,
+            asked: true,
             test: false,
         };
         self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
-        Ok(Ok(Redelivered { id: id.to_owned(), series }))
+        Ok(Ok(Redelivered { id: id.to_owned(), series, webhook }))
     }
 
     /// Sends on what is held for a webhook that is not paused any more: the same series with its next attempt, oldest
@@ -342,9 +361,9 @@ impl Change<'_> {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.id, d.series, s.held_attempt, s.born_at, w.revision, b.record
+            "SELECT d.id, d.series, s.held_attempt, s.born_at, s.asked, w.revision, b.record
              FROM deliveries d
-             JOIN webhooks w ON w.id = d.webhook AND w.state <> 'paused'
+             JOIN webhooks w ON w.id = d.webhook AND w.state NOT IN ('paused', 'deleted')
              JOIN series s ON s.delivery = d.id AND s.series = d.series
              LEFT JOIN bodies b ON b.event = d.event
              WHERE d.webhook = $1 AND d.held = 1 AND d.event IS NOT NULL ORDER BY d.seq LIMIT $2",
@@ -359,7 +378,8 @@ impl Change<'_> {
             let series: i64 = row.try_get("series")?;
             released += 1;
             let Some(body) = row.try_get::<Option<Vec<u8>>, _>("record")? else {
-                self.give_up_held(&id, series, now).await?;
+                // Nothing can be sent without a body.
+                self.end_held(&id, series, Outcome::Dead("body_gone"), now).await?;
                 continue;
             };
             for sql in [
@@ -380,24 +400,11 @@ impl Change<'_> {
                 crashes: 0,
                 unknown_since: None,
                 parked: 0,
-                asked: false,
+                asked: row.try_get("asked")?,
                 test: false,
             };
             self.deliver(Arc::new(read_body(&body)?), delivery, now).await?;
         }
         Ok(released)
-    }
-
-    /// Nothing can be sent without a body.
-    async fn give_up_held(&mut self, id: &str, series: i64, now: Timestamp) -> Result<(), StoreError> {
-        for sql in [
-            "UPDATE series SET held = 0, state = 'dead', reason = 'body_gone', ended_at = $3
-             WHERE delivery = $1 AND series = $2",
-            "UPDATE deliveries SET held = 0, state = 'dead', reason = 'body_gone', updated_at = $3
-             WHERE id = $1 AND series = $2",
-        ] {
-            sqlx::query(sql).bind(id).bind(series).bind(now.as_millis()).execute(&mut *self.tx).await?;
-        }
-        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use postrider_core::{EventId, TenantId, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
-use super::deliveries::delivery_of;
+use super::deliveries::{ROW, delivery_of};
 use super::{DeliveryRow, Store, StoreError, small};
 
 /// Deliveries of one event that are shown with it.
@@ -132,11 +132,12 @@ impl Store {
             .bind(row.seq)
             .fetch_optional(&mut *tx)
             .await?;
-        let deliveries = sqlx::query("SELECT * FROM deliveries WHERE event = $1 ORDER BY seq LIMIT $2")
-            .bind(row.seq)
-            .bind(MOST_DELIVERIES)
-            .fetch_all(&mut *tx)
-            .await?;
+        let deliveries =
+            sqlx::query(sqlx::AssertSqlSafe(format!("{} WHERE d.event = $1 ORDER BY d.seq LIMIT $2", *ROW)))
+                .bind(row.seq)
+                .bind(MOST_DELIVERIES)
+                .fetch_all(&mut *tx)
+                .await?;
         Ok(Some(EventDetail {
             row,
             body: body.as_deref().map(read_body).transpose()?,

@@ -64,6 +64,7 @@ pub(super) struct Event {
 pub(super) struct Ended {
     pub webhook: WebhookId,
     pub delivery: DeliveryId,
+    pub series: u32,
     pub end: End,
     pub reason: String,
     pub attempts: u32,
@@ -98,6 +99,8 @@ pub(super) struct Last {
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub owed: bool,
+    /// Somebody asked for it; noted by whoever made it.
+    pub asked: bool,
     pub end: Option<End>,
     pub held: bool,
     pub held_attempt: u32,
@@ -120,6 +123,7 @@ impl Series {
     fn new(born_at: i64, seen_at: i64) -> Self {
         Self {
             owed: false,
+            asked: false,
             end: None,
             held: false,
             held_attempt: 0,
@@ -340,6 +344,7 @@ impl Ledger {
             self.ended.push(Ended {
                 webhook: fact.webhook.clone(),
                 delivery: fact.delivery.clone(),
+                series: fact.series,
                 end: fact.end,
                 reason: fact.reason.clone(),
                 attempts: fact.attempts,
@@ -463,6 +468,30 @@ impl Ledger {
             return;
         }
         self.new_letters.insert(letter.id.clone(), NewLetter { letter, resolved: false });
+    }
+
+    /// After the whole batch: what it says is held, of deliveries whose event is known.
+    pub(super) fn newly_held(&self) -> Vec<(&DeliveryId, &Delivery)> {
+        let is_held = |delivery: &Delivery| {
+            let latest = delivery.series.last_key_value().map(|(_, series)| series);
+            delivery.changed
+                && !delivery.tenant.is_empty()
+                && latest.is_some_and(|latest| latest.changed && latest.held && latest.end.is_none())
+        };
+        self.deliveries.iter().filter(|(_, delivery)| is_held(delivery)).collect()
+    }
+
+    /// Ends the latest series of a delivery, which is held.
+    pub(super) fn cancel_held(&mut self, id: &DeliveryId, reason: &str) {
+        let now = self.now;
+        let Some(delivery) = self.deliveries.get_mut(id) else { return };
+        let Some((_, series)) = delivery.series.iter_mut().next_back() else { return };
+        series.held = false;
+        series.end = Some(End::Cancelled);
+        series.reason = reason.to_owned();
+        series.attempts = series.logged;
+        series.ended_at = Some(now);
+        series.next_at = None;
     }
 
     /// After the whole batch: marks dead letters whose delivery was delivered, then or later. Returns those that are in

@@ -6,6 +6,7 @@
 
 pub(crate) mod audit;
 mod books;
+mod cancellations;
 mod catalogues;
 mod dead_letters;
 mod deliveries;
@@ -14,6 +15,7 @@ mod error;
 mod events;
 mod health;
 mod idempotency;
+mod judging;
 mod ledger;
 mod outbox;
 mod own_events;
@@ -42,6 +44,7 @@ use sqlx::{ConnectOptions as _, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Notify;
 
 pub(crate) use books::Books;
+pub(crate) use cancellations::{CalledOff, CancelFilter, CancellationRow, NotCalledOff};
 pub(crate) use catalogues::{CatalogueRow, MAX_CATALOGUES, Term, TermKind, TypeFilter, TypeRow, terms};
 pub(crate) use dead_letters::{DeadLetterFilter, DeadLetterRow};
 pub(crate) use deliveries::{
@@ -55,7 +58,7 @@ pub(crate) use idempotency::KeptAnswer;
 pub(crate) use ledger::letter_id;
 #[cfg(test)]
 pub(crate) use outbox::OutboxKind;
-pub(crate) use outbox::{NewEvent, OutboxLane, OutboxRow};
+pub(crate) use outbox::{Audience, NewEvent, OutboxLane, OutboxRow};
 pub(crate) use own_events::OwnEvent;
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
 pub(crate) use reminders::{
@@ -353,6 +356,13 @@ pub(crate) mod test_store {
     pub(crate) struct TestStore {
         pub(crate) store: Store,
         pub(crate) dir: tempfile::TempDir,
+    }
+
+    impl Store {
+        /// The store as whoever writes sees it.
+        pub(crate) fn writer(&self) -> &SqlitePool {
+            &self.writer
+        }
     }
 
     impl TestStore {

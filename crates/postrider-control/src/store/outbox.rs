@@ -10,6 +10,7 @@ use postrider_core::wire::{
 use postrider_core::{EventId, EventType, Json, TenantId, Timestamp, WebhookId};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::catalogues::catalogue_record;
@@ -66,6 +67,17 @@ pub(crate) enum OutboxLane {
     Events,
 }
 
+/// Whom an event of ours is for, of those webhooks of its tenant that take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience<'a> {
+    /// All of them.
+    All,
+    /// This one alone, whatever it takes.
+    Only(&'a WebhookId),
+    /// All but this one.
+    Except(&'a WebhookId),
+}
+
 /// An event that control publishes, in the shape in which upstream would.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct NewEvent {
@@ -90,6 +102,8 @@ pub(crate) struct OutboxRow {
     pub tenant: String,
     /// For a delivery: its webhook, from which the shard follows. For an event: the only one that it is for, or empty.
     pub webhook: String,
+    /// For an event: the webhook that it is not for, or empty.
+    pub except_webhook: String,
     /// For an event: the configuration by which it is to be routed, or a newer one.
     pub revision: u64,
     pub message_id: String,
@@ -116,20 +130,24 @@ impl Change<'_> {
         self.post(OutboxKind::Delivery, to, &id, body, now).await
     }
 
-    /// Publishes an event, to all webhooks of its tenant that take it or to one alone, once this change is true. It is
-    /// routed by what this change says, so it comes after what it changes.
+    /// Publishes an event, once this change is true. It is routed by what this change says, so it comes after what it
+    /// changes.
     pub(crate) async fn publish_event(
         &mut self,
         tenant: &TenantId,
         event: &NewEvent,
-        only: Option<&WebhookId>,
+        audience: Audience<'_>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let revision: i64 = sqlx::query_scalar("SELECT n FROM counters WHERE name = 'revision'")
             .fetch_one(&mut *self.tx)
             .await?;
-        let to =
-            Destination { tenant: tenant.as_str(), webhook: only.map_or("", WebhookId::as_str), revision };
+        let (webhook, except_webhook) = match audience {
+            Audience::All => ("", ""),
+            Audience::Only(webhook) => (webhook.as_str(), ""),
+            Audience::Except(webhook) => ("", webhook.as_str()),
+        };
+        let to = Destination { tenant: tenant.as_str(), webhook, except_webhook, revision };
         self.post(OutboxKind::Event, to, event.id.as_str(), wire::encode(event), now).await
     }
 
@@ -142,8 +160,8 @@ impl Change<'_> {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO outbox (kind, tenant, webhook, revision, message_id, body, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO outbox (kind, tenant, webhook, revision, message_id, body, created_at, except_webhook)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(kind.as_str())
         .bind(to.tenant)
@@ -152,6 +170,7 @@ impl Change<'_> {
         .bind(message_id)
         .bind(body)
         .bind(now.as_millis())
+        .bind(to.except_webhook)
         .execute(&mut *self.tx)
         .await?;
         self.for_outbox = true;
@@ -164,6 +183,7 @@ impl Change<'_> {
 struct Destination<'a> {
     tenant: &'a str,
     webhook: &'a str,
+    except_webhook: &'a str,
     revision: i64,
 }
 
@@ -186,6 +206,7 @@ impl Store {
                         .ok_or_else(|| StoreError::Damaged("a row of the outbox has no kind".into()))?,
                     tenant: row.try_get("tenant")?,
                     webhook: row.try_get("webhook")?,
+                    except_webhook: row.try_get("except_webhook")?,
                     revision: unsigned(row.try_get("revision")?),
                     message_id: row.try_get("message_id")?,
                     body: row.try_get("body")?,
@@ -251,8 +272,12 @@ impl Store {
             sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(LENGTH(CAST(record AS BLOB))), 0) FROM catalogues")
                 .fetch_one(&mut *tx)
                 .await?;
-        // The rest of a record, and what the stream adds to it.
-        let bytes = unsigned(bytes + more) + 200 * unsigned(webhooks + tenants + catalogues);
+        let cancellations: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM cancellations").fetch_one(&mut *tx).await?;
+        // The rest of a record, and what the stream adds to it. A cancellation is small.
+        let bytes = unsigned(bytes + more)
+            + 200 * unsigned(webhooks + tenants + catalogues)
+            + 500 * unsigned(cancellations);
         Ok(SnapshotReader {
             tx,
             store: self,
@@ -273,6 +298,8 @@ pub(crate) enum SnapshotPart {
     Catalogues(String, String),
     /// Webhooks after this row.
     Webhooks(i64),
+    /// Cancellations after this row.
+    Cancellations(i64),
     /// At its end.
     End,
 }
@@ -320,6 +347,16 @@ impl SnapshotReader<'_> {
                     match last {
                         Some(last) => {
                             self.part = SnapshotPart::Webhooks(last);
+                            return Ok(records);
+                        }
+                        None => self.part = SnapshotPart::Cancellations(0),
+                    }
+                }
+                SnapshotPart::Cancellations(after) => {
+                    let (records, last) = self.cancellations(after).await?;
+                    match last {
+                        Some(last) => {
+                            self.part = SnapshotPart::Cancellations(last);
                             return Ok(records);
                         }
                         None => self.part = SnapshotPart::End,
@@ -384,6 +421,41 @@ impl SnapshotReader<'_> {
         Ok((records, last))
     }
 
+    async fn cancellations(&mut self, after: i64) -> Result<(Vec<ConfigRecord>, Option<i64>), StoreError> {
+        let rows = sqlx::query(
+            "SELECT seq, id, revision, record FROM cancellations WHERE seq > $1 AND record IS NOT NULL
+             ORDER BY seq LIMIT $2",
+        )
+        .bind(after)
+        .bind(SNAPSHOT_ROWS)
+        .fetch_all(&mut *self.tx)
+        .await?;
+        self.records(&rows, ConfigKind::Cancellation)
+    }
+
+    /// Rows of `seq`, `id`, `revision` and `record` as records, and the last row's `seq`.
+    fn records(
+        &self,
+        rows: &[SqliteRow],
+        kind: ConfigKind,
+    ) -> Result<(Vec<ConfigRecord>, Option<i64>), StoreError> {
+        let mut records = Vec::with_capacity(rows.len());
+        let mut last = None;
+        for row in rows {
+            last = Some(row.try_get("seq")?);
+            let id: String = row.try_get("id")?;
+            let revision = unsigned(row.try_get("revision")?);
+            let mut record = ConfigRecord::bare(&self.store.epoch(), revision, kind, &id);
+            if let Some(text) = row.try_get::<Option<String>, _>("record")? {
+                let body = RawValue::from_string(text)
+                    .map_err(|e| StoreError::Damaged(format!("the record of {id}: {e}")))?;
+                record.body = Some(body);
+            }
+            records.push(record);
+        }
+        Ok((records, last))
+    }
+
     async fn webhooks(&mut self, after: i64) -> Result<(Vec<ConfigRecord>, Option<i64>), StoreError> {
         let rows = sqlx::query(
             "SELECT seq, id, revision, record FROM webhooks
@@ -394,20 +466,6 @@ impl SnapshotReader<'_> {
         .bind(SNAPSHOT_ROWS)
         .fetch_all(&mut *self.tx)
         .await?;
-        let mut records = Vec::with_capacity(rows.len());
-        let mut last = None;
-        for row in rows {
-            last = Some(row.try_get("seq")?);
-            let id: String = row.try_get("id")?;
-            let revision = unsigned(row.try_get("revision")?);
-            let mut record = ConfigRecord::bare(&self.store.epoch(), revision, ConfigKind::Webhook, &id);
-            if let Some(text) = row.try_get::<Option<String>, _>("record")? {
-                let body = RawValue::from_string(text)
-                    .map_err(|e| StoreError::Damaged(format!("the record of webhook {id}: {e}")))?;
-                record.body = Some(body);
-            }
-            records.push(record);
-        }
-        Ok((records, last))
+        self.records(&rows, ConfigKind::Webhook)
     }
 }

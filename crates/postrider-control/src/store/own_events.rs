@@ -8,11 +8,11 @@ use std::sync::Arc;
 use postrider_core::catalogue::{DELIVERY_DEAD, OWN, WEBHOOK_DISABLED, WEBHOOK_FAILING, own};
 use postrider_core::event::OWN_ID_PREFIX;
 use postrider_core::wire::WebhookRecord;
-use postrider_core::{EventId, EventType, TenantId, Timestamp};
+use postrider_core::{EventId, EventType, TenantId, Timestamp, WebhookId};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Change, NewEvent, StoreError, Takes};
+use super::{Audience, Change, NewEvent, StoreError, Takes};
 
 /// What Postrider can say.
 #[derive(Clone, Copy, Debug)]
@@ -23,35 +23,44 @@ pub(crate) enum OwnEvent<'a> {
     WebhookUpdated(&'a WebhookRecord, &'a [String]),
     /// Somebody removed a webhook. It does not hear of that itself.
     WebhookDeleted(&'a WebhookRecord),
-    /// Deliveries to a webhook were given up several times in a row.
+    /// A webhook has come near to being disabled, or fails again and again. It does not hear of that itself.
     WebhookFailing(&'a WebhookRecord, &'a Failures<'a>),
-    /// A webhook was disabled, since too many deliveries to it were given up.
+    /// Postrider disabled a webhook. It does not hear of that itself.
     WebhookDisabled(&'a WebhookRecord, &'a Failures<'a>),
     /// A delivery was given up. The webhook may be gone.
     DeliveryDead(&'a TenantId, Option<&'a WebhookRecord>, &'a GivenUp<'a>),
 }
 
 /// Why a webhook is failing.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Failures<'a> {
+    /// `given_up`, `window` or `gone`.
+    pub rule: &'static str,
+    /// How much of the rule's threshold is reached; nothing where it disables nothing.
+    pub share_percent: Option<u8>,
     pub given_up_in_a_row: u32,
     /// At how many it is disabled; nothing for never.
     pub disable_after_failures: Option<u32>,
+    /// Attempts since the last success.
+    pub failed_attempts: u32,
+    pub failing_since: Option<String>,
+    /// After how long without a success it is disabled; nothing for never.
+    pub disable_after_ms: Option<u64>,
     /// Why it was disabled, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
-    /// The newest of them.
+    /// The newest failure.
     pub last: GivenUp<'a>,
 }
 
-/// A delivery that was given up.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// A delivery that was given up, or of which an attempt failed.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct GivenUp<'a> {
     pub delivery: &'a str,
     pub event: &'a str,
     pub event_type: &'a str,
     pub attempts: u32,
-    /// One word.
+    /// Why it was given up, in one word; empty while it is tried again.
     pub reason: &'a str,
     /// What the last attempt's outcome was, in one word; empty where there was none.
     pub class: &'a str,
@@ -115,6 +124,17 @@ impl OwnEvent<'_> {
         }
     }
 
+    /// A webhook that does not hear of it: what cannot be delivered is not told by a delivery.
+    fn except(&self) -> Option<&WebhookId> {
+        match self {
+            Self::WebhookFailing(webhook, _) | Self::WebhookDisabled(webhook, _) => Some(&webhook.id),
+            Self::WebhookCreated(_)
+            | Self::WebhookUpdated(..)
+            | Self::WebhookDeleted(_)
+            | Self::DeliveryDead(..) => None,
+        }
+    }
+
     /// The subject: the webhook.
     fn key(&self) -> Option<String> {
         match self {
@@ -174,7 +194,8 @@ impl Change<'_> {
     /// It is routed by what this change says, so this comes after what it is about.
     pub(crate) async fn own_event(&mut self, event: OwnEvent<'_>, now: Timestamp) -> Result<(), StoreError> {
         let tenant = event.tenant();
-        if !self.is_asked_for(tenant.as_str(), event.name()).await? {
+        let except = event.except();
+        if !self.is_asked_for(tenant.as_str(), event.name(), except).await? {
             return Ok(());
         }
         let bad = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("an event of our own: {e}"));
@@ -189,11 +210,16 @@ impl Change<'_> {
             key: event.key(),
             correlation_id: None,
         };
-        self.publish_event(tenant, &new, None, now).await
+        self.publish_event(tenant, &new, except.map_or(Audience::All, Audience::Except), now).await
     }
 
-    /// Whether a webhook of the tenant takes this type by other means than taking everything.
-    pub(super) async fn is_asked_for(&mut self, tenant: &str, name: &str) -> Result<bool, StoreError> {
+    /// Whether a webhook of the tenant other than `except` takes this type by other means than taking everything.
+    pub(super) async fn is_asked_for(
+        &mut self,
+        tenant: &str,
+        name: &str,
+        except: Option<&WebhookId>,
+    ) -> Result<bool, StoreError> {
         let takes = match self.event_type(tenant, name).await? {
             // Also where it is an alias: the router takes it for that type.
             Some(row) => Takes {
@@ -212,7 +238,7 @@ impl Change<'_> {
                 }
             }
         };
-        Ok(self.count_takers(tenant, &takes).await? > 0)
+        Ok(self.count_takers_besides(tenant, &takes, except.map_or("", WebhookId::as_str)).await? > 0)
     }
 }
 

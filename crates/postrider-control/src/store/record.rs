@@ -129,6 +129,7 @@ impl Store {
         for entry in entries {
             ledger.apply(entry);
         }
+        change.end_held_again(&mut ledger).await?;
         let resolved = ledger.resolve();
         change.save(&ledger, &resolved, now).await?;
         change.judge(&ledger, now).await?;
@@ -324,6 +325,7 @@ impl Change<'_> {
             let state: String = row.try_get("state")?;
             let series = Series {
                 owed: row.try_get("owed")?,
+                asked: row.try_get("asked")?,
                 end: end_of(&state)?,
                 held: row.try_get("held")?,
                 held_attempt: small(row.try_get("held_attempt")?),

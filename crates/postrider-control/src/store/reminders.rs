@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 
-use super::{Change, NewEvent, Settings, Store, StoreError, small, time, unsigned};
+use super::{Audience, Change, NewEvent, Settings, Store, StoreError, small, time, unsigned};
 
 /// The most pending reminders of one event type of a tenant.
 const MAX_PENDING: u64 = 50_000_000;
@@ -489,7 +489,7 @@ impl Change<'_> {
             let rows: Vec<ReminderRow> = rows.iter().map(reminder_of).collect::<Result<_, _>>()?;
             for row in &rows {
                 if self.note_sent(row, now).await? {
-                    self.publish_event(&row.tenant, &row.event(now)?, None, now).await?;
+                    self.publish_event(&row.tenant, &row.event(now)?, Audience::All, now).await?;
                     count += 1;
                 }
             }

@@ -27,6 +27,12 @@ pub(crate) struct Settings {
     /// The most active webhooks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_active_webhooks: Option<u32>,
+    /// The most requests in flight to all webhooks of the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// The most requests a second to all webhooks of the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_per_second: Option<u32>,
 }
 
 impl Default for Settings {
@@ -38,6 +44,8 @@ impl Default for Settings {
             send_at: "09:00".to_owned(),
             lead_days: BTreeMap::new(),
             max_active_webhooks: None,
+            max_in_flight: None,
+            rate_per_second: None,
         }
     }
 }
@@ -53,8 +61,8 @@ impl Settings {
         TenantSettings {
             unknown_types: self.unknown_types,
             schemas: self.schemas,
-            max_in_flight: None,
-            rate_per_second: None,
+            max_in_flight: self.max_in_flight,
+            rate_per_second: self.rate_per_second,
         }
     }
 }

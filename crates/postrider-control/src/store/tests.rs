@@ -1,5 +1,7 @@
 //! The books under facts in any order, again and again, in pieces; and what happens when one is lost.
 
+mod endings;
+
 use std::sync::Arc;
 
 use postrider_core::books::{Counts, End};
@@ -517,7 +519,10 @@ async fn a_redelivery_is_a_new_series_that_is_owed() {
     }
     record(&t, &[message("r", 0, vec![routed("evt_2", 0..2)]), message("w", 0, vec![first])]).await;
     let refused = redeliver(&t, id.as_str()).await.unwrap_err();
-    assert_eq!(refused, RedeliverRefused::NotFinal { next_at: Some(at(99_000)), held: false });
+    assert_eq!(
+        refused,
+        RedeliverRefused::NotFinal { next_at: Some(at(99_000)), held: false, cancelling: false }
+    );
 
     record(&t, &[message("w", 1, vec![done("evt_2", 1, 1, End::Dead, 1)]), dead("evt_2", 1)]).await;
     assert_eq!(redeliver(&t, id.as_str()).await, Ok(2));
@@ -527,7 +532,7 @@ async fn a_redelivery_is_a_new_series_that_is_owed() {
     );
     let sent = outgoing(&t).await;
     assert_eq!(sent.len(), 1);
-    assert_eq!((sent[0].series, sent[0].attempt, sent[0].revision), (2, 1, revision));
+    assert_eq!((sent[0].series, sent[0].attempt, sent[0].revision, sent[0].asked), (2, 1, revision, true));
     assert_eq!(sent[0].epoch, t.store.epoch());
     let books = t.store.books(NOW).await.unwrap();
     assert_eq!((books.counts.owed, books.counts.dead, books.counts.pending), (3, 1, 2));
@@ -584,7 +589,7 @@ async fn what_is_held_is_released_oldest_first_when_its_webhook_is_not_paused() 
     assert_eq!(release(&t, 10).await, 0, "still paused");
 
     let revision = make_webhook(&t, 0, "active").await.revision;
-    assert_eq!(t.store.webhooks_to_release().await.unwrap(), ["wh_0"]);
+    assert_eq!(t.store.webhooks_to_release().await.unwrap(), [("wh_0".to_owned(), false)]);
     assert_eq!(release(&t, 2).await, 2);
     assert_eq!(release(&t, 10).await, 3);
     let sent = outgoing(&t).await;
@@ -686,9 +691,9 @@ async fn events_wait_for_the_configuration_before_them_and_hold_up_nothing() {
     };
     let tenant = TenantId::default_tenant();
     let mut change = t.store.change().await.unwrap();
-    change.publish_event(&tenant, &event("a"), None, NOW).await.unwrap();
+    change.publish_event(&tenant, &event("a"), Audience::All, NOW).await.unwrap();
     change.create_tenant(&TenantId::parse("acme").unwrap(), NOW).await.unwrap().unwrap();
-    change.publish_event(&tenant, &event("b"), Some(&webhook_id(7)), NOW).await.unwrap();
+    change.publish_event(&tenant, &event("b"), Audience::Only(&webhook_id(7)), NOW).await.unwrap();
     change.commit().await.unwrap();
 
     let ids = async |lane| -> Vec<String> {
@@ -785,6 +790,14 @@ async fn lists_are_read_by_an_index() {
         ),
         "SELECT MIN(r.date) FROM reminders r WHERE r.grp = 1 AND r.state = 'pending'",
         "SELECT COUNT(*) FROM subscriptions WHERE tenant = 'a' AND kind = 'type' AND name = 'n'",
+        &format!(
+            "{} WHERE d.tenant = 'a' AND d.state = 'pending' ORDER BY d.seq DESC LIMIT 5",
+            *deliveries::ROW
+        ),
+        cancellations::LIST,
+        cancellations::OPEN,
+        cancellations::OLD,
+        cancellations::SKIPPED,
     ] {
         let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {list}")))
             .fetch_all(&t.store.readers)
@@ -794,8 +807,11 @@ async fn lists_are_read_by_an_index() {
             .map(|row| sqlx::Row::get(row, "detail"))
             .collect();
         let plan = plan.join("; ");
-        // What is unsent is an index of its own, and read from its beginning.
-        let scans = plan.starts_with("SCAN") && !plan.contains("USING INDEX outbox_unsent");
+        // What is unsent, and what is open, is an index of its own, and read from its beginning.
+        let own = ["outbox_unsent", "cancellations_open"]
+            .iter()
+            .any(|own| plan.contains(&format!("USING INDEX {own}")));
+        let scans = plan.starts_with("SCAN") && !own;
         assert!(!plan.contains("TEMP B-TREE") && !scans, "{list}: {plan}");
     }
 }

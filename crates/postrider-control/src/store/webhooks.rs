@@ -11,6 +11,9 @@ use super::{Change, Store, StoreError, signed, time, unsigned};
 /// Somebody asked for it: the reason of a webhook that was disabled by hand.
 pub(crate) const BY_REQUEST: &str = "request";
 
+/// Held deliveries that end with the request that deletes their webhook.
+const HELD_AT_ONCE: u32 = 500;
+
 /// A webhook as it is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct WebhookRow {
@@ -76,11 +79,11 @@ impl Takes {
         }
     }
 
-    /// How many webhooks of the tenant ask for it.
-    fn count(&self, tenant: &str) -> QueryBuilder<Sqlite> {
+    /// How many webhooks of the tenant ask for it, besides one.
+    fn count(&self, tenant: &str, besides: &str) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT COUNT(DISTINCT webhook) FROM (");
         self.webhooks(tenant, &mut query);
-        query.push(")");
+        query.push(") WHERE webhook <> ").push_bind(besides.to_owned());
         query
     }
 }
@@ -152,7 +155,7 @@ impl Store {
 
     /// How many webhooks of a tenant ask for an event type.
     pub(crate) async fn count_takers(&self, tenant: &str, takes: &Takes) -> Result<u64, StoreError> {
-        let mut query = takes.count(tenant);
+        let mut query = takes.count(tenant, "");
         let n: i64 = query.build_query_scalar().persistent(false).fetch_one(&self.readers).await?;
         Ok(unsigned(n))
     }
@@ -197,9 +200,14 @@ impl Change<'_> {
         Ok((unsigned(all), unsigned(of_profile)))
     }
 
-    /// How many webhooks of a tenant ask for an event type, as this change sees it.
-    pub(crate) async fn count_takers(&mut self, tenant: &str, takes: &Takes) -> Result<u64, StoreError> {
-        let mut query = takes.count(tenant);
+    /// How many webhooks of a tenant besides one ask for an event type, as this change sees it.
+    pub(super) async fn count_takers_besides(
+        &mut self,
+        tenant: &str,
+        takes: &Takes,
+        besides: &str,
+    ) -> Result<u64, StoreError> {
+        let mut query = takes.count(tenant, besides);
         let n: i64 = query.build_query_scalar().persistent(false).fetch_one(&mut *self.tx).await?;
         Ok(unsigned(n))
     }
@@ -346,7 +354,8 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Removes a webhook. Its secrets go at once; that it existed stays, so that deliveries of it end as cancelled.
+    /// Removes a webhook. Its secrets go at once; that it existed stays, so that deliveries of it end as cancelled: what is
+    /// held at once, or if it is much in the background, and what is on its way when a worker meets it.
     pub(crate) async fn delete_webhook(&mut self, id: &str, now: Timestamp) -> Result<u64, StoreError> {
         let revision = self.next_revision().await?;
         sqlx::query(
@@ -360,6 +369,7 @@ impl Change<'_> {
         .await?;
         self.forget_subscription(id).await?;
         self.forget_health(id).await?;
+        self.end_held_of_deleted(id, HELD_AT_ONCE, now).await?;
         let told = ConfigRecord::bare(&self.store.epoch(), revision, ConfigKind::Webhook, id);
         self.tell(&told, now).await?;
         self.for_release = true;

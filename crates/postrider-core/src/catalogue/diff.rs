@@ -322,6 +322,7 @@ impl Compared for crate::profile::ProfileSpec {
             ("retries", self.retried != new.retried || self.retry != new.retry),
             ("timeout_ms", self.timeout_ms != new.timeout_ms),
             ("disable_after_failures", self.disable_after_failures != new.disable_after_failures),
+            ("disable_after_ms", self.disable_after_ms != new.disable_after_ms),
             ("max_active_webhooks", self.max_active_webhooks != new.max_active_webhooks),
             ("https_only", self.https_only != new.https_only),
         ]);

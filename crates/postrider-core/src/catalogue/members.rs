@@ -66,6 +66,7 @@ const PROFILE: Shape = Shape {
         ("retry", Some(&RETRY)),
         ("timeout_ms", None),
         ("disable_after_failures", None),
+        ("disable_after_ms", None),
         ("max_active_webhooks", None),
         ("https_only", None),
     ],

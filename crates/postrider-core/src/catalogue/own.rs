@@ -19,15 +19,24 @@ pub fn own() -> Catalogue {
         (
             WEBHOOK_FAILING,
             "Webhook failing",
-            "Deliveries to a webhook have been given up several times in a row; it is still active.",
-            vec!["a delivery is given up and the ones before it were too"],
+            "A webhook fails again and again; it is still active. `rule` says what would disable it, `share_percent` how near \
+             that is. The webhook itself does not hear of it.",
+            vec![
+                "half, or nine tenths, of the deliveries in a row that the webhook or its profile allows were given up",
+                "nothing has arrived for half, or nine tenths, of the time that the webhook or its profile allows",
+            ],
             WEBHOOK_FAILING_EXAMPLE,
         ),
         (
             WEBHOOK_DISABLED,
             "Webhook disabled",
-            "Postrider disabled a webhook by itself: deliveries to it are skipped until somebody enables it.",
-            vec!["as many deliveries in a row are given up as the webhook or its profile allows"],
+            "Postrider disabled a webhook by itself: deliveries to it are skipped until somebody enables it. The webhook \
+             itself does not hear of it.",
+            vec![
+                "as many deliveries in a row are given up as the webhook or its profile allows",
+                "nothing has arrived for as long as the webhook or its profile allows, and failures go on",
+                "the receiver answers 410",
+            ],
             WEBHOOK_DISABLED_EXAMPLE,
         ),
         (
@@ -70,9 +79,9 @@ pub fn own() -> Catalogue {
     }
 }
 
-const WEBHOOK_FAILING_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.failing","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"active"},"given_up_in_a_row":50,"disable_after_failures":100,"last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}}"#;
+const WEBHOOK_FAILING_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.failing","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"active"},"rule":"given_up","share_percent":50,"given_up_in_a_row":50,"disable_after_failures":100,"failed_attempts":600,"failing_since":"2026-11-20T20:00:00Z","disable_after_ms":432000000,"last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}}"#;
 
-const WEBHOOK_DISABLED_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.disabled","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"disabled"},"given_up_in_a_row":100,"disable_after_failures":100,"reason":"100 deliveries in a row were given up; last: exhausted: http_5xx 503","last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}}"#;
+const WEBHOOK_DISABLED_EXAMPLE: &str = r#"{"event_type":"postrider.webhook.disabled","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"disabled"},"rule":"given_up","share_percent":100,"given_up_in_a_row":100,"disable_after_failures":100,"failed_attempts":1200,"failing_since":"2026-11-20T20:00:00Z","disable_after_ms":432000000,"reason":"100 deliveries in a row were given up; last: exhausted: http_5xx 503","last":{"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}}"#;
 
 const DELIVERY_DEAD_EXAMPLE: &str = r#"{"event_type":"postrider.delivery.dead","event_time":"2026-11-21T20:00:00Z","current_context":{"source":"postrider"},"data":{"webhook":{"id":"wh_01","name":"billing-prod","url":"https://example.com/hooks","profile":"postrider","state":"active"},"delivery":"4f0e6d1c2b3a49a5b7c1e0191f3c2b3a","event":"evt-1","event_type":"USER_CREATED","attempts":12,"reason":"exhausted","class":"http_5xx","status":503}}"#;
 

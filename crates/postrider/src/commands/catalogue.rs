@@ -1,6 +1,6 @@
 //! `postrider catalogue`.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use postrider_core::catalogue::{
@@ -9,7 +9,7 @@ use postrider_core::catalogue::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Context, each, read_text};
+use super::{Context, asked, each, read_text};
 use crate::api::Answer;
 use crate::args::{Catalogue, CatalogueText, OneCatalogue};
 use crate::builtin;
@@ -275,15 +275,6 @@ fn show_import(context: &Context, answer: &Answer, suspects: &[Finding]) -> Resu
         context.out.note("nothing changes");
     }
     Ok(Exit::Ok)
-}
-
-/// Asks a person. Only `y` and `yes` are a yes.
-fn asked(question: &str) -> Result<bool, Failure> {
-    output::note(&format!("{question} [y/N]"));
-    let mut answer = String::new();
-    let mut stdin = std::io::Read::take(std::io::stdin().lock(), 64);
-    stdin.read_line(&mut answer).map_err(|error| Failure::usage("cannot read the answer", error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// The catalogue that the tenant has of this product.

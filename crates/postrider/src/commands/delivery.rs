@@ -1,13 +1,14 @@
 //! `postrider delivery`.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Context, each, list, wait_for};
+use super::{Context, asked, each, list, wait_for};
 use crate::api::Api;
-use crate::args::Delivery;
+use crate::args::{Delivery, DeliveryCancel};
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, plain};
 use crate::table;
@@ -22,6 +23,19 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("OUTCOME", "/last/class"),
     ("STATUS", "/last/status"),
     ("NEXT", "/next_at"),
+];
+
+/// What a list of cancellations shows.
+const CANCELLATION_COLUMNS: &[Column] = &[
+    ("CANCELLATION", "/id"),
+    ("AT", "/created_at"),
+    ("DELIVERY", "/delivery"),
+    ("WEBHOOK", "/webhook"),
+    ("EVENT TYPE", "/event_type"),
+    ("SINCE", "/since"),
+    ("UNTIL", "/until"),
+    ("STATE", "/state"),
+    ("DELIVERIES", "/deliveries"),
 ];
 
 /// The columns of a delivery's attempts.
@@ -74,6 +88,10 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
             context.out.list("", &attempts_of(&answer.value), ATTEMPT_COLUMNS)?;
             Ok(Exit::Ok)
         }
+        Delivery::Cancel(command) => cancel(context, command).await,
+        Delivery::Cancellations(page) => {
+            list(context, &["cancellations"], &[], &page, CANCELLATION_COLUMNS).await
+        }
         Delivery::Redeliver { ids, wait, wait_timeout } => {
             let answers = each(context, Method::POST, "cannot redeliver", &ids.ids, |id| {
                 vec!["deliveries", id, "redeliver"]
@@ -87,6 +105,50 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
             judge(context, &states)
         }
     }
+}
+
+async fn cancel(context: &Context, command: DeliveryCancel) -> Result<Exit, Failure> {
+    let DeliveryCancel { ids, webhook, event_type, since, until, state, yes, dry_run } = command;
+    if !ids.is_empty() {
+        each(context, Method::POST, "cannot cancel", &ids, |id| vec!["deliveries", id, "cancel"]).await?;
+        return Ok(Exit::Ok);
+    }
+    let what = "cannot cancel deliveries";
+    // Said before anything is asked of the API, so that scripts fail alike whatever is there.
+    if !yes && !dry_run && !std::io::stdin().is_terminal() {
+        let why = "standard input is no terminal, so nobody can be asked, and --yes was not given";
+        return Err(Failure::usage(what, why).next("look with --dry-run, then give --yes"));
+    }
+    let filter = [
+        ("webhook", webhook),
+        ("event_type", event_type),
+        ("since", since),
+        ("until", until),
+        ("state", state),
+    ];
+    let mut body: Map<String, Value> =
+        filter.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+    let api = context.api()?;
+    let post = async |body: &Map<String, Value>| {
+        api.post(what, &["cancellations"], Some(Value::Object(body.clone()).to_string())).await
+    };
+    if !yes {
+        body.insert("plan".to_owned(), true.into());
+        let plan = post(&body).await?;
+        if dry_run {
+            context.out.one(&plan.raw, &plan.value)?;
+            return Ok(Exit::Ok);
+        }
+        let (count, held) = (plain(plan.value.get("deliveries")), plain(plan.value.get("held")));
+        if !asked(&format!("Cancel {count} deliveries, {held} of them held?"))? {
+            context.out.note("nothing was cancelled");
+            return Ok(Exit::Ok);
+        }
+        body.remove("plan");
+    }
+    let done = post(&body).await?;
+    context.out.one(&done.raw, &done.value)?;
+    Ok(Exit::Ok)
 }
 
 /// Every attempt of a delivery, in order, each with its series.

@@ -162,6 +162,16 @@ async fn each(
     Err(Failure { exit, ..last })
 }
 
+/// Asks a person. Only `y` and `yes` are a yes.
+fn asked(question: &str) -> Result<bool, Failure> {
+    crate::output::note(&format!("{question} [y/N]"));
+    use std::io::BufRead as _;
+    let mut answer = String::new();
+    let mut stdin = std::io::Read::take(std::io::stdin().lock(), 64);
+    stdin.read_line(&mut answer).map_err(|error| Failure::usage("cannot read the answer", error))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 /// A file as text, or standard input for `-`.
 fn read_text(path: &Path) -> Result<String, Failure> {
     use std::io::Read as _;

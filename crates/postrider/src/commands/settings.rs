@@ -30,7 +30,7 @@ pub async fn run(context: &Context, command: TenantSettings) -> Result<Exit, Fai
 
 /// The changes as the API takes them: null sets a member back to its default.
 fn body(changes: SettingsSet) -> Map<String, Value> {
-    let SettingsSet { unknown_types, schemas, time_zone, send_at, lead_days, max_active_webhooks } = changes;
+    let SettingsSet { unknown_types, schemas, time_zone, send_at, lead_days, .. } = changes;
     let mut body = Map::new();
     let texts = [
         ("unknown_types", unknown_types),
@@ -43,7 +43,12 @@ fn body(changes: SettingsSet) -> Map<String, Value> {
         let days = lead_days.into_iter().map(|(name, days)| (name, json!(days))).collect();
         body.insert("lead_days".to_owned(), Value::Object(days));
     }
-    body.extend(max_active_webhooks.map(|limit| ("max_active_webhooks".to_owned(), json!(limit.0))));
+    let limits = [
+        ("max_active_webhooks", changes.max_active_webhooks),
+        ("max_in_flight", changes.max_in_flight),
+        ("rate_per_second", changes.rate_per_second),
+    ];
+    body.extend(limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), json!(limit?.0)))));
     body
 }
 
@@ -61,6 +66,8 @@ mod tests {
             send_at: None,
             lead_days: Vec::new(),
             max_active_webhooks: None,
+            max_in_flight: None,
+            rate_per_second: None,
         };
         assert!(body(nothing).is_empty());
         let some = SettingsSet {
@@ -70,12 +77,15 @@ mod tests {
             send_at: None,
             lead_days: vec![("PointsWillExpire".into(), Some(14)), ("CouponWillExpire".into(), None)],
             max_active_webhooks: Some(Limit(None)),
+            max_in_flight: Some(Limit(Some(50))),
+            rate_per_second: None,
         };
         assert_eq!(
             Value::Object(body(some)),
             json!({
                 "unknown_types": "refuse", "time_zone": "Europe/Berlin",
                 "lead_days": {"PointsWillExpire": 14, "CouponWillExpire": null}, "max_active_webhooks": null,
+                "max_in_flight": 50,
             })
         );
     }

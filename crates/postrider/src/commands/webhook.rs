@@ -266,6 +266,7 @@ impl WebhookFields {
         set("active_from", self.active_from.map(Value::from));
         set("expires_at", self.expires_at.map(Value::from));
         set("disable_after_failures", self.disable_after_failures.map(Value::from));
+        set("disable_after_ms", self.disable_after.map(ms));
         set("timeout_ms", self.timeout.map(ms));
         set("max_in_flight", self.max_in_flight.map(Value::from));
         set("rate_per_second", self.rate_per_second.map(Value::from));
@@ -384,6 +385,7 @@ mod tests {
             unsigned: true,
             active_from: Some("2026-12-01T00:00:00Z".into()),
             disable_after_failures: Some(0),
+            disable_after: Some(Duration::from_secs(86_400)),
             ..WebhookFields::default()
         };
         assert_eq!(
@@ -391,6 +393,7 @@ mod tests {
             json!({
                 "subscription": {"all": false, "event_types": [], "groups": ["g"], "categories": ["c"]},
                 "signed": false, "active_from": "2026-12-01T00:00:00Z", "disable_after_failures": 0,
+                "disable_after_ms": 86_400_000,
             })
         );
     }

@@ -318,11 +318,13 @@ async fn the_four_products_fit_into_one_tenant() {
 async fn settings_are_kept_and_told() {
     let t = Test::new().await;
     let defaults = json!({ "unknown_types": "accept", "schemas": "off", "time_zone": "UTC", "send_at": "09:00",
-                           "lead_days": {}, "max_active_webhooks": null });
+                           "lead_days": {}, "max_active_webhooks": null, "max_in_flight": null,
+                           "rate_per_second": null });
     assert_eq!(t.get("/v1/settings").await, defaults);
     t.import(&shop()).await;
     let patch = json!({ "unknown_types": "refuse", "schemas": "warn", "time_zone": "Europe/Berlin", "send_at": "06:30",
-                        "lead_days": { "MemberWillExpire": 7, "Order_placed": 1 }, "max_active_webhooks": 20 });
+                        "lead_days": { "MemberWillExpire": 7, "Order_placed": 1 }, "max_active_webhooks": 20,
+                        "max_in_flight": 500, "rate_per_second": 1000 });
     let (status, changed) = t.patch("/v1/settings", patch).await;
     assert_eq!(status, 200, "{changed}");
     assert_eq!(
@@ -336,6 +338,7 @@ async fn settings_are_kept_and_told() {
     let record: TenantRecord =
         serde_json::from_str(told.last().unwrap().body.as_ref().unwrap().get()).unwrap();
     assert_eq!(record.settings.unknown_types, UnknownTypes::Refuse);
+    assert_eq!((record.settings.max_in_flight, record.settings.rate_per_second), (Some(500), Some(1000)));
 
     let (_, changed) =
         t.patch("/v1/settings", json!({ "lead_days": { "MemberWillExpire": null }, "schemas": null })).await;
@@ -369,6 +372,8 @@ async fn settings_that_mean_nothing_are_refused_by_name() {
         (json!({ "lead_days": 7 }), "lead_days"),
         (json!({ "max_active_webhooks": 0 }), "max_active_webhooks"),
         (json!({ "max_active_webhooks": 10_001 }), "max_active_webhooks"),
+        (json!({ "max_in_flight": 0 }), "max_in_flight"),
+        (json!({ "rate_per_second": 100_001 }), "rate_per_second"),
         (json!({ "timezone": "UTC" }), "timezone"),
     ] {
         let (status, body) = t.patch("/v1/settings", patch.clone()).await;

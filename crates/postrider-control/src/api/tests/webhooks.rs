@@ -5,7 +5,7 @@ use postrider_core::wire::WebhookRecord;
 
 use super::configuration::{names, shop};
 use super::*;
-use crate::store::{NewEvent, OutboxKind, OutboxLane, OutboxRow};
+use crate::store::{Audience, NewEvent, OutboxKind, OutboxLane, OutboxRow};
 
 impl Test {
     /// Makes a webhook of the shop's profile.
@@ -628,7 +628,7 @@ async fn nothing_is_tried_while_many_events_wait_for_the_broker() {
     let (tenant, now) = (postrider_core::TenantId::default_tenant(), postrider_broker::now());
     let mut change = t.api.store.change().await.unwrap();
     for _ in 1..crate::api::webhooks::MOST_WAITING {
-        change.publish_event(&tenant, &event, None, now).await.unwrap();
+        change.publish_event(&tenant, &event, Audience::All, now).await.unwrap();
     }
     change.commit().await.unwrap();
     let response = t.send(request("POST", &path, None)).await;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use postrider_core::catalogue::{self, OWN};
 use postrider_core::expression::Expression;
+use postrider_core::health::WINDOW_MS;
 use postrider_core::profile::{BUILT_IN, Profile};
 use postrider_core::retry::RetryPolicy;
 use postrider_core::spelling::suggestion;
@@ -90,6 +91,7 @@ impl Api {
                 .disable_after_failures
                 .map(|n| within("disable_after_failures", n, 0..=MAX_FAILURES))
                 .transpose()?,
+            disable_after_ms: new.disable_after_ms.map(check_window).transpose()?,
             max_in_flight: within(
                 "max_in_flight",
                 new.max_in_flight.unwrap_or(DEFAULT_IN_FLIGHT),
@@ -308,6 +310,19 @@ fn check_retry(profile: &Profile, own: RetryRecord) -> Result<RetryRecord, Probl
         Problem::body(field, text)
     })?;
     Ok(own)
+}
+
+/// How long a webhook may fail: 0 for ever.
+fn check_window(window_ms: u64) -> Result<u64, Problem> {
+    if window_ms == 0 || WINDOW_MS.contains(&window_ms) {
+        return Ok(window_ms);
+    }
+    let detail = format!(
+        "disable_after_ms must be 0, for never, or from {} to {}",
+        WINDOW_MS.start(),
+        WINDOW_MS.end()
+    );
+    Err(Problem::body("disable_after_ms", detail))
 }
 
 fn read_time(member: &str, given: Option<&str>) -> Result<Option<Timestamp>, Problem> {

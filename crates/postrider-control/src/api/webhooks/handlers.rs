@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::check::{Base, Checked, may_be_active};
 use super::explain::{directory_of, subscription_of};
 use super::secrets::{as_kept, fits, hint_of};
-use super::shape::{NewApiKey, NewAuth, NewSubscription, NewTls, NewWebhook, Retry, Webhook};
+use super::shape::{NewApiKey, NewAuth, NewSubscription, NewTls, NewWebhook, Retry, Webhook, limits_of};
 use super::{Profiles, find, look_up, profile_of, unreadable_secret};
 use crate::api::answer::Answer;
 use crate::api::body::{self, Body, Params};
@@ -177,8 +177,10 @@ pub(in crate::api) async fn get(
     let directory = directory_of(&api.store, &tenant, &row).await?;
     let types = directory.types_taken(&subscription_of(&row.record), &tenant);
     let health = api.store.health(&id).await?;
+    let limits = limits_of(&row.record, profile.as_deref());
     let webhook = api.shown(row, profile.as_deref())?;
-    Answer::ok(&webhook.meaning(types.iter().map(ToString::to_string).collect()).with_health(&health))
+    let types = types.iter().map(ToString::to_string).collect();
+    Answer::ok(&webhook.meaning(types).with_health(&health, limits))
 }
 
 /// Changes what is given and leaves the rest; null sets a member back to its default (RFC 7396).
@@ -284,6 +286,7 @@ pub(in crate::api) struct WebhookPatch {
     retry: Option<Retry>,
     timeout_ms: Option<u64>,
     disable_after_failures: Option<u32>,
+    disable_after_ms: Option<u64>,
     max_in_flight: Option<u32>,
     rate_per_second: Option<u32>,
     active_from: Option<String>,
@@ -291,7 +294,8 @@ pub(in crate::api) struct WebhookPatch {
     state: Option<String>,
 }
 
-/// Removes a webhook. Deliveries of it that are under way end as cancelled.
+/// Removes a webhook. Deliveries of it end as cancelled, for the reason `webhook_deleted`: those that are held at once or,
+/// beyond 500, within moments, and those that are on their way when a worker meets them.
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", tag = "webhooks", operation_id = "delete_webhook",
     params(("id" = String, Path, description = "The webhook"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 204), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
@@ -322,6 +326,7 @@ async fn turn(
     let mut change = api.store.change().await?;
     let mut row = find(&mut change, scope, id).await?;
     let is = WebhookState::parse(&row.record.state).unwrap_or_default();
+    let mut missed = None;
     if is != to {
         if !from.contains(&is) {
             let detail = format!("the webhook is {}", is.as_str());
@@ -334,11 +339,18 @@ async fn turn(
         }
         let record = WebhookRecord { state: to.as_str().to_owned(), ..row.record.clone() };
         may_be_active(&mut change, &row.record, &record, now).await?;
+        if let (WebhookState::Disabled, Some(since)) = (is, row.disabled_at) {
+            missed = Some((change.count_skipped(id, since).await?, since));
+        }
         row = change.put_webhook(&record, &row.secret_hint, now).await?;
         change.own_event(OwnEvent::WebhookUpdated(&record, &["state".to_owned()]), now).await?;
     }
     let profile = profile_of(&mut change, row.record.tenant.as_str(), &row.record.profile).await?;
-    let answer = Answer::ok(&api.shown(row, profile.as_ref())?)?;
+    let mut webhook = api.shown(row, profile.as_ref())?;
+    if let Some((deliveries, since)) = missed {
+        webhook = webhook.with_missed(deliveries, since);
+    }
+    let answer = Answer::ok(&webhook)?;
     once.keep(api, &mut change, &answer).await?;
     change.commit().await?;
     Ok(answer)
@@ -357,7 +369,7 @@ pub(in crate::api) async fn pause(
     turn(&api, &scope, &once, &id, &[WebhookState::Active], WebhookState::Paused).await
 }
 
-/// Sends again, also what was held, oldest first.
+/// Sends again, also what was held, oldest first: at most 1000 deliveries a second, over all webhooks that are resumed.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/resume", tag = "webhooks", operation_id = "resume_webhook",
     params(("id" = String, Path, description = "The webhook"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 200, body = Webhook), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
@@ -370,7 +382,8 @@ pub(in crate::api) async fn resume(
     turn(&api, &scope, &once, &id, &[WebhookState::Paused], WebhookState::Active).await
 }
 
-/// Sends again after the webhook was disabled. What was skipped meanwhile can be redelivered.
+/// Sends again after the webhook was disabled, and counts its failures anew. The answer says how many deliveries were
+/// skipped meanwhile, in `skipped_while_disabled`: none of them is sent by itself.
 ///
 /// Refused if the tenant, or the webhook's profile, has as many active webhooks as it may have.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/enable", tag = "webhooks", operation_id = "enable_webhook",

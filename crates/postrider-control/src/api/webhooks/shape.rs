@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postrider_core::Timestamp;
-use postrider_core::profile::Profile;
+use postrider_core::health::Limits;
+use postrider_core::profile::{Profile, ProfileSpec};
 use postrider_core::retry::RetrySpec;
 use postrider_core::webhook::{self, Auth, ClientTls, SecretKind};
 use postrider_core::wire::{RetryRecord, WebhookRecord};
@@ -55,6 +56,10 @@ pub(in crate::api) struct NewWebhook {
     pub(super) timeout_ms: Option<u64>,
     /// After this many deliveries given up in a row the webhook is disabled, 0 for never; the profile's by default.
     pub(super) disable_after_failures: Option<u32>,
+    /// After failing for so long without a success the webhook is disabled, milliseconds: 60000 (a minute) to 2592000000
+    /// (30 days), 0 for never; the profile's by default, or 432000000 (5 days). It takes at least three failures, each a
+    /// twentieth of that time after the one before.
+    pub(super) disable_after_ms: Option<u64>,
     /// Most requests in flight, from 1 to 1000; 10 by default.
     pub(super) max_in_flight: Option<u32>,
     /// Most requests a second, from 1 to 100000; unlimited by default.
@@ -353,6 +358,8 @@ pub(in crate::api) struct Webhook {
     timeout_ms: u64,
     /// What the webhook says itself.
     disable_after_failures: Option<u32>,
+    /// What the webhook says itself.
+    disable_after_ms: Option<u64>,
     /// What applies, the webhook's and its profile's taken together.
     effective: Option<Effective>,
     max_in_flight: u32,
@@ -363,6 +370,9 @@ pub(in crate::api) struct Webhook {
     /// Why it is disabled: `request`, or what Postrider says.
     disabled_reason: Option<String>,
     disabled_at: Option<String>,
+    /// What it missed, in the answer that enables it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped_while_disabled: Option<Skipped>,
     /// How deliveries went of late. In the answer to a GET of one webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<WebhookHealth>,
@@ -394,6 +404,8 @@ pub(in crate::api) struct Effective {
     timeout_ms: u64,
     /// 0 for never.
     disable_after_failures: u32,
+    /// 0 for never.
+    disable_after_ms: u64,
     payload_version: Option<String>,
 }
 
@@ -409,15 +421,36 @@ pub(in crate::api) struct Subscription {
     pub(super) means_today: Option<Vec<String>>,
 }
 
+/// What a webhook missed while it was disabled.
+#[derive(Serialize, ToSchema)]
+pub(in crate::api) struct Skipped {
+    deliveries: u64,
+    /// When it was disabled.
+    since: String,
+    /// How to send them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
 /// How deliveries to a webhook went of late.
 #[derive(Serialize, ToSchema)]
 pub(in crate::api) struct WebhookHealth {
     /// Deliveries given up since the last that was delivered.
     given_up_in_a_row: u32,
+    /// Attempts that failed since the last that succeeded.
+    failed_attempts: u32,
+    /// The first of these failures.
     failing_since: Option<String>,
     last_failure_at: Option<String>,
     /// To within ten seconds.
     last_success_at: Option<String>,
+    /// How much of `disable_after_failures` is reached, 0 to 100; null where that is never.
+    given_up_percent: Option<u8>,
+    /// How much of `disable_after_ms` had passed at the last failure, 0 to 100; null where that is never. It stays below 100
+    /// while failures are too few, or too close together.
+    window_percent: Option<u8>,
+    /// A failure from then on disables the webhook, if there were enough before it; null while it does not fail.
+    disabled_by_failure_from: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -433,13 +466,32 @@ impl Webhook {
         self
     }
 
+    /// Adds what it missed since it was disabled.
+    pub(super) fn with_missed(mut self, deliveries: u64, since: Timestamp) -> Self {
+        let hint = || {
+            format!(
+                "POST /v1/replays {{\"webhook\": \"{}\", \"states\": [\"skipped\"]}} plans to send what was skipped; POST \
+                 /v1/deliveries/{{id}}/redeliver sends one.",
+                self.id
+            )
+        };
+        let hint = (deliveries > 0).then(hint);
+        self.skipped_while_disabled = Some(Skipped { deliveries, since: shown(since), hint });
+        self
+    }
+
     /// Adds how deliveries went of late.
-    pub(super) fn with_health(mut self, health: &Health) -> Self {
+    pub(super) fn with_health(mut self, health: &Health, limits: Limits) -> Self {
+        let streak = &health.streak;
         self.health = Some(WebhookHealth {
-            given_up_in_a_row: health.in_a_row,
-            failing_since: health.failing_since.map(shown),
-            last_failure_at: health.last_failure_at.map(shown),
+            given_up_in_a_row: streak.given_up,
+            failed_attempts: streak.failed_attempts,
+            failing_since: streak.since.map(shown),
+            last_failure_at: streak.last_at.map(shown),
             last_success_at: health.last_success_at.map(shown),
+            given_up_percent: streak.given_up_percent(limits),
+            window_percent: streak.window_percent(limits),
+            disabled_by_failure_from: streak.window_ends_at(limits).map(shown),
         });
         self
     }
@@ -473,17 +525,16 @@ impl Api {
         let tls = self.tls_of(&row.record)?;
         let now = postrider_broker::now();
         let record = row.record;
-        let effective = profile.map(|profile| Effective {
+        let effective = profile.map(|profile| (profile, limits_of(&record, Some(profile))));
+        let effective = effective.map(|(profile, limits)| Effective {
             // With a schedule, as many as it allows.
             retry: Retry {
                 max_attempts: Some(profile.retry(&record.retry).max_attempts()),
                 ..profile.retry_spec(&record.retry).into()
             },
             timeout_ms: profile.timeout_ms(record.timeout_ms),
-            disable_after_failures: record
-                .disable_after_failures
-                .or(profile.spec().disable_after_failures)
-                .unwrap_or(0),
+            disable_after_failures: limits.given_up.unwrap_or(0),
+            disable_after_ms: limits.window_ms.unwrap_or(0),
             payload_version: record
                 .payload_version
                 .clone()
@@ -516,6 +567,7 @@ impl Api {
             retry: (record.retry != RetryRecord::default()).then(|| record.retry.into()),
             timeout_ms: effective.as_ref().map_or(record.timeout_ms.unwrap_or_default(), |it| it.timeout_ms),
             disable_after_failures: record.disable_after_failures,
+            disable_after_ms: record.disable_after_ms,
             effective,
             max_in_flight: record.max_in_flight,
             rate_per_second: record.rate_per_second,
@@ -524,6 +576,7 @@ impl Api {
             state: record.state,
             disabled_reason: Some(row.disabled_reason).filter(|reason| !reason.is_empty()),
             disabled_at: row.disabled_at.map(shown),
+            skipped_while_disabled: None,
             health: None,
             secret_hint: row.secret_hint,
             secret_version: record.secret_version,
@@ -569,6 +622,7 @@ impl Api {
             retry: Some(record.retry.clone().into()),
             timeout_ms: record.timeout_ms,
             disable_after_failures: record.disable_after_failures,
+            disable_after_ms: record.disable_after_ms,
             max_in_flight: Some(record.max_in_flight),
             rate_per_second: record.rate_per_second,
             active_from: record.active_from.map(shown),
@@ -577,6 +631,15 @@ impl Api {
             state: Some(record.state.clone()),
             secret: None,
         })
+    }
+}
+
+/// When a webhook is disabled.
+pub(super) fn limits_of(record: &WebhookRecord, profile: Option<&Profile>) -> Limits {
+    let (failures, window_ms) = (record.disable_after_failures, record.disable_after_ms);
+    match profile {
+        Some(profile) => profile.spec().limits(failures, window_ms),
+        None => ProfileSpec::default().limits(failures, window_ms),
     }
 }
 

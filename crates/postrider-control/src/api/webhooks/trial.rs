@@ -19,7 +19,7 @@ use crate::api::idempotency::Once;
 use crate::api::problem::{Code, Problem, ProblemBody};
 use crate::api::scope::Scope;
 use crate::api::{Api, body, event_types};
-use crate::store::{NewEvent, OutboxLane, TypeRow};
+use crate::store::{Audience, NewEvent, OutboxLane, TypeRow};
 
 /// What a webhook that takes everything is tried with where there is no catalogue.
 const ANY_TYPE: &str = "postrider.test";
@@ -112,7 +112,7 @@ pub(in crate::api) async fn test(
     let mut change = api.store.change().await?;
     // It may be gone by now.
     let row = find(&mut change, &scope, &id).await?;
-    change.publish_event(&tenant, &event, Some(&row.record.id), now).await?;
+    change.publish_event(&tenant, &event, Audience::Only(&row.record.id), now).await?;
     let trial = Trial {
         delivery_id: DeliveryId::of(&tenant, &event.id, &row.record.id).to_string(),
         event_id: event.id.to_string(),

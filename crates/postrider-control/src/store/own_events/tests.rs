@@ -108,7 +108,7 @@ impl World {
     /// Reports an event as upstream does, and lets everything happen that follows from it.
     async fn happens(&mut self, id: &str, event_type: &str) {
         let body = json!({ "event_type": event_type, "id": id }).to_string();
-        self.route(body.as_bytes()).await;
+        self.route(body.as_bytes(), "").await;
         self.settle().await;
     }
 
@@ -129,20 +129,21 @@ impl World {
                 assert_eq!(row.tenant, "default");
                 self.t.store.mark_sent(OutboxKind::Event, row.seq, self.now).await.unwrap();
                 self.said.push(serde_json::from_slice(&row.body).unwrap());
-                self.route(&row.body).await;
+                self.route(&row.body, &row.except_webhook).await;
             }
         }
         panic!("it does not come to rest: {:?}", self.said.last());
     }
 
-    async fn route(&mut self, body: &[u8]) {
+    async fn route(&mut self, body: &[u8], except: &str) {
         let now = self.tick();
         let envelope = Envelope { routing_key: "default", ..Envelope::default() };
         let Report::Event(event) = intake::read(envelope, body, now, EventId::from_trusted("made")).unwrap()
         else {
             panic!("it is an event");
         };
-        let targets = self.directory.route(&event).unwrap();
+        let mut targets = self.directory.route(&event).unwrap();
+        targets.retain(|target| target.webhook.as_str() != except);
         let record = Arc::new(EventRecord::from(event));
         let owed: Vec<Owed> = targets
             .iter()
@@ -182,7 +183,7 @@ impl World {
                 at: now,
                 duration_ms: 1,
                 url: String::new(),
-                class: if end == End::Dead { "http_5xx".into() } else { "delivered".into() },
+                class: if end == End::Dead { "http_5xx".into() } else { "none".into() },
                 status: Some(if end == End::Dead { 503 } else { 200 }),
                 error: None,
                 response_body: None,
@@ -333,8 +334,13 @@ async fn asking_by_alias_group_and_category_is_asking() {
     ] {
         change.put_webhook(&record, "", world.now).await.unwrap();
         for (name, asked) in ["WEBHOOK_CREATED", "WEBHOOK_UPDATED", DELIVERY_DEAD].into_iter().zip(asks) {
-            assert_eq!(change.is_asked_for("default", name).await.unwrap(), asked, "{} {name}", record.id);
-            assert!(!change.is_asked_for("acme", name).await.unwrap(), "another tenant");
+            assert_eq!(
+                change.is_asked_for("default", name, None).await.unwrap(),
+                asked,
+                "{} {name}",
+                record.id
+            );
+            assert!(!change.is_asked_for("acme", name, None).await.unwrap(), "another tenant");
         }
         change.delete_webhook(record.id.as_str(), world.now).await.unwrap();
     }
@@ -532,6 +538,206 @@ async fn the_number_is_the_profiles_unless_the_webhook_has_one_and_zero_is_never
     }
     assert_eq!(disabled_after, BTreeMap::from([("wh_profile".to_owned(), 3), ("wh_own".to_owned(), 5)]));
     let health = world.t.store.health("wh_never").await.unwrap();
-    assert_eq!(health.in_a_row, 8);
-    assert!(health.failing_since < health.last_failure_at && health.last_success_at.is_none());
+    assert_eq!((health.streak.given_up, health.streak.failed_attempts), (8, 8));
+    assert!(health.streak.since < health.streak.last_at && health.last_success_at.is_none());
+}
+
+/// A webhook over days: attempts at these hours, each with a class, each told twice.
+struct Days {
+    world: World,
+    hour: i64,
+    n: u64,
+}
+
+impl Days {
+    async fn of(record: &WebhookRecord) -> Self {
+        let mut world = World::new(|_, _| End::Delivered).await;
+        world.put(record).await;
+        world.put(&webhook("wh_owner", &[WEBHOOK_FAILING, WEBHOOK_DISABLED])).await;
+        world.settle().await;
+        Self { world, hour: 0, n: 0 }
+    }
+
+    /// One attempt of a new event's delivery in this series; nothing has ended.
+    async fn attempt(&mut self, hours: i64, series: u32, id: &str, class: &str) {
+        self.hour += hours;
+        self.n += 1;
+        let (tenant, event) = (TenantId::default_tenant(), EventId::from_trusted(format!("{id}{}", self.n)));
+        let webhook = WebhookId::from_trusted("wh_1");
+        let delivery = DeliveryId::of(&tenant, &event, &webhook);
+        let at = Timestamp::from_millis(START + 60_000 + self.hour * 3_600_000);
+        let event = Fact::Event(EventFact {
+            tenant,
+            event_id: event,
+            at,
+            fate: EventFate::Routed(vec![Owed { delivery: delivery.clone(), webhook: webhook.clone() }]),
+            event: None,
+            marks: Vec::new(),
+        });
+        let attempt = Fact::Attempt(AttemptFact {
+            delivery,
+            series,
+            n: 1,
+            webhook,
+            at,
+            duration_ms: 5,
+            url: String::new(),
+            class: class.into(),
+            status: None,
+            error: None,
+            response_body: None,
+            response_headers: Vec::new(),
+            next_at: None,
+            worker: "worker".into(),
+            repeats: 0,
+        });
+        self.world.now = at;
+        self.world.journal("worker", vec![event, attempt], Vec::new()).await;
+        self.world.settle().await;
+    }
+
+    async fn state(&self) -> String {
+        self.world.webhook("wh_1").await.record.state
+    }
+
+    fn said(&self) -> (usize, usize) {
+        (self.world.said(WEBHOOK_FAILING), self.world.said(WEBHOOK_DISABLED))
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_for_days_is_disabled_before_anything_is_given_up() {
+    let mut days = Days::of(&webhook("wh_1", &["A", WEBHOOK_FAILING, WEBHOOK_DISABLED])).await;
+    for _ in 0..20 {
+        days.attempt(6, 1, "e", "timeout").await;
+    }
+    assert_eq!((days.state().await.as_str(), days.said()), ("active", (2, 0)), "warned at 50 and at 90 %");
+    let health = days.world.t.store.health("wh_1").await.unwrap();
+    assert_eq!((health.streak.failed_attempts, health.streak.given_up), (20, 0));
+    days.attempt(6, 1, "e", "timeout").await;
+    assert_eq!((days.state().await.as_str(), days.said()), ("disabled", (2, 1)));
+    let row = days.world.webhook("wh_1").await;
+    assert_eq!(
+        row.disabled_reason,
+        "nothing has arrived since 2023-11-15T04:14:20.005Z, over 21 attempts; last: timeout"
+    );
+    let said: Vec<_> = days.world.said.iter().map(|event| &event["data"]).collect();
+    let shares: Vec<_> = said.iter().map(|data| (&data["rule"], &data["share_percent"])).collect();
+    let window = json!("window");
+    assert_eq!(shares, [(&window, &json!(50)), (&window, &json!(90)), (&window, &json!(100))]);
+    assert_eq!(said[0]["last"]["class"], "timeout");
+    assert_eq!(said[0]["disable_after_ms"], 432_000_000);
+    // It asks for these events itself, and was told none of them.
+    assert_eq!(
+        days.world
+            .t
+            .rows("SELECT COUNT(*) FROM deliveries WHERE webhook = 'wh_1' AND event_id LIKE 'own_%'")
+            .await,
+        0
+    );
+    assert_eq!(days.world.t.rows("SELECT COUNT(*) FROM deliveries WHERE webhook = 'wh_owner'").await, 3);
+}
+
+#[tokio::test]
+async fn neither_a_blip_nor_time_nor_what_somebody_asked_for_disables_a_webhook() {
+    let mut days = Days::of(&webhook("wh_1", &["A"])).await;
+    for _ in 0..50 {
+        days.attempt(0, 1, "e", "http_5xx").await;
+    }
+    // Days later there is one failure more: nothing in between says that it went on.
+    days.attempt(24 * 6, 1, "e", "http_5xx").await;
+    assert_eq!(days.state().await, "active");
+    // What was asked for, tests, and our own faults are neither failures nor successes.
+    for (series, id, class) in
+        [(2, "e", "http_5xx"), (1, "own_test_", "http_5xx"), (1, "e", "internal"), (1, "e", "unknown")]
+    {
+        for _ in 0..3 {
+            days.attempt(24, series, id, class).await;
+        }
+    }
+    for (series, id) in [(2, "e"), (1, "own_test_")] {
+        days.attempt(1, series, id, "none").await;
+    }
+    let health = days.world.t.store.health("wh_1").await.unwrap();
+    assert_eq!((health.streak.failed_attempts, health.streak.moments), (51, 2));
+    assert_eq!(days.state().await, "active");
+    assert_eq!(days.world.t.store.judge_again(days.world.now).await.unwrap(), 0, "time alone says nothing");
+    // A success clears it.
+    days.attempt(1, 1, "e", "none").await;
+    assert!(days.world.t.store.health("wh_1").await.unwrap().streak.is_clean());
+}
+
+#[tokio::test]
+async fn gone_disables_at_once_unless_somebody_asked_or_everything_is_tried_again() {
+    for (series, id, profile, disabled) in [
+        (1, "e", "postrider", true),
+        (2, "e", "postrider", false),
+        (1, "own_test_", "postrider", false),
+        (1, "e", "patient", false),
+    ] {
+        let mut days = Days::of(&webhook("wh_1", &["A"])).await;
+        let catalogue = Catalogue {
+            schema: 1,
+            product: Product { id: "p".into(), name: "P".into(), note: String::new() },
+            categories: Vec::new(),
+            groups: Vec::new(),
+            event_types: vec![TypeEntry::new(EventType::parse("A").unwrap())],
+            triggers: Vec::new(),
+            profile: Some(ProfileSpec {
+                name: "patient".into(),
+                retried: postrider_core::outcome::Retried::Everything,
+                ..ProfileSpec::default()
+            }),
+        };
+        let mut change = days.world.t.store.change().await.unwrap();
+        change.put_catalogue(&TenantId::default_tenant(), &catalogue, days.world.now).await.unwrap();
+        change.commit().await.unwrap();
+        days.world.put(&WebhookRecord { profile: profile.into(), ..webhook("wh_1", &["A"]) }).await;
+        days.attempt(1, series, id, "http_410").await;
+        let row = days.world.webhook("wh_1").await;
+        assert_eq!(row.record.state == "disabled", disabled, "{series} {id} {profile}");
+        if disabled {
+            assert_eq!(row.disabled_reason, "the receiver answered 410: it wants no more deliveries");
+            assert_eq!((days.said(), &days.world.said[0]["data"]["rule"]), ((0, 1), &json!("gone")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_shorter_window_counts_at_the_next_look_and_enabling_begins_anew() {
+    let record = WebhookRecord { disable_after_ms: Some(0), ..webhook("wh_1", &["A"]) };
+    let mut days = Days::of(&record).await;
+    for _ in 0..40 {
+        days.attempt(6, 1, "e", "dns").await;
+    }
+    assert_eq!((days.state().await.as_str(), days.said()), ("active", (0, 0)), "0 is never");
+    let shorter = WebhookRecord { disable_after_ms: Some(24 * 3_600_000), ..record.clone() };
+    days.world.put(&shorter).await;
+    days.world.settle().await;
+    assert_eq!(days.world.t.store.judge_again(days.world.now).await.unwrap(), 1);
+    days.world.settle().await;
+    assert_eq!((days.state().await.as_str(), days.said()), ("disabled", (0, 1)));
+    let said = &days.world.said.last().unwrap()["data"];
+    assert_eq!((&said["last"]["class"], &said["rule"]), (&json!("dns"), &json!("window")));
+    assert_eq!(days.world.t.store.judge_again(days.world.now).await.unwrap(), 0, "once");
+    days.world.put(&shorter).await;
+    assert!(days.world.t.store.health("wh_1").await.unwrap().streak.is_clean());
+    assert_eq!(days.state().await, "active");
+}
+
+#[tokio::test]
+async fn failing_webhooks_are_found_by_an_index() {
+    let t = TestStore::new().await;
+    let plan: Vec<String> =
+        sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", super::super::health::FAILING)))
+            .bind("")
+            .bind(1)
+            .fetch_all(&t.store.readers)
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| sqlx::Row::get(row, "detail"))
+            .collect();
+    let plan = plan.join("; ");
+    assert!(plan.contains("webhook_health_failing") && !plan.contains("TEMP B-TREE"), "{plan}");
 }

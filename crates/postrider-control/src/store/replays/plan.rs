@@ -359,7 +359,8 @@ pub(super) fn deliveries_of(start: &'static str, row: &ReplayRow, events: &str) 
         one_of(&mut query, " AND e.event_type", asked.event_types.iter().map(String::as_str));
     }
     if let Some(webhook) = &asked.webhook {
-        query.push(" AND d.webhook = ").push_bind(webhook.clone());
+        // The plus keeps to the events of the page: by webhook it would be everything that there ever was of it.
+        query.push(" AND +d.webhook = ").push_bind(webhook.clone());
     }
     if !asked.states.is_empty() {
         let states = asked.states.iter().map(String::as_str).chain(["pending"]);
@@ -425,7 +426,8 @@ pub(super) fn events_of(start: &'static str, row: &ReplayRow, events: &str) -> Q
         query.push(" AND EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.seq <= ");
         query.push_bind(row.last_delivery);
         if let Some(webhook) = &asked.webhook {
-            query.push(" AND d.webhook = ").push_bind(webhook.clone());
+            // The plus keeps to the events of the page: by webhook it would be everything that there ever was of it.
+            query.push(" AND +d.webhook = ").push_bind(webhook.clone());
         }
         if !asked.states.is_empty() {
             one_of(&mut query, " AND d.state", asked.states.iter().map(String::as_str));

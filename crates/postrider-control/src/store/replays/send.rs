@@ -224,7 +224,7 @@ impl Change<'_> {
         for chunk in items.chunks(ROWS) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged,
-                 born_at, seen_at, replay) ",
+                 born_at, seen_at, replay, asked) ",
             );
             query.push_values(chunk, |mut row, item| {
                 row.push_bind(item.delivery.as_str())
@@ -232,7 +232,8 @@ impl Change<'_> {
                     .push("1, 'pending', 0, 0, 0, '', 0, 0")
                     .push_bind(now.as_millis())
                     .push_bind(now.as_millis())
-                    .push_bind(replay);
+                    .push_bind(replay)
+                    .push("1");
             });
             query.build().persistent(false).execute(&mut *self.tx).await?;
         }
