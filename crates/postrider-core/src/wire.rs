@@ -170,7 +170,7 @@ pub struct DeliveryRecord {
     pub series: u32,
     /// The attempt to make next; the first is 1.
     pub attempt: u32,
-    /// When the series began, milliseconds.
+    /// When the series began, or was sent on after its webhook had been paused, milliseconds: its age counts from here.
     pub born: Timestamp,
     /// When this attempt is due, milliseconds; missing for a first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]

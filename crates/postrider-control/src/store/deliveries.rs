@@ -395,7 +395,8 @@ impl Change<'_> {
                 epoch: self.store.epoch(),
                 series: small(series),
                 attempt: small(row.try_get("held_attempt")?).max(1),
-                born: Timestamp::from_millis(row.try_get("born_at")?),
+                // Its age counts from now: what its webhook was paused for does not make it too old.
+                born: now,
                 due: None,
                 crashes: 0,
                 unknown_since: None,

@@ -596,7 +596,7 @@ async fn what_is_held_is_released_oldest_first_when_its_webhook_is_not_paused() 
     let expected: Vec<_> = (0..5).map(|n| delivery(&format!("e{n}"), 0)).collect();
     assert_eq!(sent.iter().map(|d| d.id.clone()).collect::<Vec<_>>(), expected);
     assert!(
-        sent.iter().all(|d| (d.series, d.attempt, d.revision, d.born) == (1, 2, revision, at(0))),
+        sent.iter().all(|d| (d.series, d.attempt, d.revision, d.born) == (1, 2, revision, NOW)),
         "{sent:?}"
     );
     let now = counts(&t).await;
