@@ -60,9 +60,9 @@ pub(in crate::api) struct NewWebhook {
     /// (30 days), 0 for never; the profile's by default, or 432000000 (5 days). It takes at least three failures, each a
     /// twentieth of that time after the one before.
     pub(super) disable_after_ms: Option<u64>,
-    /// Most requests in flight, from 1 to 1000; 10 by default.
+    /// Most requests in flight, over all workers, from 1 to 1000; 10 by default. Each worker takes its share, and at least 1.
     pub(super) max_in_flight: Option<u32>,
-    /// Most requests a second, from 1 to 100000; unlimited by default.
+    /// Most requests a second, over all workers, from 1 to 100000; unlimited by default.
     pub(super) rate_per_second: Option<u32>,
     /// Nothing is sent before this, RFC 3339.
     pub(super) active_from: Option<String>,
@@ -649,12 +649,6 @@ fn warnings(record: &WebhookRecord, profile: Option<&Profile>, now: Timestamp) -
     if record.url.starts_with("http:") {
         warnings.push(
             "The URL begins with http://: bodies and signatures can be read on the way; use https://."
-                .to_owned(),
-        );
-    }
-    if record.max_in_flight != DEFAULT_IN_FLIGHT || record.rate_per_second.is_some() {
-        warnings.push(
-            "max_in_flight and rate_per_second are kept, but this release does not hold to them yet."
                 .to_owned(),
         );
     }
