@@ -70,8 +70,9 @@ async fn f18_the_broker_is_short_of_memory() {
     };
     rig.start_all().await;
     rig.webhook("/hook", json!({})).await;
-    rig.publish(600, 100.0);
-    rig.more_requests(100).await;
+    // It has to go on while rabbitmqctl starts: a connection is blocked when it publishes.
+    rig.publish(1_200, 40.0);
+    rig.more_requests(60).await;
     if !rig.node().block(true).await {
         return;
     }
@@ -107,8 +108,9 @@ async fn f19_the_broker_is_short_of_disk() {
     let Some(mut rig) = Rig::own("F-19", "a disk alarm for 12 s").await else { return };
     rig.start_all().await;
     rig.webhook("/hook", json!({})).await;
-    rig.publish(600, 100.0);
-    rig.more_requests(100).await;
+    // It has to go on while rabbitmqctl starts: a connection is blocked when it publishes.
+    rig.publish(1_200, 40.0);
+    rig.more_requests(60).await;
     if rig.node().ctl(&["set_disk_free_limit", "900GB"]).await.is_none() {
         return;
     }

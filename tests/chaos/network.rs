@@ -133,8 +133,8 @@ async fn f39_the_line_is_thin() {
             line.set(way, Toxic::Bandwidth { bytes_per_second: 8_000 });
         }
     }
-    rig.publish(100, 20.0);
-    rig.delivered(100).await;
+    rig.publish(80, 2.0);
+    rig.delivered(80).await;
     let more = rig.accepted() - connections;
     rig.remark(format!("{more} new connections"));
     for line in rig.lines.values() {

@@ -97,7 +97,7 @@ fn guests() -> Vec<Guest> {
 
 #[tokio::test]
 async fn f64_to_f78_receivers_fail_in_every_way() {
-    let fault = "20 receivers with bad manners (500, hangs, trickles, endless bodies, a gzip bomb, too many and too long \
+    let fault = "21 receivers with bad manners (500, hangs, trickles, endless bodies, a gzip bomb, too many and too long \
                  headers, no HTTP, redirect, 429, 410, flapping, resets, early answers, bad TLS), and a healthy one";
     let mut rig = Rig::shared("F-64 … F-78", fault).await;
     rig.text_bytes = 5_000;
@@ -134,11 +134,19 @@ async fn f64_to_f78_receivers_fail_in_every_way() {
         (Manner::Closes, "http", "F-71 closes at once", "dead", &["reset", "connect"][..]),
         (Manner::Resets, "http", "F-71 resets at once", "dead", &["reset", "connect"]),
         (
+            Manner::AnswersHead(early.into()),
+            "http",
+            "F-77 200 before it reads the body",
+            "delivered",
+            &["none"],
+        ),
+        // An answer to nothing: whatever becomes of it, nothing breaks.
+        (
             Manner::Answers(early.into()),
             "http",
-            "F-77 200 before it reads",
+            "F-77 200 before it reads anything",
             "either",
-            &["none", "bad_response", "reset"],
+            &["none", "bad_response", "reset", "timeout"],
         ),
         (Manner::Silent, "https", "F-78 a handshake without an end", "dead", &["timeout", "tls"]),
         (Manner::Answers(early.into()), "https", "F-78 no TLS", "dead", &["tls"]),

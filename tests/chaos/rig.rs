@@ -369,8 +369,17 @@ impl Rig {
         self.loads.iter().map(Loading::confirmed).sum()
     }
 
+    /// Publishes so many more events, unless as many are still to come: on a slow machine a load may be over already.
+    fn keep_publishing(&mut self, events: u64) {
+        let all: u64 = self.loads.iter().map(Loading::events).sum();
+        if all - self.confirmed() < events {
+            self.publish(events, 100.0);
+        }
+    }
+
     /// Waits until so many more requests came than now.
-    pub(crate) async fn more_requests(&self, more: usize) {
+    pub(crate) async fn more_requests(&mut self, more: usize) {
+        self.keep_publishing(more as u64);
         let wanted = self.receiver.count() + more;
         let came = within(2 * patience(), async || (self.receiver.count() >= wanted).then_some(())).await;
         assert!(came.is_some(), "{} of {wanted} requests came", self.receiver.count());
@@ -384,10 +393,7 @@ impl Rig {
     /// The same for a fault that ended a while ago.
     pub(crate) async fn recovers_since(&mut self, end: SystemTime) -> Duration {
         let before = self.receiver.count();
-        if self.loads.iter().all(|load| load.confirmed() == load.events()) {
-            // A slow machine: everything is published already, and perhaps delivered.
-            self.publish(5, 5.0);
-        }
+        self.keep_publishing(5);
         let came = within(4 * MOST_RECOVERY, async || {
             self.receiver
                 .requests_from(before.saturating_sub(50))

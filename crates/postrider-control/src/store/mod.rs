@@ -40,7 +40,7 @@ use postrider_core::{Epoch, Timestamp};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Notify;
 
 pub(crate) use books::Books;
@@ -131,6 +131,9 @@ impl Store {
                 .acquire_timeout(PATIENCE)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // A disk that is full or fails has SQLite end a transaction by itself. The library does not notice, and would
+                // refuse every later one on this connection: another connection is opened then.
+                .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         migrate(&writer).await?;

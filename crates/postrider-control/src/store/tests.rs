@@ -442,6 +442,17 @@ async fn a_batch_that_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_does_not_stop_the_store() {
+    let t = TestStore::new().await;
+    let mut change = t.store.change().await.unwrap();
+    // What SQLite does when the disk is full or fails.
+    sqlx::query("ROLLBACK").execute(&mut *change.tx).await.unwrap();
+    drop(change);
+    record(&t, &[message("r", 0, vec![routed("e", 0..1)])]).await;
+    assert_eq!(counts(&t).await.accepted, 1);
+}
+
+#[tokio::test]
 async fn poison_closes_its_deliveries_and_is_kept_once() {
     let t = TestStore::new().await;
     record(&t, &[message("r", 0, vec![routed("e", 0..2)])]).await;

@@ -22,6 +22,8 @@ pub enum Manner {
     Absent,
     /// Writes these bytes as soon as the connection is there, and reads afterwards.
     Answers(Bytes),
+    /// Writes these bytes when the head of a request is there, and reads its body afterwards.
+    AnswersHead(Bytes),
 }
 
 /// A listener on a free loopback port with bad manners. It ends with the value.
@@ -80,13 +82,26 @@ async fn accept(listener: TcpListener, manner: Manner) {
             }
             Manner::Silent | Manner::Absent => silent.push(stream),
             Manner::Answers(bytes) => {
-                tokio::spawn(answer(stream, bytes.clone()));
+                tokio::spawn(answer(stream, bytes.clone(), false));
+            }
+            Manner::AnswersHead(bytes) => {
+                tokio::spawn(answer(stream, bytes.clone(), true));
             }
         }
     }
 }
 
-async fn answer(mut stream: TcpStream, bytes: Bytes) {
+async fn answer(mut stream: TcpStream, bytes: Bytes, after_head: bool) {
+    if after_head {
+        let mut read = Vec::new();
+        while !read.windows(4).any(|window| window == b"\r\n\r\n") {
+            // Byte by byte, so that the body stays where it is.
+            match stream.read_u8().await {
+                Ok(byte) if read.len() < 64 * 1024 => read.push(byte),
+                _ => return,
+            }
+        }
+    }
     // A client that does not stay for it is no trouble.
     if stream.write_all(&bytes).await.is_ok() {
         let read = async { while matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {} };

@@ -47,6 +47,18 @@ async fn one_answers_before_it_reads() {
 }
 
 #[tokio::test]
+async fn one_answers_before_it_reads_the_body() {
+    let early = Hostile::start(Manner::AnswersHead("HTTP/1.1 204 \r\n\r\n".into())).await;
+    let mut stream = TcpStream::connect(early.address()).await.unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
+    let mut heard = [0; 17];
+    assert!(timeout(Duration::from_millis(200), stream.read_exact(&mut heard)).await.is_err());
+    stream.write_all(b"Content-Length: 5\r\n\r\n").await.unwrap();
+    timeout(LONG, stream.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"HTTP/1.1 204 \r\n\r\n");
+}
+
+#[tokio::test]
 async fn a_trickle_comes_byte_by_byte() {
     let receiver = Receiver::start().await;
     let pause = Duration::from_millis(20);
