@@ -15,6 +15,7 @@ mod profiles;
 mod quiet;
 mod refusals;
 mod reminders;
+mod replays;
 mod requirements;
 mod standalone;
 mod system;

@@ -138,6 +138,11 @@ impl System {
         [control.ready().await, router.ready().await, worker.ready().await]
     }
 
+    /// Where a path of the API is.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.api)
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         self.try_call(method, path, None, body).await.unwrap_or_else(|| panic!("{path}: no answer"))
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::doc_markdown, reason = "clap shows these comments as they are, in a terminal")]
 
+mod replay;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use postrider_core::Timestamp;
 use url::Url;
 
 use crate::output::Format;
+
+pub use replay::{Replay, ReplayRun, ReplayWhich};
 
 /// The webhook engine behind your product's Webhooks page.
 #[derive(Debug, Parser)]
@@ -68,6 +72,9 @@ pub enum Command {
     /// Dead letters: deliveries given up, messages that could not be read
     #[command(subcommand)]
     Dead(Dead),
+    /// Replays: deliveries made again by filter, at a rate
+    #[command(subcommand)]
+    Replay(Replay),
     /// Catalogues: the event types of a product, what triggers them, how it speaks to receivers
     #[command(subcommand)]
     Catalogue(Catalogue),

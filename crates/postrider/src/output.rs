@@ -4,7 +4,9 @@
 //! a word, as it does for other tools.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
@@ -85,10 +87,10 @@ impl Output {
     /// The word for a state, with its mark and colour.
     pub fn state(&self, state: &str) -> String {
         let (mark, tone) = match state {
-            "delivered" | "active" | "ready" => ("✓", Tone::Good),
-            "dead" | "disabled" | "invalid" => ("✕", Tone::Bad),
-            "pending" | "retrying" => ("↻", Tone::Open),
-            "held" | "paused" | "waiting" => ("●", Tone::Open),
+            "delivered" | "active" | "ready" | "done" => ("✓", Tone::Good),
+            "dead" | "disabled" | "invalid" | "failed" => ("✕", Tone::Bad),
+            "pending" | "retrying" | "planning" | "running" => ("↻", Tone::Open),
+            "held" | "paused" | "waiting" | "planned" => ("●", Tone::Open),
             "cancelled" | "cancelling" | "skipped" | "unmatched" => ("–", Tone::Faint),
             _ => return table::printable(state),
         };
@@ -172,6 +174,63 @@ impl Output {
             // The outcome's class says what went wrong; when nothing did there is a better word.
             Some(Value::String(text)) if path.ends_with("class") && text == "none" => "delivered".to_owned(),
             other => plain(other),
+        }
+    }
+}
+
+/// How often progress is said where there is no terminal.
+const SAID: Duration = Duration::from_secs(5);
+
+/// Progress on standard error: a bar in a terminal, a line now and then elsewhere.
+#[derive(Debug)]
+pub struct Progress {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    of: Option<u64>,
+    said: Option<Instant>,
+    quiet: bool,
+}
+
+impl Output {
+    /// Begins to show how something goes on; `of` is how many there are, if that is known.
+    pub fn progress(&self, what: &'static str, of: Option<u64>) -> Progress {
+        let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
+            let (bar, template) = match of {
+                Some(of) => (ProgressBar::new(of), "{prefix} {wide_bar} {pos}/{len} {eta} {msg}"),
+                None => (ProgressBar::new_spinner(), "{prefix} {spinner} {pos} {msg}"),
+            };
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.with_prefix(what)
+        });
+        Progress { what, bar, of, said: None, quiet: self.quiet }
+    }
+}
+
+impl Progress {
+    /// How far it is, with more to say.
+    pub fn at(&mut self, position: u64, more: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(more.to_owned());
+                bar.set_position(position);
+            }
+            None if self.quiet || self.said.is_some_and(|said| said.elapsed() < SAID) => {}
+            None => {
+                self.said = Some(Instant::now());
+                let of = self.of.map_or(String::new(), |of| format!(" of {of}"));
+                let more = if more.is_empty() { String::new() } else { format!(" ({more})") };
+                note(&format!("{}: {position}{of}{more}", self.what));
+            }
+        }
+    }
+
+    /// It is over.
+    pub fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
         }
     }
 }

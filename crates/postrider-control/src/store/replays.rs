@@ -4,6 +4,7 @@
 //! pieces, and writes down what it chose; sending takes that away again, in pieces. Each piece is one transaction with
 //! how far it came, so whatever happens in between, each delivery is chosen once and made once.
 
+mod find;
 mod plan;
 mod send;
 #[cfg(test)]

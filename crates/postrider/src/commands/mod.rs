@@ -10,6 +10,7 @@ pub mod healthcheck;
 pub mod inbox;
 mod offline;
 pub mod reminder;
+pub mod replay;
 pub mod settings;
 pub mod status;
 pub mod tenant;

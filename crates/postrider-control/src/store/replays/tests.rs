@@ -565,6 +565,23 @@ async fn tests_of_webhooks_and_what_another_replay_has_are_left_out() {
 }
 
 #[tokio::test]
+async fn what_has_not_ended_is_left_out_and_what_is_called_off_is_told_apart() {
+    let mut town = Town::new(1).await;
+    town.record(vec![routed("e0", "A", at(0), &[0]), routed("e1", "A", at(1), &[0])]).await;
+    let mut change = town.t.store.change().await.unwrap();
+    change.cancel(&TenantId::default_tenant(), delivery("e0", 0).as_str(), NOW).await.unwrap().unwrap();
+    change.commit().await.unwrap();
+    for target in [ReplayTarget::Original, ReplayTarget::Matching, ReplayTarget::Webhook("wh_0".to_owned())] {
+        let id = format!("rpl_{target:?}");
+        let states = (target == ReplayTarget::Original).then(|| "dead".to_owned()).into_iter().collect();
+        let asked = ReplayAsked { states, ..to(target) };
+        let row = town.plan(NewReplay { asked, ..new(&id) }).await;
+        let wanted = [(LeftOut::UnderWay, 1), (LeftOut::Cancelling, 1)];
+        assert_eq!((row.chosen, &row.left_out), (0, &Reasons::from(wanted)), "{id}");
+    }
+}
+
+#[tokio::test]
 async fn a_plan_that_chooses_too_much_fails_and_leaves_nothing() {
     let mut town = Town::new(1).await;
     let facts = (0..30).flat_map(|n| {
@@ -661,14 +678,14 @@ async fn what_replays_ask_is_looked_up_by_an_index() {
         rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("; ")
     };
     let plain = |sql: &str| QueryBuilder::<Sqlite>::new(format!("EXPLAIN QUERY PLAN {sql}"));
-    let plan = explain(plain(plan::NEXT_EVENTS)).await;
+    let plan = explain(plain(find::NEXT_EVENTS)).await;
     assert!(
         plan.contains("events_by_acceptance (tenant=? AND accepted_at=? AND rowid>? AND rowid<?)"),
         "{plan}"
     );
     assert!(plan.contains("events_by_acceptance (tenant=? AND accepted_at>? AND accepted_at<?)"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");
-    let named = explain(plain(plan::NEXT_NAMED)).await;
+    let named = explain(plain(find::NEXT_NAMED)).await;
     assert!(named.contains("(tenant=? AND id=?)"), "{named}");
     let items = explain(plain(send::NEXT_ITEMS)).await;
     assert!(
@@ -693,7 +710,7 @@ async fn what_replays_ask_is_looked_up_by_an_index() {
             ..to(target.clone())
         };
         let row = town.make(NewReplay { asked, ..new(&format!("rpl_{target:?}")) }).await;
-        let query = if target == ReplayTarget::Original { plan::deliveries_of } else { plan::events_of };
+        let query = if target == ReplayTarget::Original { find::deliveries_of } else { find::events_of };
         let plan = explain(query("EXPLAIN QUERY PLAN ", &row, "[1,2]")).await;
         assert!(plan.contains("SEARCH e USING INTEGER PRIMARY KEY"), "{plan}");
         assert!(plan.contains("deliveries_of_event (event=?"), "{plan}");
