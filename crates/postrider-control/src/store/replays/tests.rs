@@ -716,3 +716,69 @@ async fn what_replays_ask_is_looked_up_by_an_index() {
         assert!(plan.contains("deliveries_of_event (event=?"), "{plan}");
     }
 }
+
+/// What a large plan costs: planning, sending and counting. Prints figures; run it in a release build with
+/// `cargo test --release --workspace --lib -- a_large_replay --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn a_large_replay_is_planned_and_sent() {
+    const EVENTS: i64 = 500_000;
+    let mut town = Town::new(2).await;
+    town.record(vec![routed("e", "A", at(0), &[0]), done(delivery("e", 0), 0, 1, "dead")]).await;
+    for sql in [
+        "WITH RECURSIVE n (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 500000)
+         INSERT INTO events SELECT n.n, tenant, 'e' || n.n, event_type, event_time, fate, owed, reason, detail, marks,
+         accepted_at + n.n / 10 FROM n JOIN events WHERE seq = 1",
+        "INSERT INTO bodies SELECT e.seq, b.record FROM events e JOIN bodies b ON b.event = 1 WHERE e.seq > 1",
+        "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held, reason, attempts,
+         last_series, last_n, last_class, created_at, updated_at)
+         SELECT e.seq, 'd' || e.seq, 'wh_0', tenant, e.seq, e.id, event_type, 1, 'dead', 0, '', 0, 0, 0, '', accepted_at,
+         accepted_at FROM events e WHERE e.seq > 1",
+        "UPDATE counters SET n = 500000 WHERE name IN ('event_seq', 'delivery_seq')",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    ] {
+        town.t.execute(sql).await;
+    }
+    let mut figures = Vec::new();
+    for (name, asked) in [
+        ("dead", new("rpl").asked),
+        ("to a new webhook", to(ReplayTarget::Webhook("wh_1".to_owned()))),
+        ("matching", to(ReplayTarget::Matching)),
+    ] {
+        let begun = std::time::Instant::now();
+        let id = town.make(NewReplay { asked, ..new(&format!("rpl_{name}")) }).await.id;
+        let (mut steps, mut longest, mut roads) = (0, std::time::Duration::ZERO, None);
+        loop {
+            let step = std::time::Instant::now();
+            let row = town.row(&id).await;
+            let over = town.t.store.plan_replay(&row, &mut roads, PlanBounds::default(), NOW).await.unwrap();
+            longest = longest.max(step.elapsed());
+            steps += 1;
+            if over == Planned::Over {
+                break;
+            }
+        }
+        let row = town.row(&id).await;
+        let took = begun.elapsed().as_secs_f64();
+        figures.push(format!(
+            "plan {name}: {} of {} events in {took:.1} s, {steps} steps, the longest {longest:?}",
+            row.chosen, row.looked_at
+        ));
+        assert_eq!(row.looked_at, EVENTS.unsigned_abs());
+    }
+    town.run("rpl_to a new webhook").await;
+    let row = town.row("rpl_to a new webhook").await;
+    let begun = std::time::Instant::now();
+    let mut sent = 0;
+    while sent < 20_000 {
+        sent += town.send(&row, 250).await.sent;
+        town.t.execute("DELETE FROM outbox WHERE kind = 'delivery'").await;
+    }
+    let per_second = f64::from(u32::try_from(sent).unwrap()) / begun.elapsed().as_secs_f64();
+    figures.push(format!("sending: {per_second:.0} a second"));
+    let begun = std::time::Instant::now();
+    let outcomes = town.t.store.replay_outcomes(row.seq).await.unwrap();
+    assert_eq!(outcomes.pending, sent);
+    figures.push(format!("counting {sent}: {:?}", begun.elapsed()));
+    println!("{}", figures.join("\n"));
+}
