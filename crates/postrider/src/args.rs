@@ -23,7 +23,7 @@ pub use replay::{Replay, ReplayRun, ReplayWhich};
     propagate_version = true,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 ok, 1 other, 2 usage or not allowed, 3 not found, 4 refused as invalid, \
-                  5 network or server, 6 conflict, 7 partly failed, 8 timed out waiting, 130 interrupted.\n\
+                  5 network or server, 6 conflict, 7 partly failed, 8 timed out waiting, 9 a role stood still, 130 interrupted.\n\
                   Settings: postrider config lists them all."
 )]
 pub struct Cli {

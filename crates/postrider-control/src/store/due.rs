@@ -26,7 +26,7 @@ impl Store {
         let mut tx = self.readers.begin().await?;
         let oldest: Option<i64> = sqlx::query_scalar(
             "SELECT MIN(COALESCE(next_at, born_at)) FROM series
-             WHERE state = 'pending' AND held = 0 AND owed = 1",
+             WHERE ended_at IS NULL AND held = 0 AND owed <> 0",
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -34,7 +34,7 @@ impl Store {
         let webhooks: i64 = sqlx::query_scalar(
             "SELECT COUNT(DISTINCT d.webhook) FROM
              (SELECT delivery FROM series
-              WHERE state = 'pending' AND held = 0 AND owed = 1 AND COALESCE(next_at, born_at) < $1
+              WHERE ended_at IS NULL AND held = 0 AND owed <> 0 AND COALESCE(next_at, born_at) < $1
               ORDER BY COALESCE(next_at, born_at) LIMIT $2) late
              JOIN deliveries d ON d.id = late.delivery",
         )
@@ -89,7 +89,8 @@ mod tests {
         .unwrap();
         sqlx::query(
             "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged,
-             next_at, born_at, seen_at) VALUES ($1, 1, 1, $2, $3, 0, 0, '', 0, 0, $4, $5, 0)",
+             next_at, born_at, seen_at, ended_at)
+             VALUES ($1, 1, 1, $2, $3, 0, 0, '', 0, 0, $4, $5, 0, CASE $2 WHEN 'pending' THEN NULL ELSE 1 END)",
         )
         .bind(&delivery)
         .bind(state)
@@ -128,8 +129,8 @@ mod tests {
         let kept = TestStore::new().await;
         let store = &kept.store;
         for sql in [
-            "SELECT MIN(COALESCE(next_at, born_at)) FROM series WHERE state = 'pending' AND held = 0 AND owed = 1",
-            "SELECT delivery FROM series WHERE state = 'pending' AND held = 0 AND owed = 1
+            "SELECT MIN(COALESCE(next_at, born_at)) FROM series WHERE ended_at IS NULL AND held = 0 AND owed <> 0",
+            "SELECT delivery FROM series WHERE ended_at IS NULL AND held = 0 AND owed <> 0
              AND COALESCE(next_at, born_at) < 5 ORDER BY COALESCE(next_at, born_at) LIMIT 5",
         ] {
             let plan: Vec<(i64, i64, i64, String)> =
