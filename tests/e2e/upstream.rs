@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, PublisherConfirm};
 use postrider_broker::{Lane, Settings};
 use postrider_core::wire::{self, DeliveryMessage};
 use postrider_testkit::config::{Configuration, NewWebhook};
 use postrider_testkit::eventually;
 use postrider_testkit::process::{Postrider, free_port};
 use postrider_testkit::rabbit::{Broker, Vhost};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// Events that a router holds at most: what one takeover may route twice.
 const BOUND: usize = 100;
@@ -77,51 +79,81 @@ impl Place {
         Router { process, health }
     }
 
-    /// Publishes ids, each twice, the second one `gap` after the first, over connections of their own.
-    async fn publish(&self, ids: usize, period: Duration, gap: Duration) {
+    /// Publishes ids, each twice, the second one `gap` after the first, over connections of their own: at least so many, and
+    /// until `stop`. Returns how many.
+    async fn publish(&self, least: usize, gap: Duration, stop: &CancellationToken) -> usize {
+        const PERIOD: Duration = Duration::from_millis(2);
         let start = Instant::now() + Duration::from_millis(50);
-        let copies = [Duration::ZERO, gap].map(async |later| {
-            let connection = self.vhost.connect().await;
-            let channel = connection.create_channel().await.unwrap();
-            channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-            let mut confirms = Vec::with_capacity(ids);
-            for n in 0..ids {
-                sleep_until(start + period * u32::try_from(n).unwrap() + later).await;
-                let body = format!(r#"{{"event_type":"A","id":"e{n}"}}"#);
-                let properties = BasicProperties::default()
-                    .with_content_type("application/json".into())
-                    .with_delivery_mode(2);
-                let confirm = channel
-                    .basic_publish(
-                        self.settings.names().events().as_str().into(),
-                        "default".into(),
-                        BasicPublishOptions::default(),
-                        body.as_bytes(),
-                        properties,
-                    )
-                    .await;
-                confirms.push(confirm.unwrap());
+        // How many there are so far, and whether that is all.
+        let (progress, _) = watch::channel((0, false));
+        let first = async {
+            let channel = self.channel().await;
+            let mut confirms = Vec::new();
+            while confirms.len() < least || !stop.is_cancelled() {
+                let n = confirms.len();
+                sleep_until(start + PERIOD * u32::try_from(n).unwrap()).await;
+                confirms.push(self.event(&channel, n).await);
+                progress.send_replace((n + 1, false));
             }
-            for confirm in join_all(confirms).await {
-                confirm.unwrap();
+            progress.send_replace((confirms.len(), true));
+            join_all(confirms).await
+        };
+        let second = async {
+            let channel = self.channel().await;
+            let mut confirms = Vec::new();
+            let mut progress = progress.subscribe();
+            loop {
+                let n = confirms.len();
+                let (published, _) =
+                    *progress.wait_for(|(published, all)| *published > n || *all).await.unwrap();
+                if published <= n {
+                    break;
+                }
+                sleep_until(start + PERIOD * u32::try_from(n).unwrap() + gap).await;
+                confirms.push(self.event(&channel, n).await);
             }
-        });
-        join_all(copies).await;
+            join_all(confirms).await
+        };
+        let (first, second) = join(first, second).await;
+        for confirm in first.iter().chain(&second) {
+            assert!(confirm.is_ok(), "{confirm:?}");
+        }
+        first.len()
+    }
+
+    async fn channel(&self) -> Channel {
+        let channel = self.vhost.connect().await.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        channel
+    }
+
+    async fn event(&self, channel: &Channel, n: usize) -> PublisherConfirm {
+        let body = format!(r#"{{"event_type":"A","id":"e{n}"}}"#);
+        let properties =
+            BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2);
+        let (exchange, options) = (self.settings.names().events(), BasicPublishOptions::default());
+        let published = channel.basic_publish(
+            exchange.as_str().into(),
+            "default".into(),
+            options,
+            body.as_bytes(),
+            properties,
+        );
+        published.await.unwrap()
     }
 
     /// Publishes while the active one of two routers meets the fault again and again.
-    async fn run(&self, fault: Fault, ids: usize, gap: Duration, rounds: u32) -> Passed {
+    async fn run(&self, fault: Fault, least: usize, gap: Duration, rounds: u32) -> Passed {
         let mut routers = vec![self.router().await, self.router().await];
-        let period = Duration::from_millis(2);
-        let publishing = self.publish(ids, period, gap);
-        let all = period * u32::try_from(ids).unwrap();
+        let stop = CancellationToken::new();
         let breaking = async {
             for _ in 0..rounds {
-                sleep(all / (rounds + 1)).await;
+                sleep(Duration::from_millis(700)).await;
                 self.strike(fault, &mut routers).await;
             }
+            stop.cancel();
         };
-        join(publishing, breaking).await;
+        let (ids, ()) = join(self.publish(least, gap, &stop), breaking).await;
         let passed = self.count(ids).await;
         for router in routers {
             router.process.terminate();

@@ -3,10 +3,10 @@
 //! Such a role is worse than one that has ended: everything looks well, and nothing is delivered. The watchdog ends it,
 //! so that whatever supervises the process starts another.
 //!
-//! Time is counted by what passed between two looks, and of one step only so much: a process that was stopped, or a
-//! machine that slept, stood still through nobody's fault, and is judged by what it does afterwards.
+//! Time is counted by what passed between two looks. A long step between them means that the whole process was stopped, or
+//! its machine slept: it stood still through no fault of its own, and is judged anew by what it does afterwards.
 
-/// The most that one step counts, milliseconds.
+/// A step longer than this is a standstill of the watch itself, milliseconds.
 pub const LONGEST_STEP_MS: u64 = 5_000;
 
 /// Messages that a role could settle.
@@ -98,8 +98,11 @@ impl Watch {
 
     /// Takes one look, `passed_ms` after the one before.
     pub fn look(&mut self, passed_ms: u64, signs: &Signs) -> Option<Stall> {
-        let passed_ms = passed_ms.min(LONGEST_STEP_MS);
         let before = std::mem::replace(&mut self.last, *signs);
+        if passed_ms > LONGEST_STEP_MS {
+            (self.frozen_ms, self.still_ms) = (0, 0);
+            return None;
+        }
         if signs.beats == before.beats {
             // What else it shows is as old as its last beat.
             self.frozen_ms += passed_ms;
@@ -215,9 +218,8 @@ mod tests {
         assert_eq!(watch(&mut role, &mut beats, 10, |_| with(1, 1)), None);
         // A day in one step: of the role's signs nothing has changed, since it was stopped too.
         assert_eq!(role.look(24 * HOUR * 1000, &Signs { beats, ..with(1, 1) }), None);
-        beats += 1;
-        assert_eq!(role.look(24 * HOUR * 1000, &Signs { beats, ..with(1, 1) }), None);
-        assert_eq!(role.still_ms(), 10_000 + LONGEST_STEP_MS);
+        assert_eq!(role.still_ms(), 0);
+        assert_eq!(watch(&mut role, &mut beats, HOUR, |_| with(1, 1)).map(|(second, _)| second), Some(300));
     }
 
     #[test]
