@@ -12,6 +12,8 @@ ALTER TABLE outbox ADD COLUMN except_webhook TEXT NOT NULL DEFAULT '';
 
 -- Somebody asked for it: it says nothing of how its webhook does.
 ALTER TABLE series ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+-- When it was last sent on after it was held: from then on its age counts, also for what is called off by age.
+ALTER TABLE series ADD COLUMN released_at INTEGER;
 
 -- What is on its way, by what it can be called off by; and what a disabled webhook missed.
 CREATE INDEX deliveries_pending ON deliveries (tenant, webhook, event_type) WHERE state = 'pending';

@@ -265,7 +265,7 @@ async fn a_webhook_is_made_shown_changed_and_removed() {
     assert_eq!(status, 200, "{patched}");
     assert_eq!(patched["headers"], json!({ "X-Shop": "********", "X-New": "********" }));
     assert_eq!((&patched["retry"], &patched["max_in_flight"]), (&Value::Null, &json!(3)));
-    assert_eq!(patched["warnings"].as_array().unwrap().len(), 1, "a limit that is not held to is said");
+    assert!(patched.get("warnings").is_none(), "{patched}");
     assert!(patched["revision"].as_u64() > made["revision"].as_u64());
     let row = t.api.store.webhook("default", id).await.unwrap().unwrap();
     let credentials = row.record.webhook(1).unwrap().open(&key(1), KeyForm::Base64).unwrap();

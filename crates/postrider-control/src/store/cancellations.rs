@@ -25,12 +25,16 @@ const CHUNK: i64 = 200;
 /// Rows in one statement.
 const ROWS: usize = 400;
 
+/// When a series `s` began, as its message says.
+const BORN: &str = "COALESCE(s.released_at, s.born_at)";
+
 /// Whether a pending delivery `d`, with its latest series `s`, was called off.
 pub(super) const CANCELLING: &str = "CASE WHEN d.state <> 'pending' THEN 0 ELSE
     EXISTS (SELECT 1 FROM cancellations c WHERE c.delivery > '' AND c.delivery = d.id AND c.series = d.series)
     OR EXISTS (SELECT 1 FROM cancellations c WHERE c.delivery = '' AND c.record IS NOT NULL AND c.tenant = d.tenant
         AND c.webhook IN ('', d.webhook) AND c.event_type IN ('', d.event_type)
-        AND c.born_before > s.born_at AND c.born_since <= s.born_at) END";
+        AND c.born_before > COALESCE(s.released_at, s.born_at)
+        AND c.born_since <= COALESCE(s.released_at, s.born_at)) END";
 
 /// A cancellation as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,9 +137,9 @@ impl CancelFilter {
             query.push(format_args!(" AND {column}.event_type = ")).push_bind(event_type.as_str().to_owned());
         }
         if let Some(since) = self.since {
-            query.push(" AND s.born_at >= ").push_bind(since.as_millis());
+            query.push(format_args!(" AND {BORN} >= ")).push_bind(since.as_millis());
         }
-        query.push(" AND s.born_at < ").push_bind(self.before.as_millis());
+        query.push(format_args!(" AND {BORN} < ")).push_bind(self.before.as_millis());
     }
 
     pub(super) fn count(&self) -> QueryBuilder<Sqlite> {
@@ -456,7 +460,7 @@ impl Change<'_> {
             .await?;
         let called_off = format!(
             "SELECT {CANCELLING} FROM (SELECT $1 AS id, $2 AS series, 'pending' AS state, $3 AS tenant, $4 AS webhook,
-             $5 AS event_type) d, (SELECT $6 AS born_at) s"
+             $5 AS event_type) d, (SELECT $6 AS born_at, NULL AS released_at) s"
         );
         let mut ends = Vec::new();
         for (id, delivery) in held {
@@ -469,7 +473,7 @@ impl Change<'_> {
                     .bind(&delivery.tenant)
                     .bind(&delivery.webhook)
                     .bind(&delivery.event_type)
-                    .bind(latest.born_at)
+                    .bind(latest.released_at.unwrap_or(latest.born_at))
                     .fetch_one(&mut *self.tx)
                     .await?;
                 if called_off {

@@ -361,7 +361,7 @@ impl Change<'_> {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let rows = sqlx::query(
-            "SELECT d.id, d.series, s.held_attempt, s.born_at, s.asked, w.revision, b.record
+            "SELECT d.id, d.series, s.held_attempt, s.asked, w.revision, b.record
              FROM deliveries d
              JOIN webhooks w ON w.id = d.webhook AND w.state NOT IN ('paused', 'deleted')
              JOIN series s ON s.delivery = d.id AND s.series = d.series
@@ -382,11 +382,12 @@ impl Change<'_> {
                 self.end_held(&id, series, Outcome::Dead("body_gone"), now).await?;
                 continue;
             };
+            // It is due now, and not since it was held.
             for sql in [
-                "UPDATE series SET held = 0 WHERE delivery = $1 AND series = $2",
-                "UPDATE deliveries SET held = 0 WHERE id = $1 AND series = $2",
+                "UPDATE series SET held = 0, released_at = $3, next_at = $3 WHERE delivery = $1 AND series = $2",
+                "UPDATE deliveries SET held = 0, next_at = $3 WHERE id = $1 AND series = $2",
             ] {
-                sqlx::query(sql).bind(&id).bind(series).execute(&mut *self.tx).await?;
+                sqlx::query(sql).bind(&id).bind(series).bind(now.as_millis()).execute(&mut *self.tx).await?;
             }
             let delivery = DeliveryRecord {
                 id: DeliveryId::from_trusted(id),

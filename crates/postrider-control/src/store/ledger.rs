@@ -114,6 +114,8 @@ pub(super) struct Series {
     pub repeats: u32,
     pub next_at: Option<i64>,
     pub born_at: i64,
+    /// When it was last sent on after it was held; noted by whoever did.
+    pub released_at: Option<i64>,
     pub ended_at: Option<i64>,
     pub seen_at: i64,
     pub changed: bool,
@@ -134,6 +136,7 @@ impl Series {
             repeats: 0,
             next_at: None,
             born_at,
+            released_at: None,
             ended_at: None,
             seen_at,
             changed: true,

@@ -336,6 +336,7 @@ impl Change<'_> {
                 repeats: small(row.try_get("repeats")?),
                 next_at: row.try_get("next_at")?,
                 born_at: row.try_get("born_at")?,
+                released_at: row.try_get("released_at")?,
                 ended_at: row.try_get("ended_at")?,
                 seen_at: row.try_get("seen_at")?,
                 changed: false,

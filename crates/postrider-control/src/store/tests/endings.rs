@@ -340,6 +340,26 @@ async fn what_a_disabled_webhook_missed_is_counted_from_then_on() {
     assert_eq!(change.count_skipped("wh_1", NOW).await.unwrap(), 0);
 }
 
+/// The age of what is resumed counts from then on, for workers and so for what is called off by age.
+#[tokio::test]
+async fn what_was_resumed_began_when_it_was() {
+    let t = TestStore::new().await;
+    make_webhook(&t, 0, "paused").await;
+    record(&t, &[message("w", 0, vec![routed("e", 0..1), held("e", 0, 1, 10)])]).await;
+    make_webhook(&t, 0, "active").await;
+    assert_eq!(release(&t, 10).await, 1);
+    assert_eq!(outgoing(&t).await[0].born, NOW);
+    let before = CancelFilter { before: NOW, ..filter(Some(0)) };
+    let made = cancel_matching(&t, &before).await.unwrap();
+    assert_eq!((made.pending, row(&t, &delivery("e", 0)).await.cancelling), (0, false));
+    // It is held once more: as old as it was when it was resumed.
+    record(&t, &[message("w", 2, vec![held("e", 0, 1, 20)])]).await;
+    assert!(row(&t, &delivery("e", 0)).await.held);
+    let all = CancelFilter { before: NOW.plus_ms(1), ..filter(Some(0)) };
+    assert_eq!(cancel_matching(&t, &all).await.unwrap().held, 1);
+    assert_eq!(balanced(&t, 0).await.cancelled, 1);
+}
+
 /// What can be called off is looked for among what is pending, or held: not among everything that there ever was.
 #[tokio::test]
 async fn what_is_called_off_is_found_by_an_index() {
