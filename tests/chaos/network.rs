@@ -130,13 +130,16 @@ async fn f39_the_line_is_thin() {
     let connections = rig.accepted();
     for line in rig.lines.values() {
         for way in [Way::Up, Way::Down] {
-            line.set(way, Toxic::Bandwidth { bytes_per_second: 8_000 });
+            line.set(way, Toxic::Bandwidth { bytes_per_second: 64_000 });
         }
     }
-    rig.publish(80, 2.0);
-    rig.delivered(80).await;
+    rig.publish(150, 5.0);
+    rig.delivered(150).await;
     let more = rig.accepted() - connections;
-    rig.remark(format!("{more} new connections"));
+    rig.remark(format!(
+        "{more} new connections; at 64 kbit/s it does not work: what is prefetched and what is published must pass within \
+         the 10 s of an answer"
+    ));
     for line in rig.lines.values() {
         line.clear();
     }
