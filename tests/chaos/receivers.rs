@@ -127,7 +127,7 @@ async fn f64_to_f78_receivers_fail_in_every_way() {
     expected.push((healthy, "a healthy one", "delivered", &["none"]));
     expected.push((flapping, "F-75 every second request fails", "delivered", &["none"]));
 
-    let early = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let early = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let strangers = Authority::new("strangers");
     let tls = Receiver::start_tls(&strangers, None).await;
     let others = [
