@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench compose-test build lint fmt doc direction clean-broker
+.PHONY: help demo test chaos bench bench-isolation compose-test build lint fmt doc direction clean-broker
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -16,6 +16,9 @@ chaos: ## Hurt it in every way, root's among them, and write docs/chaos.md; take
 bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders
 	cargo bench --package postrider-core --locked
 	cargo test --release --package postrider-control --lib --locked ten_million_reminders -- --ignored --nocapture
+
+bench-isolation: ## Measure what bad neighbours do to others, and write docs/isolation.svg; takes half an hour
+	@dev/bench-isolation
 
 compose-test: ## Try docker-compose.yml in a fresh clone; needs Docker
 	@dev/compose-test

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use postrider_broker::{
     BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Seldom, Session,
     Settings, crash, supervise,
@@ -27,6 +27,8 @@ use crate::token::Tokens;
 
 /// Messages that the broker sends ahead on each queue, beside those that may be begun.
 const AHEAD: u32 = 50;
+/// Messages that are given back at the same time.
+const GIVEN_BACK: usize = 64;
 /// How often the workers of the fleet are counted.
 const COUNT_WORKERS: Duration = Duration::from_secs(2);
 
@@ -304,9 +306,15 @@ impl Intake {
             });
         }
         consumer.cancel().await?;
+        // Many at a time: one after the other they could take longer than the drain.
+        let mut back = Vec::new();
         while let Some(message) = consumer.next().await {
-            self.settler.give_back(message, &destination).await?;
+            back.push(self.settler.give_back(message, &destination));
+            if back.len() == GIVEN_BACK {
+                try_join_all(back.drain(..)).await?;
+            }
         }
+        try_join_all(back).await?;
         Ok(())
     }
 
