@@ -266,14 +266,15 @@ impl Gate {
         let room = inner.metrics.waiting.get() < i64::from(slots.all_quick() / 2);
         let (slow_slots, slow_free) = (slots.slow(), slots.slow_free());
         let scarce = slow_free < slow_slots / 2;
-        let slow = inner.slow.load(Ordering::Relaxed);
+        let slow = inner.slow.load(Ordering::Relaxed).max(1);
         Scene {
             now: inner.clock.now(),
             chance: Chance::new(rand::random()),
             workers: inner.workers.load(Ordering::Relaxed),
             backlogged: inner.backlogged.load(Ordering::Relaxed),
             places: if room { places(limits.most, slots.quick(lane), slots.free(lane)) } else { 0 },
-            slow_most: if scarce { slow_slots / (2 * slow.max(1)) } else { u32::MAX },
+            slow_most: if scarce { slow_slots / (2 * slow) } else { u32::MAX },
+            slow_share: if slow_slots == 0 { u32::MAX } else { slow_slots / slow },
             slow_room: slow_slots == 0 || slow_free > slow_slots / 4,
             scarce,
         }

@@ -45,6 +45,8 @@ pub struct Scene {
     pub places: u32,
     /// Most requests in flight to this webhook while it is slow.
     pub slow_most: u32,
+    /// How many it has on the average while it is slow, when all slow ones want some.
+    pub slow_share: u32,
     /// Whether slow webhooks may begin anything: a part of the slow slots is for others.
     pub slow_room: bool,
     /// Whether slow slots are scarce: then only webhooks that answered lately, and at once, have the quick ones.
@@ -447,7 +449,7 @@ impl Pacer {
         }
         let mut most = self.most(limits);
         if self.pulse.is_slow(scene.now) {
-            most = most.min(scene.slow_most.max(1));
+            most = most.min(scene.slow_share.max(1));
         }
         let by_time = f64::from(most) * 1000.0 / self.pulse.expected_ms(scene.now) as f64;
         limits.per_second.map_or(by_time, |rate| rate.min(by_time))

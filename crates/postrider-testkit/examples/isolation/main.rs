@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release --package postrider
-//! cargo run --release --package postrider-testkit --example isolation -- [--seconds N] [--backlog N] [--svg FILE] [hang|half|backlog|tenant]...
+//! cargo run --release --package postrider-testkit --example isolation -- [--seconds N] [--rate N] [--backlog N] [--worst N] [--svg FILE] [hang|half|backlog|tenant]...
 //! ```
 //!
 //! Router and worker are processes of the binary (`POSTRIDER_TEST_BINARY`, else the debug build); their configuration is
@@ -40,6 +40,7 @@ struct Options {
     seconds: u64,
     per_second: f64,
     backlog: u64,
+    worst: usize,
     svg: Option<String>,
     only: Vec<String>,
 }
@@ -47,7 +48,7 @@ struct Options {
 #[tokio::main]
 async fn main() {
     let mut options =
-        Options { seconds: 60, per_second: 300.0, backlog: 100_000, svg: None, only: Vec::new() };
+        Options { seconds: 60, per_second: 300.0, backlog: 100_000, worst: 0, svg: None, only: Vec::new() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap();
@@ -55,6 +56,7 @@ async fn main() {
             "--seconds" => options.seconds = value().parse().unwrap(),
             "--rate" => options.per_second = value().parse().unwrap(),
             "--backlog" => options.backlog = value().parse().unwrap(),
+            "--worst" => options.worst = value().parse().unwrap(),
             "--svg" => options.svg = Some(value()),
             other => options.only.push(other.to_owned()),
         }
@@ -201,6 +203,12 @@ async fn before_and_after(
     // Whatever is late arrives yet.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let with = lab.sink.arrivals(Kind::Well, turn);
+    let mut worst = with.clone();
+    worst.sort_by(|one, other| other.late_ms.total_cmp(&one.late_ms));
+    for arrival in worst.iter().take(options.worst) {
+        let at = (arrival.at - turn).as_secs_f64();
+        println!("  {at:.1} s after the turn: {:.0} ms, attempt {}", arrival.late_ms, arrival.attempt);
+    }
     let lost = without.len().abs_diff(with.len()) as f64 / without.len() as f64;
     assert!(lost < 0.1, "{} requests without, {} with", without.len(), with.len());
     let (before, after) = (percentile(&without, 0.99), percentile(&with, 0.99));

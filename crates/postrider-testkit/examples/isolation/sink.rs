@@ -18,6 +18,8 @@ pub struct Arrival {
     pub at: Duration,
     /// How late, milliseconds: since its event was published, or since its retry was due.
     pub late_ms: f64,
+    /// Which attempt it was.
+    pub attempt: u32,
 }
 
 /// What the paths begin with.
@@ -121,6 +123,7 @@ async fn converse(mut connection: TcpStream, board: &Board) -> Option<()> {
             body.split("\"at\":").nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
         };
         let (at, mut status) = (board.start.elapsed(), 200);
+        let attempt = value("webhook-attempt:")?.parse().ok()?;
         if path.starts_with("/hang/") && board.hanging.load(Ordering::Relaxed) {
             board.hang_requests.fetch_add(1, Ordering::Relaxed);
             // Until the other side has enough of it.
@@ -128,7 +131,7 @@ async fn converse(mut connection: TcpStream, board: &Board) -> Option<()> {
             return None;
         } else if path.starts_with("/well/") {
             let late_ms = micros().saturating_sub(published()?) as f64 / 1000.0;
-            board.arrivals.lock().unwrap().push((Kind::Well, Arrival { at, late_ms }));
+            board.arrivals.lock().unwrap().push((Kind::Well, Arrival { at, late_ms, attempt }));
         } else if path.starts_with("/retry/") {
             let id = value("webhook-id:")?;
             let before = board.refused.lock().unwrap().remove(&id);
@@ -139,7 +142,7 @@ async fn converse(mut connection: TcpStream, board: &Board) -> Option<()> {
                 }
                 Some(first) => {
                     let late_ms = first.elapsed().as_secs_f64() * 1000.0 - RETRY_MS as f64;
-                    board.arrivals.lock().unwrap().push((Kind::Retry, Arrival { at, late_ms }));
+                    board.arrivals.lock().unwrap().push((Kind::Retry, Arrival { at, late_ms, attempt }));
                 }
             }
         }

@@ -15,6 +15,7 @@ fn scene(ms: i64) -> Scene {
         backlogged: 1,
         places: 8,
         slow_most: 100,
+        slow_share: 100,
         slow_room: true,
         scarce: false,
     }
@@ -296,7 +297,7 @@ proptest! {
         for (step, draw, event) in events {
             now = now.plus_ms(step);
             let chance = Chance::new(draw);
-            let scene = Scene { now, chance, workers: 2, backlogged: 3, places: 8, slow_most, slow_room, scarce };
+            let scene = Scene { now, chance, workers: 2, backlogged: 3, places: 8, slow_most, slow_share: slow_most, slow_room, scarce };
             match event {
                 Event::Ask(asking) => match pacer.ask(&scene, limits, asking) {
                     Answer::Start(ticket) => {
