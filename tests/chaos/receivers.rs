@@ -96,6 +96,7 @@ fn guests() -> Vec<Guest> {
 }
 
 #[tokio::test]
+#[ignore = "part of make chaos"]
 async fn f64_to_f78_receivers_fail_in_every_way() {
     let fault = "21 receivers with bad manners (500, hangs, trickles, endless bodies, a gzip bomb, too many and too long \
                  headers, no HTTP, redirect, 429, 410, flapping, resets, early answers, bad TLS), and a healthy one";
