@@ -135,7 +135,8 @@ async fn own_events_that_fail_do_not_feed_themselves() {
     let _plane = DataPlane::start(&place).await;
     let receiver = Receiver::start().await;
     for path in ["/1", "/2"] {
-        receiver.answer_by(path, |_| Answer::Status(500));
+        // A refusal: no breaker opens.
+        receiver.answer_by(path, |_| Answer::Status(400));
     }
     let mut changes = 0;
     let mut ids = Vec::new();
