@@ -107,10 +107,10 @@ impl Rig {
         receiver.answer("/late", [Answer::Status(200).after(Duration::from_millis(60))]);
         let brief = json!({ "initial_ms": 100, "jitter": 0.1, "max_attempts": 2 });
         for path in ["/ok", "/once"] {
-            system.webhook(path, &json!({ "timeout_ms": 5000 })).await;
+            system.webhook(path, &json!({ "timeout_ms": 15_000 })).await;
         }
         // Few at a time, so that some are parked.
-        system.webhook("/late", &json!({ "timeout_ms": 5000, "max_in_flight": 3 })).await;
+        system.webhook("/late", &json!({ "timeout_ms": 15_000, "max_in_flight": 3 })).await;
         // It goes on failing for longer than any webhook may.
         let dead = json!({ "retry": brief, "disable_after_failures": 0 });
         system.webhook("/dead", &dead).await;

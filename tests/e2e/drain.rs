@@ -186,15 +186,17 @@ async fn roles_that_the_broker_blocks_end_within_their_drain_and_lose_nothing() 
         ready.push(role.ready().await);
     }
     system.webhook("/hook", &json!({ "timeout_ms": 1000, "max_in_flight": 100 })).await;
+    let late = || Answer::After(Duration::from_millis(300), Box::new(Answer::Status(200)));
+    system.receiver.answer_by("/hook", move |_| late());
     let load = Load::new(vhost.url(), EVENTS).per_second(150.0).start();
     load.reached(EVENTS / 3).await;
     if !node.block(true).await {
         return;
     }
-    // A connection is told when it publishes next.
-    let router = &ready[1];
-    eventually("the router is blocked", async || {
-        router.metrics().await.contains("postrider_broker_blocked{role=\"router\"} 1")
+    // A connection is told when it publishes next; the worker has answers to write down.
+    let worker = &ready[2];
+    eventually("the worker is blocked", async || {
+        worker.metrics().await.contains("postrider_broker_blocked{role=\"worker\"} 1")
     })
     .await;
     for role in &ready {

@@ -200,8 +200,9 @@ async fn gone_disables_the_webhook_and_its_owner_hears_of_it() {
 async fn what_waits_on_the_ladder_is_called_off_one_and_many() {
     let world = World::new("endings-cancel").await;
     let system = &world.system;
-    system.receiver.answer_by("/slow", |_| Answer::Status(500));
-    system.receiver.answer_by("/other", |_| Answer::Status(500));
+    // Refusals: no breaker opens.
+    system.receiver.answer_by("/slow", |_| Answer::Status(404));
+    system.receiver.answer_by("/other", |_| Answer::Status(404));
     // The unit of the ladder is 50 ms: these wait about a minute.
     let waits = json!({ "retry": { "schedule_ms": [20_000], "max_attempts": 3, "jitter": 0.0 } });
     let mut slow = waits.clone();

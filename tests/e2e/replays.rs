@@ -76,7 +76,7 @@ async fn what_was_lost_skipped_or_never_had_is_sent_again() {
     let roles = system.start_all_roles().await;
 
     // A receiver that is down for longer than its retries.
-    system.receiver.answer("/billing", [Answer::Status(500)]);
+    system.receiver.answer("/billing", [Answer::Status(400)]);
     let retry = json!({ "retry": { "initial_ms": 100, "max_attempts": 2, "jitter": 0.0 } });
     let (billing, _) = system.webhook("/billing", &retry).await;
     system.happens("lost", 0..20).await;
@@ -335,7 +335,7 @@ async fn the_examples_of_the_docs_work() {
     let all = system.start("all").ready().await;
     let retry = json!({ "retry": { "initial_ms": 50, "max_attempts": 1 } });
     let (billing, _) = system.webhook("/billing", &retry).await;
-    system.receiver.answer("/billing", [Answer::Status(500)]);
+    system.receiver.answer("/billing", [Answer::Status(400)]);
     system.happens("order", 0..3).await;
     system.counted("deliveries", "dead", 3).await;
     system.receiver.answer("/billing", [Answer::Status(200)]);
@@ -378,7 +378,7 @@ async fn the_examples_of_the_docs_work() {
     assert_eq!(run("postrider replay plan --to nobody").await.status.code(), Some(4));
     assert_eq!(run("postrider replay show rpl_none").await.status.code(), Some(3));
     // A receiver that fails again: the exit code says it.
-    system.receiver.answer("/billing", [Answer::Status(500)]);
+    system.receiver.answer("/billing", [Answer::Status(400)]);
     let line = format!("postrider replay run --state delivered --webhook {billing} --yes -q");
     assert_eq!(run(&line).await.status.code(), Some(7));
     let list = run("postrider replay list -o json").await;
