@@ -328,7 +328,7 @@ fn now_ms() -> i64 {
 }
 
 /// Goes through the points of a role.
-async fn crash_everywhere(role: &'static str, passes: impl Fn(&'static [u64]) -> Vec<u64>) {
+async fn crash_everywhere(role: &'static str, but: &[&str], passes: impl Fn(&'static [u64]) -> Vec<u64>) {
     let begun = Instant::now();
     let (mut rig, mut roles) = Rig::start(role).await;
     if role == "control" {
@@ -340,7 +340,8 @@ async fn crash_everywhere(role: &'static str, passes: impl Fn(&'static [u64]) ->
     }
     let mut duplicated = 0;
     let (mut died, mut lines, mut since) = (0, Vec::new(), Instant::now());
-    for point in POINTS.iter().filter(|point| plan(point).0 == role) {
+    let chosen = |name| plan(name).0 == role && !but.contains(&name.name);
+    for point in POINTS.iter().filter(|point| chosen(point)) {
         let (_, chosen, drive) = plan(point);
         roles.remove(role).unwrap().stop().await;
         let passes = passes(chosen);
@@ -389,17 +390,18 @@ fn all(passes: &'static [u64]) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_router_dies_at_every_crash_point() {
-    crash_everywhere("router", all).await;
+    crash_everywhere("router", &[], all).await;
 }
 
 #[tokio::test]
 async fn a_worker_dies_at_every_crash_point() {
-    crash_everywhere("worker", all).await;
+    // Whether there is something to give back is a matter of the moment: the long run waits for one.
+    crash_everywhere("worker", &["worker.gave_back"], all).await;
 }
 
 #[tokio::test]
 async fn control_dies_at_every_crash_point() {
-    crash_everywhere("control", all).await;
+    crash_everywhere("control", &[], all).await;
 }
 
 /// The same with more passes, for `make chaos`.
@@ -411,9 +413,9 @@ async fn every_role_dies_at_every_crash_point_again_and_again() {
         passes => passes.repeat(3),
     };
     tokio::join!(
-        crash_everywhere("router", more),
-        crash_everywhere("worker", more),
-        crash_everywhere("control", more)
+        crash_everywhere("router", &[], more),
+        crash_everywhere("worker", &[], more),
+        crash_everywhere("control", &[], more)
     );
 }
 

@@ -202,7 +202,7 @@ async fn what_waits_on_the_ladder_is_called_off_one_and_many() {
     let system = &world.system;
     // Refusals: no breaker opens.
     system.receiver.answer_by("/slow", |_| Answer::Status(404));
-    system.receiver.answer_by("/other", |_| Answer::Status(404));
+    system.receiver.answer_by("/other", |_| Answer::Status(500));
     // The unit of the ladder is 50 ms: these wait about a minute.
     let waits = json!({ "retry": { "schedule_ms": [20_000], "max_attempts": 3, "jitter": 0.0 } });
     let mut slow = waits.clone();
