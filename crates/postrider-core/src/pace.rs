@@ -1,7 +1,7 @@
 //! How fast deliveries to one webhook may follow each other: what keeps a bad neighbour from hurting anybody.
 //!
-//! [`Pacer`] is the state of one webhook in one worker, put together from small rules: a [`share`] of the fleet's caps, a
-//! token [`Bucket`], a circuit [`Breaker`], the [`Pulse`] of recent requests, a waiting [`room`], and what is parked
+//! [`Pacer`] is the state of one webhook in one worker, put together from small rules: a [`share()`] of the fleet's caps, a
+//! token [`Bucket`], a circuit [`Breaker`], the [`Pulse`] of recent requests, a waiting [`room`](places), and what is parked
 //! ([`Backlog`]). It is told what happens and answers whether a delivery starts, waits a moment in place, or is parked and
 //! for how long. It has no clock: every call takes the time, which must come from a clock that never goes back.
 
