@@ -70,7 +70,6 @@ async fn stopped_under_load(role: &'static str) {
 }
 
 #[tokio::test]
-#[ignore = "on a busy machine it finds repeated deliveries now and then: not understood yet"]
 async fn a_worker_stopped_under_load_loses_nothing_and_repeats_nothing() {
     stopped_under_load("worker").await;
 }
@@ -175,7 +174,8 @@ async fn a_role_that_waits_ends_soon() {
 /// RabbitMQ takes no messages: what is begun cannot be settled, and the roles end all the same.
 #[tokio::test]
 async fn roles_that_the_broker_blocks_end_within_their_drain_and_lose_nothing() {
-    const EVENTS: u64 = 300;
+    /// More than it can publish before the broker takes no more.
+    const EVENTS: u64 = 100_000;
     let Some(node) = Node::start().await else { return };
     let vhost = Vhost::create(node.broker(), "blocked-drain").await;
     let system = System::new(vhost.url()).await;
@@ -189,8 +189,8 @@ async fn roles_that_the_broker_blocks_end_within_their_drain_and_lose_nothing() 
     system.webhook("/hook", &json!({ "timeout_ms": 1000, "max_in_flight": 100 })).await;
     let late = || Answer::After(Duration::from_millis(300), Box::new(Answer::Status(200)));
     system.receiver.answer_by("/hook", move |_| late());
-    let load = Load::new(vhost.url(), EVENTS).per_second(150.0).start();
-    load.reached(EVENTS / 3).await;
+    let load = Load::new(vhost.url(), EVENTS).per_second(50.0).start();
+    load.reached(50).await;
     if !node.block(true).await {
         return;
     }
@@ -205,11 +205,11 @@ async fn roles_that_the_broker_blocks_end_within_their_drain_and_lose_nothing() 
     }
     node.block(false).await;
     let ready = system.start_all_roles().await;
-    assert_eq!(load.finish().await, EVENTS);
-    let books = system.balanced(EVENTS).await;
-    assert_eq!(books["events"]["accepted"], EVENTS, "{books:#}");
-    let repeated = system.receiver.count() as u64 - EVENTS;
-    eprintln!("{repeated} repeated after stopping roles that the broker blocked");
+    let events = load.stop().await;
+    let books = system.balanced(events).await;
+    assert_eq!(books["events"]["accepted"], events, "{books:#}");
+    let repeated = system.receiver.count() as u64 - events;
+    eprintln!("{repeated} of {events} repeated after stopping roles that the broker blocked");
     // What was begun and could not be settled: the router's 100 events, the worker's requests of that moment.
     assert!(repeated <= 100 + 256, "{repeated}");
     for role in ready {

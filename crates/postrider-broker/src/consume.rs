@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
-use lapin::types::AMQPValue;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 use tokio_util::sync::CancellationToken;
 
@@ -105,6 +105,38 @@ impl Consumer {
         self.cancelled = true;
         let tag = self.stream.tag();
         within("basic.cancel", self.channel.basic_cancel(tag, BasicCancelOptions::default())).await
+    }
+
+    /// Waits until the queue has taken every ack that went over this channel, after [`Self::cancel`] and when everything
+    /// is acked that is to be. Without it, closing the session brings back messages that were acked.
+    ///
+    /// RabbitMQ's channel hands acks on to a quorum queue until 32 are on their way, keeps the rest until it hears of
+    /// those, and forgets them when it is closed. Attaching a consumer is a command that the queue takes in order and
+    /// answers: after the first nothing is on its way that went before, after the second nothing that was kept until then; the
+    /// third is for what the channel had not heard of at that moment. What these consumers are handed meanwhile is
+    /// answered, to be given back.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when the session is over.
+    pub async fn flush(&mut self) -> Result<Vec<Incoming>, BrokerError> {
+        const TIMES: usize = 3;
+        self.cancelled = true;
+        let mut handed = Vec::new();
+        within("basic.qos", self.channel.basic_qos(1, BasicQosOptions::default())).await?;
+        for _ in 0..TIMES {
+            let consume = self.channel.basic_consume(
+                ShortString::from(self.queue.as_str()),
+                ShortString::from(""),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            self.stream = within("basic.consume", consume).await?;
+            self.cancel().await?;
+            while let Some(message) = self.next().await {
+                handed.push(message);
+            }
+        }
+        Ok(handed)
     }
 }
 

@@ -119,7 +119,7 @@ impl Load {
     async fn run(self, progress: Arc<Progress>, stop: CancellationToken) {
         let begun = Instant::now();
         let (mut next, mut again) = (0, Vec::new());
-        while (next < self.events || !again.is_empty()) && !stop.is_cancelled() {
+        while (next < self.events && !stop.is_cancelled()) || !again.is_empty() {
             let Some((_connection, channel)) = self.connect().await else {
                 tokio::time::sleep(RECONNECT).await;
                 continue;
@@ -127,10 +127,13 @@ impl Load {
             let mut under_way = FuturesUnordered::new();
             let mut broken = false;
             loop {
-                while under_way.len() < self.window && !broken && !stop.is_cancelled() {
+                while under_way.len() < self.window && !broken {
                     let n = match again.pop() {
                         Some(n) => n,
-                        None if next < self.events && self.is_time_for(next, begun) => {
+                        None if next < self.events
+                            && !stop.is_cancelled()
+                            && self.is_time_for(next, begun) =>
+                        {
                             next += 1;
                             next - 1
                         }
@@ -150,8 +153,8 @@ impl Load {
                         progress.republished.fetch_add(1, Ordering::Relaxed);
                         broken = true;
                     }
-                    Ok(None) if broken || stop.is_cancelled() => break,
-                    Ok(None) if next >= self.events && again.is_empty() => return,
+                    Ok(None) if broken => break,
+                    Ok(None) if (next >= self.events || stop.is_cancelled()) && again.is_empty() => return,
                     Ok(None) => tokio::time::sleep(step).await,
                     Err(_) => {}
                 }
@@ -246,7 +249,7 @@ impl Loading {
         }
     }
 
-    /// Publishes no new events, and returns how many are confirmed when those under way are.
+    /// Publishes no new events, and returns how many are confirmed when all that were begun are.
     pub async fn stop(mut self) -> u64 {
         self.stop.cancel();
         must("publish a load", (&mut self.task).await);

@@ -176,7 +176,7 @@ impl Worker {
         self.deliverer.gate.joins(count_workers(session).await?);
         self.count_workers(session);
         let mut changes = self.feed.changes();
-        let mut consumers = JoinSet::new();
+        let mut intakes = JoinSet::new();
         let mut shards = 0;
         loop {
             let most = self.feed.read().topology().map_or(1, |topology| topology.most_shards);
@@ -193,24 +193,26 @@ impl Worker {
                         lane,
                         shard,
                     };
-                    consumers.spawn(intake.run(consumer));
+                    intakes.spawn(intake.run(consumer));
                 }
             }
             shards = shards.max(most);
             self.readiness.set("deliveries", Ok(()));
             self.readiness.pulse().allow(Duration::from_millis(self.feed.read().longest_timeout_ms()));
             tokio::select! {
+                // First: at the shutdown the intakes end too, and what they return is for the drain.
+                biased;
                 () = self.shutdown.cancelled() => break,
                 () = session.lost() => return Err(BrokerError::Lost),
-                ended = consumers.join_next() => match ended {
-                    Some(Ok(ended)) => ended?,
+                ended = intakes.join_next() => match ended {
+                    Some(Ok(ended)) => { ended?; }
                     Some(Err(error)) => return Err(BrokerError::Config(format!("a consumer's task failed: {error}"))),
                     None => return Err(BrokerError::Lost),
                 },
                 changed = changes.changed() => changed.map_err(|_| BrokerError::Lost)?,
             }
         }
-        self.drain(consumers).await
+        self.drain(intakes).await
     }
 
     /// As many messages of one queue as may be begun, and some ahead: one that is begun and hangs is not settled for long,
@@ -236,17 +238,25 @@ impl Worker {
         });
     }
 
-    /// Takes nothing more, gives back what was not begun, and finishes what was.
-    async fn drain(&self, mut consumers: JoinSet<Result<(), BrokerError>>) -> Result<(), BrokerError> {
+    /// Takes nothing more, gives back what was not begun, finishes what was, and waits until the queues know.
+    async fn drain(&self, mut intakes: JoinSet<Result<Taking, BrokerError>>) -> Result<(), BrokerError> {
         self.readiness.set("deliveries", Err("draining: the worker was asked to stop".into()));
         self.in_flight.close();
         let drained = async {
-            while let Some(ended) = consumers.join_next().await {
-                if let Ok(Err(error)) = ended {
-                    tracing::warn!(%error, "giving back what was not begun");
+            let mut ended = Vec::new();
+            while let Some(intake) = intakes.join_next().await {
+                match intake {
+                    Ok(Ok(taking)) => ended.push(taking),
+                    Ok(Err(error)) => tracing::warn!(%error, "giving back what was not begun"),
+                    Err(_) => {}
                 }
             }
             self.in_flight.wait().await;
+            for flushed in join_all(ended.into_iter().map(Taking::flush)).await {
+                if let Err(error) = flushed {
+                    tracing::warn!(%error, "what was settled last may be sent again");
+                }
+            }
         };
         // No request that may still be answered is cut off, however short the drain was set.
         let longest = Duration::from_millis(self.feed.read().longest_timeout_ms()) + Duration::from_secs(5);
@@ -275,8 +285,26 @@ struct Intake {
     shard: u16,
 }
 
+/// An intake that takes nothing more, while what it took is finished.
+struct Taking {
+    consumer: Consumer,
+    settler: Arc<Settler>,
+    destination: String,
+}
+
+impl Taking {
+    /// Waits until the queue knows what was acked, when nothing is left in flight.
+    async fn flush(mut self) -> Result<(), BrokerError> {
+        for message in self.consumer.flush().await? {
+            self.settler.give_back(message, &self.destination).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Intake {
-    async fn run(self, mut consumer: Consumer) -> Result<(), BrokerError> {
+    /// Takes until the shutdown, and gives back what was not begun then.
+    async fn run(self, mut consumer: Consumer) -> Result<Taking, BrokerError> {
         let destination = Names::destination(self.lane, self.shard);
         loop {
             let message = tokio::select! {
@@ -315,7 +343,7 @@ impl Intake {
             }
         }
         try_join_all(back).await?;
-        Ok(())
+        Ok(Taking { consumer, settler: self.settler, destination })
     }
 
     /// Waits until everything in the message may begin: publishing flows, and there is a slot for each delivery.

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use postrider_broker::{BrokerError, Outgoing, Readiness, Session, Settings, supervise, topology};
+use futures_util::future::try_join_all;
+use postrider_broker::{
+    BrokerError, Lane, Names, Outgoing, Readiness, Session, Settings, supervise, topology,
+};
 use postrider_testkit::rabbit::Node;
 use postrider_testkit::{chaos::Proxy, eventually};
 use tokio_util::sync::CancellationToken;
@@ -152,4 +155,40 @@ async fn a_blocked_connection_stops_new_work_and_loses_nothing() {
     publisher.publish(message()).await.unwrap();
     let after = session.depth(&settings.names().journal()).await.unwrap().ready;
     assert_eq!(after, before + 2);
+}
+
+/// RabbitMQ's channels hand acks on to a quorum queue a few at a time, and lose the rest when they are closed.
+#[tokio::test]
+async fn what_was_acked_stays_acked_when_the_session_closes() {
+    const MESSAGES: usize = 500;
+    let (_vhost, settings, session) = open("acks", 1000).await;
+    topology::apply(&session, Some(1)).await.unwrap();
+    let names = settings.names();
+    let queue = names.delivery_queue(Lane::Fresh, 0);
+    for round in 0..3 {
+        let session = Session::open(&settings, &metrics()).await.unwrap();
+        let publisher = session.publisher();
+        let messages = (0..MESSAGES).map(|n| {
+            let key = Names::destination(Lane::Fresh, 0);
+            publisher.publish(Outgoing::json(names.deliveries(), key, b"{}".to_vec(), format!("m{n}")))
+        });
+        try_join_all(messages).await.unwrap();
+        let mut consumer = session.consume(&queue, 1000).await.unwrap();
+        let mut received = Vec::new();
+        for _ in 0..MESSAGES {
+            received.push(consumer.next().await.unwrap());
+        }
+        consumer.cancel().await.unwrap();
+        for message in received {
+            message.ack().await.unwrap();
+        }
+        assert!(consumer.flush().await.unwrap().is_empty());
+        session.close().await;
+        let session = Session::open(&settings, &metrics()).await.unwrap();
+        // What comes back does so when the broker has noticed the end.
+        let mut consumer = session.consume(&queue, 1).await.unwrap();
+        let back = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await;
+        assert!(back.is_err(), "round {round}: a message that was acked came back: {back:?}");
+        session.close().await;
+    }
 }

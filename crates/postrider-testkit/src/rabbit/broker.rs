@@ -43,7 +43,7 @@ impl Broker {
         }
         let directory = target_dir().join("test-broker");
         let (amqp, management) =
-            addresses(&script::broker_async("start", Vec::new(), &directory).await?, None)?;
+            addresses(&script::broker_async("start", vec!["--fresh".into()], &directory).await?, None)?;
         let broker = Self { amqp, management, http: http::client() };
         broker.sweep().await?;
         Ok((broker.amqp, broker.management))
