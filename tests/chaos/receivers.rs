@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postrider_core::verify::{Faults, Run};
 use postrider_testkit::receiver::gzip_bomb;
-use postrider_testkit::{Answer, Authority, Hostile, Manner, Receiver};
+use postrider_testkit::{Answer, Authority, Hostile, Manner, Receiver, patience, within};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -163,6 +163,7 @@ async fn f64_to_f78_receivers_fail_in_every_way() {
     let (id, _) = rig.webhook_at(&tls.url("/hook"), few).await;
     expected.push((id, "F-78 a certificate of a stranger", "dead", &["tls"]));
 
+    rig.configured().await;
     rig.publish(4, 4.0);
     rig.at_rest().await;
     for (id, row, end, classes) in &expected {
@@ -212,11 +213,12 @@ impl Rig {
 #[tokio::test]
 #[ignore = "takes minutes; part of make chaos"]
 async fn f80_most_webhooks_are_dead() {
-    let fault = "300 dead webhooks (a third each hang for 15 s, answer 500, take no connection) beside 10 healthy ones";
+    let fault = "300 dead webhooks (a third each hang for 15 s, answer 500, take no connection) beside 10 healthy ones; \
+                 then they are deleted";
     let mut rig = Rig::shared("F-80", fault).await;
     rig.start_all().await;
     let healthy: Vec<String> = (0..10).map(|n| format!("/healthy{n}")).collect();
-    let mut covered = Vec::new();
+    let (mut covered, mut dead) = (Vec::new(), Vec::new());
     for path in &healthy {
         covered.push(rig.webhook(path, json!({})).await.0);
     }
@@ -235,10 +237,21 @@ async fn f80_most_webhooks_are_dead() {
         };
         let (id, _) = rig.webhook_at(&url, few.clone()).await;
         if n % 3 != 2 {
-            covered.push(id);
+            covered.push(id.clone());
         }
+        dead.push(id);
     }
+    rig.configured().await;
     rig.publish(60, 2.0);
+    for path in &healthy {
+        let all = within(6 * patience(), async || (rig.latenesses(path, 1).len() == 60).then_some(()));
+        assert!(all.await.is_some(), "{path} did not get everything");
+    }
+    // They are tried again for hours. Their owners give up, and what is left of theirs is called off.
+    for id in dead {
+        let (status, problem) = rig.call(Method::DELETE, &format!("/v1/webhooks/{id}"), None).await;
+        assert!(status.is_success(), "{problem}");
+    }
     rig.at_rest_within(Duration::from_secs(600)).await;
     let (alone, beside) = (rig.p99_ms(&healthy, 0), rig.p99_ms(&healthy, 1));
     rig.remark(format!("p99 of the healthy ones: {alone} ms before, {beside} ms beside the dead ones"));

@@ -12,7 +12,7 @@ use postrider_testkit::ledger::Published;
 use postrider_testkit::load::{Load, Loading};
 use postrider_testkit::process::{Postrider, Start, free_port};
 use postrider_testkit::rabbit::{Broker, Node, Vhost};
-use postrider_testkit::{Receiver, patience, within};
+use postrider_testkit::{Receiver, eventually, patience, within};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -245,6 +245,22 @@ impl Rig {
     /// `/livez` of a role: the status, or 0 when it does not answer.
     pub(crate) async fn livez(&self, name: &str) -> u16 {
         self.probe(name, "livez").await
+    }
+
+    /// Waits until router and worker know the configuration as it is now.
+    pub(crate) async fn configured(&self) {
+        let (_, status) = self.call(Method::GET, "/v1/status", None).await;
+        let wanted = status["revision"].as_u64().unwrap();
+        for name in ["router", "worker"] {
+            let url = format!("http://{}/metrics", self.role(name).health);
+            eventually("it knows the newest configuration", async || {
+                let Ok(shown) = self.client.get(&url).send().await else { return false };
+                let shown = shown.text().await.unwrap_or_default();
+                let line = shown.lines().find(|line| line.starts_with("postrider_configuration_revision"));
+                line.and_then(|line| line.rsplit(' ').next()?.parse().ok()) >= Some(wanted)
+            })
+            .await;
+        }
     }
 
     /// Runs an operator's command that must succeed.

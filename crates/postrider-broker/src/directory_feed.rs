@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postrider_core::Epoch;
 use postrider_core::directory::{Applied, Directory};
+use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use crate::config_stream::{ConfigStream, Read};
@@ -48,9 +49,10 @@ impl DirectoryFeed {
     /// [`BrokerError`] when the session ends before that, or there is no stream.
     pub async fn catch_up(&self, session: &Session, readiness: &Readiness) -> Result<(), BrokerError> {
         let mut stream = ConfigStream::open(session).await?;
+        let revision = session.metrics().revision.clone();
         let mut at_end = false;
         while !(at_end && self.read().is_complete()) {
-            at_end |= self.step(&mut stream, readiness).await?;
+            at_end |= self.step(&mut stream, readiness, &revision).await?;
             if at_end && !self.read().is_complete() {
                 let why = "the config stream holds no whole snapshot yet; start control once: postrider serve control";
                 readiness.set("config", Err(why.into()));
@@ -58,12 +60,17 @@ impl DirectoryFeed {
         }
         self.report(readiness);
         let (feed, readiness) = (self.clone(), readiness.clone());
-        tokio::spawn(async move { while feed.step(&mut stream, &readiness).await.is_ok() {} });
+        tokio::spawn(async move { while feed.step(&mut stream, &readiness, &revision).await.is_ok() {} });
         Ok(())
     }
 
     /// Takes one step; `true` at the mark of the end.
-    async fn step(&self, stream: &mut ConfigStream, readiness: &Readiness) -> Result<bool, BrokerError> {
+    async fn step(
+        &self,
+        stream: &mut ConfigStream,
+        readiness: &Readiness,
+        revision: &IntGauge,
+    ) -> Result<bool, BrokerError> {
         match stream.next().await.ok_or(BrokerError::Lost)? {
             Read::CaughtUp => return Ok(true),
             Read::Unreadable(why) => {
@@ -81,6 +88,7 @@ impl DirectoryFeed {
                 if applied != Applied::Unchanged {
                     self.report(readiness);
                 }
+                revision.set(i64::try_from(self.read().revision()).unwrap_or(i64::MAX));
                 self.changes.send_modify(|n| *n += 1);
             }
         }

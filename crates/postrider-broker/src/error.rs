@@ -27,6 +27,17 @@ pub enum BrokerError {
         /// How long it had.
         seconds: u64,
     },
+    /// The broker did not confirm a message in time.
+    #[error(
+        "RabbitMQ did not confirm a message to {exchange} within {seconds} s; if that goes on after a power cut: docs/guarantees.md, \
+         \"A stream does not come back\""
+    )]
+    Unconfirmed {
+        /// Where the message was to go.
+        exchange: String,
+        /// How long it had, time in which the broker blocked the connection left out.
+        seconds: u64,
+    },
     /// The broker kept refusing a message: its queue is full.
     #[error("RabbitMQ refuses messages to {exchange}: its queue is full; free space or raise its limit")]
     Full {

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub(crate) consumers: IntGauge,
     /// When a message was last settled, seconds since the Unix epoch.
     pub(crate) last_progress: IntGauge,
+    /// The revision of the configuration that this role works with.
+    pub(crate) revision: IntGauge,
     /// For how long there was work and nothing of it was settled.
     pub(crate) stalled_seconds: Gauge,
 }
@@ -68,6 +70,10 @@ impl Metrics {
             "last_progress_timestamp_seconds",
             "When this role last settled a message; 0 before the first",
         ))?;
+        let revision = IntGauge::with_opts(opts(
+            "configuration_revision",
+            "The newest change of the configuration that this role knows; 0 before the first",
+        ))?;
         let stalled_seconds = Gauge::with_opts(opts(
             "stalled_seconds",
             "For how long this role has had work, said that it is ready, and settled nothing",
@@ -81,6 +87,7 @@ impl Metrics {
         registry.register(Box::new(held.clone()))?;
         registry.register(Box::new(consumers.clone()))?;
         registry.register(Box::new(last_progress.clone()))?;
+        registry.register(Box::new(revision.clone()))?;
         registry.register(Box::new(stalled_seconds.clone()))?;
         Ok(Self {
             publishes,
@@ -92,6 +99,7 @@ impl Metrics {
             held,
             consumers,
             last_progress,
+            revision,
             stalled_seconds,
         })
     }

@@ -120,7 +120,7 @@ impl ConfirmedChannel {
     /// [`BrokerError`]: lost, late, full or unroutable.
     pub async fn publish_once(&self, message: &Outgoing) -> Result<(), BrokerError> {
         let published = tokio::time::timeout(TIMEOUT, self.publish(message)).await;
-        match published.map_err(|_| timeout_error())?? {
+        match published.map_err(|_| unconfirmed(message))?? {
             Published::Confirmed => Ok(()),
             Published::Nacked => Err(BrokerError::Full { exchange: message.exchange.clone() }),
             Published::Returned => Err(unroutable(message)),
@@ -239,7 +239,7 @@ impl Publisher {
                 Ok(Published::Confirmed) => ("confirmed", Some(Ok(()))),
                 Ok(Published::Returned) => ("returned", Some(Err(unroutable(message)))),
                 Ok(Published::Nacked) => ("nacked", None),
-                Err(e @ BrokerError::Timeout { .. }) => ("timeout", Some(Err(e))),
+                Err(e @ BrokerError::Unconfirmed { .. }) => ("timeout", Some(Err(e))),
                 Err(e) => ("error", Some(Err(e))),
             };
             inner.metrics.publishes.with_label_values(&[label]).inc();
@@ -294,7 +294,7 @@ impl Publisher {
                 waited += step;
             }
             if waited >= TIMEOUT {
-                return Err(timeout_error());
+                return Err(unconfirmed(message));
             }
         }
     }
@@ -316,8 +316,8 @@ impl Drop for Late<'_> {
     }
 }
 
-fn timeout_error() -> BrokerError {
-    BrokerError::Timeout { what: "a publish with its confirm", seconds: TIMEOUT.as_secs() }
+fn unconfirmed(message: &Outgoing) -> BrokerError {
+    BrokerError::Unconfirmed { exchange: message.exchange.clone(), seconds: TIMEOUT.as_secs() }
 }
 
 fn unroutable(message: &Outgoing) -> BrokerError {

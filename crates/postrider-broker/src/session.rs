@@ -242,6 +242,11 @@ impl Session {
         self.prober.depth(queue).await
     }
 
+    /// The metrics of its role's traffic.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Looks at queues for as long as the session lasts.
     pub fn prober(&self) -> Prober {
         self.prober.clone()

@@ -381,6 +381,22 @@ pub async fn apply(session: &Session, shards: Option<u16>) -> Result<TopologyRec
     Ok(record)
 }
 
+/// Deletes both streams with what is in them; [`apply`] declares them again.
+///
+/// For streams that RabbitMQ cannot start again after a power cut (docs/guarantees.md). What is lost is the memory of the
+/// event ids accepted lately, and the configuration until control is started, which writes it again.
+///
+/// # Errors
+/// [`BrokerError`] when the broker does not answer.
+pub async fn delete_streams(session: &Session) -> Result<(), BrokerError> {
+    let channel = session.declaring_channel().await?;
+    for stream in [session.names().config(), session.names().seen()] {
+        let delete = channel.queue_delete(short(&stream), QueueDeleteOptions::default());
+        named(&stream, within("queue.delete", delete).await)?;
+    }
+    Ok(())
+}
+
 /// Waits until the topology is there, declaring it where `mode` allows. The part `topology` of `readiness` says what is
 /// missing or different, and what to do.
 pub async fn ensure(

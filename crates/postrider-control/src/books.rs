@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_broker::{BrokerError, Lane, Readiness};
+use postrider_broker::{BrokerError, Depth, Lane, Readiness};
 use postrider_core::Timestamp;
 use postrider_core::books::Drift;
 use tokio::sync::Mutex;
@@ -21,10 +21,11 @@ use crate::store::{Books, Store, StoreError};
 
 /// How often the broker is asked.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// How long the broker may take to answer.
+/// How long the broker may take for each answer. A sample takes some forty of them, one after the other: seconds, where the
+/// broker is far away.
 const ANSWER: Duration = Duration::from_secs(3);
 /// A sample older than this says nothing any more.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(30);
 /// Beyond the longest timeout of a webhook, for what comes before and after a request.
 const MARGIN: Duration = Duration::from_secs(3);
 /// How long a timeout that was in force may still be running after a change.
@@ -136,7 +137,7 @@ impl Bookkeeper {
         let writable = self.store.probe(now).await;
         self.metrics.store_up(writable.is_ok());
         readiness.set("store", writable.map_err(|error| error.to_string()));
-        if let Ok(Ok(depths)) = timeout(ANSWER, self.depths()).await {
+        if let Ok(depths) = self.depths().await {
             for (queue, ready, consumers) in depths {
                 self.metrics.queue(queue, ready, consumers);
             }
@@ -164,7 +165,7 @@ impl Bookkeeper {
         for (group, queues, consumed) in groups {
             let (mut ready, mut consumers) = (0, u64::MAX);
             for queue in &queues {
-                let depth = self.broker.depth(queue).await?;
+                let depth = self.depth(queue).await?;
                 ready += u64::from(depth.ready);
                 consumers = consumers.min(depth.consumers.into());
             }
@@ -173,8 +174,13 @@ impl Bookkeeper {
         Ok(depths)
     }
 
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let late = |_| BrokerError::Timeout { what: "queue.declare", seconds: ANSWER.as_secs() };
+        timeout(ANSWER, self.broker.depth(queue)).await.map_err(late)?
+    }
+
     async fn look(&self) {
-        let sample = timeout(ANSWER, self.sample()).await.ok().and_then(Result::ok);
+        let sample = self.sample().await.ok();
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(sample) = sample else {
             *seen = None;
@@ -190,23 +196,23 @@ impl Bookkeeper {
 
     async fn sample(&self) -> Result<Sample, BrokerError> {
         let names = self.broker.names();
-        let events = self.broker.depth(&names.events()).await?;
-        let first = self.broker.depth(&names.delivery_queue(Lane::Fresh, 0)).await?;
-        let mut moving = u64::from(self.broker.depth(&names.journal()).await?.ready) + u64::from(first.ready);
+        let events = self.depth(&names.events()).await?;
+        let first = self.depth(&names.delivery_queue(Lane::Fresh, 0)).await?;
+        let mut moving = u64::from(self.depth(&names.journal()).await?.ready) + u64::from(first.ready);
         let shards = self.broker.topology().map_or(1, |topology| topology.most_shards);
         'lanes: for shard in 0..shards {
             for lane in Lane::ALL {
                 if moving > 0 {
                     break 'lanes;
                 }
-                moving += u64::from(self.broker.depth(&names.delivery_queue(lane, shard)).await?.ready);
+                moving += u64::from(self.depth(&names.delivery_queue(lane, shard)).await?.ready);
             }
         }
         let mut holds = None;
         if moving == 0 {
             let mut sum = 0;
             for queue in names.ladder_queues().iter().chain(&names.park_queues()) {
-                sum += u64::from(self.broker.depth(queue).await?.ready);
+                sum += u64::from(self.depth(queue).await?.ready);
             }
             holds = Some(sum);
         }

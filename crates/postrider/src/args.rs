@@ -878,7 +878,14 @@ pub enum Topology {
     /// Compare it with what the broker has; exits with 6 if they differ
     Diff(Shards),
     /// Declare what is missing
-    Apply(Shards),
+    Apply {
+        /// Over how many shards
+        #[command(flatten)]
+        shards: Shards,
+        /// Begin both streams anew, when RabbitMQ could not start them again after a power cut; restart control afterwards
+        #[arg(long)]
+        renew_streams: bool,
+    },
 }
 
 /// How deliveries are spread.

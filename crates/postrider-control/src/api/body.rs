@@ -5,6 +5,7 @@ use std::fmt;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
 use http::request::Parts;
+use postrider_core::Timestamp;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
@@ -38,6 +39,13 @@ pub(crate) fn bad_json(error: &serde_json::Error) -> Problem {
         _ => error.to_string(),
     };
     Problem::new(Code::BadJson, detail, "Send one JSON value, without members given twice.")
+}
+
+/// A time in the body, by the name of its member.
+pub(super) fn moment(name: &str, given: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    let Some(given) = given else { return Ok(None) };
+    let read = Timestamp::parse_rfc3339(given).map(Some);
+    read.ok_or_else(|| Problem::body(name, format!("{name} must be RFC 3339, such as 2026-11-21T20:00:00Z")))
 }
 
 fn bad_member(bytes: &[u8], error: &serde_json::Error) -> Problem {

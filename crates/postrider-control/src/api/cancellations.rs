@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
-use super::body::{Body, Params};
+use super::body::{Body, Params, moment};
 use super::cursor::{List, limit};
 use super::deliveries::not_called_off;
 use super::idempotency::Once;
@@ -145,16 +145,8 @@ async fn check(
     new: NewCancellation,
     now: Timestamp,
 ) -> Result<CancelFilter, Problem> {
-    let time = |member: &str, given: Option<&str>| match given.map(Timestamp::parse_rfc3339) {
-        None => Ok(None),
-        Some(Some(at)) => Ok(Some(at)),
-        Some(None) => {
-            let detail = format!("{member} must be RFC 3339, such as 2026-11-21T20:00:00Z");
-            Err(Problem::body(member, detail))
-        }
-    };
-    let since = time("since", new.since.as_deref())?;
-    let until = time("until", new.until.as_deref())?;
+    let since = moment("since", new.since.as_deref())?;
+    let until = moment("until", new.until.as_deref())?;
     if new.webhook.is_none() && new.event_type.is_none() && since.is_none() && until.is_none() {
         let detail = "at least one of webhook, event_type, since and until says what is meant";
         let hint = "To call off everything of the tenant, give until the time of now.";

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
-use super::body::{Body, Params};
+use super::body::{Body, Params, moment};
 use super::cursor::{List, limit};
 use super::event_types;
 use super::idempotency::Once;
@@ -306,13 +306,6 @@ async fn read(api: &Api, tenant: String, asked: NewReplayBody) -> Result<NewRepl
         rate_per_second,
         run: asked.run.unwrap_or(false),
     })
-}
-
-/// A time in the body.
-fn moment(name: &str, given: Option<&str>) -> Result<Option<postrider_core::Timestamp>, Problem> {
-    let Some(given) = given else { return Ok(None) };
-    let read = postrider_core::Timestamp::parse_rfc3339(given).map(Some);
-    read.ok_or_else(|| Problem::body(name, format!("{name} must be RFC 3339, such as 2026-11-21T20:00:00Z")))
 }
 
 /// Ids of events, each once.

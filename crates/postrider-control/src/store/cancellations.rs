@@ -428,6 +428,9 @@ impl Change<'_> {
                 .execute(&mut *self.tx)
                 .await?;
         }
+        if let Outcome::Dead(reason) = outcome {
+            self.keep_letter(id, series, reason, now).await?;
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use postrider_core::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
-use super::{Change, Store, StoreError, small, time};
+use super::{Change, Store, StoreError, letter_id, small, time};
 
 /// A dead letter as it is stored; its body only where one was asked for.
 #[derive(Clone, Debug)]
@@ -110,6 +110,32 @@ impl Store {
 }
 
 impl Change<'_> {
+    /// Keeps the dead letter of a series that ends here and not at a worker, which would have published one.
+    pub(super) async fn keep_letter(
+        &mut self,
+        delivery: &str,
+        series: i64,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let seq = self.counter("letter_seq").await? + 1;
+        sqlx::query(
+            "INSERT INTO dead_letters (seq, id, kind, tenant, reason, detail, class, delivery, series, webhook, event_id,
+             event_type, content_type, at, resolution)
+             SELECT $1, $2, 'dead', tenant, $3, '', last_class, id, $4, webhook, event_id, event_type, '', $5, ''
+             FROM deliveries WHERE id = $6",
+        )
+        .bind(seq)
+        .bind(letter_id("dead", &[delivery, &series.to_string()]))
+        .bind(reason)
+        .bind(series)
+        .bind(now.as_millis())
+        .bind(delivery)
+        .execute(&mut *self.tx)
+        .await?;
+        self.set_counter("letter_seq", seq).await
+    }
+
     /// One dead letter, as this change sees it.
     pub(crate) async fn dead_letter(
         &mut self,

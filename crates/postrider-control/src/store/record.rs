@@ -618,14 +618,14 @@ impl Change<'_> {
         Ok(repeated)
     }
 
-    async fn counter(&mut self, name: &'static str) -> Result<i64, StoreError> {
+    pub(super) async fn counter(&mut self, name: &'static str) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar("SELECT n FROM counters WHERE name = $1")
             .bind(name)
             .fetch_one(&mut *self.tx)
             .await?)
     }
 
-    async fn set_counter(&mut self, name: &'static str, n: i64) -> Result<(), StoreError> {
+    pub(super) async fn set_counter(&mut self, name: &'static str, n: i64) -> Result<(), StoreError> {
         sqlx::query("UPDATE counters SET n = $2 WHERE name = $1")
             .bind(name)
             .bind(n)

@@ -624,6 +624,9 @@ async fn what_is_held_is_released_oldest_first_when_its_webhook_is_not_paused() 
     assert_eq!(release(&t, 10).await, 1);
     let now = counts(&t).await;
     assert_eq!((now.held, now.dead, now.pending), (0, 1, 4));
+    let letters = t.store.dead_letters(&letters_of("default"), None, 10).await.unwrap();
+    let shown: Vec<_> = letters.iter().map(|row| (row.delivery.as_str(), row.reason.as_str())).collect();
+    assert_eq!(shown, [(delivery("e0", 0).as_str(), "body_gone")]);
 }
 
 #[tokio::test]

@@ -307,7 +307,8 @@ impl Pacer {
             workers: scene.workers,
             backlogged: scene.backlogged,
         };
-        let wait_ms = budget.wait_ms(self.backlog.count(scene.now)).max(least_ms).min(asking.left_ms);
+        let parked = self.backlog.count(scene.now) + 1.0;
+        let wait_ms = budget.wait_ms(parked).max(least_ms).min(asking.left_ms);
         let rung_secs = rung(wait_ms, scene.chance);
         self.backlog.add(scene.now, rung_secs);
         Refusal { why, rung_secs }

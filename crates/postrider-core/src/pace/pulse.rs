@@ -12,6 +12,8 @@ const WINDOW_MS: u64 = 10_000;
 const WINDOWS: usize = 6;
 /// What a request is expected to take when nothing is known, milliseconds.
 const GUESS_MS: u64 = 20;
+/// What a request is expected to take that hangs, milliseconds, as long as none has ended.
+const HANG_GUESS_MS: u64 = 10_000;
 
 /// Requests that ended within the last minute, and those under way.
 #[derive(Clone, Debug, Default)]
@@ -85,29 +87,30 @@ impl Pulse {
     /// Whether the webhook is slow: a request is under way for longer than [`SLOW_MS`], or the 95th percentile of those that
     /// ended within the last minute is above it.
     pub fn is_slow(&self, now: Timestamp) -> bool {
-        let (count, slow, _) = self.recent(now);
-        self.oldest_ms(now) > SLOW_MS || slow * 20 > count
+        let (count, slow) =
+            self.recent(now).fold((0, 0), |(count, slow), window| (count + window.count, slow + window.slow));
+        self.oldest_ms(now) > SLOW_MS || u64::from(slow) * 20 > u64::from(count)
     }
 
-    /// What the next request will take, milliseconds: the mean of the last minute, but no less than the oldest has taken
-    /// already.
+    /// What the next request will take, milliseconds: the mean of those that ended last, but no less than the oldest has
+    /// taken already; and while that is slow, it is taken for one that hangs.
     pub fn expected_ms(&self, now: Timestamp) -> u64 {
-        let (count, _, sum_ms) = self.recent(now);
-        let mean_ms = sum_ms.checked_div(count).unwrap_or(GUESS_MS);
-        mean_ms.max(self.oldest_ms(now)).max(1)
+        let last = self.recent(now).filter(|window| window.count > 0).max_by_key(|window| window.number);
+        let mean_ms = last.map_or(GUESS_MS, |window| window.sum_ms / u64::from(window.count));
+        let oldest_ms = self.oldest_ms(now);
+        let hangs_ms = if oldest_ms > SLOW_MS { HANG_GUESS_MS } else { 1 };
+        mean_ms.max(oldest_ms).max(hangs_ms)
     }
 
     /// Whether a request ended within the last minute.
     pub fn answered_lately(&self, now: Timestamp) -> bool {
-        self.recent(now).0 > 0
+        self.recent(now).any(|window| window.count > 0)
     }
 
-    fn recent(&self, now: Timestamp) -> (u64, u64, u64) {
+    /// The windows of the last minute.
+    fn recent(&self, now: Timestamp) -> impl Iterator<Item = &Window> {
         let newest = window_number(now);
-        let recent = self.windows.iter().filter(|window| newest - window.number.min(newest) < WINDOWS as u64);
-        recent.fold((0, 0, 0), |(count, slow, sum_ms), window| {
-            (count + u64::from(window.count), slow + u64::from(window.slow), sum_ms + window.sum_ms)
-        })
+        self.windows.iter().filter(move |window| newest - window.number.min(newest) < WINDOWS as u64)
     }
 }
 
@@ -156,6 +159,13 @@ mod tests {
         assert_eq!(pulse.expected_ms(at(30)), 20);
         pulse.began(at(100), 3);
         assert_eq!(pulse.expected_ms(at(600)), 500);
+        assert_eq!(pulse.expected_ms(at(1_200)), HANG_GUESS_MS);
+        assert_eq!(pulse.expected_ms(at(15_000)), 14_900);
+        pulse.ended(at(15_100), 3, Some(15_000));
+        assert_eq!(pulse.expected_ms(at(15_100)), 15_000, "what was quick before it says nothing any more");
+        pulse.began(at(15_200), 4);
+        pulse.ended(at(15_210), 4, Some(10));
+        assert_eq!(pulse.expected_ms(at(15_210)), 7_505);
     }
 
     proptest! {

@@ -110,7 +110,7 @@ impl Tenant {
             None => drains,
         };
         let budget = Budget { drain_per_second, workers, backlogged: 1 };
-        let wait_ms = budget.wait_ms(kept.backlog.count(now)).max(least_ms);
+        let wait_ms = budget.wait_ms(kept.backlog.count(now) + 1.0).max(least_ms);
         let rung_secs = rung(wait_ms, chance);
         kept.backlog.add(now, rung_secs);
         rung_secs

@@ -60,9 +60,20 @@ pub async fn run(context: &Context, command: args::Topology) -> Result<Exit, Fai
             Err(Failure::new(Exit::Conflict, format!("{} things differ", differences.len()), "")
                 .next("postrider topology apply declares what is missing"))
         }
-        args::Topology::Apply(shards) => {
+        args::Topology::Apply { shards, renew_streams } => {
             let settings = context.settings.broker_as("operator")?;
+            if renew_streams {
+                let session = open(&settings).await?;
+                let renewed = topology::delete_streams(&session).await;
+                session.close().await;
+                renewed.map_err(|error| broker("cannot delete the streams", &error))?;
+            }
             let record = apply(&settings, shards.shards).await?;
+            if renew_streams {
+                context
+                    .out
+                    .note("the streams are empty; restart control now: it writes the configuration again");
+            }
             if context.out.is_table() {
                 let text = format!("applied to {} with {} shards", settings.address(), record.shards);
                 context.out.text(&text)?;
@@ -118,6 +129,7 @@ pub(crate) fn broker(what: &str, error: &BrokerError) -> Failure {
         BrokerError::Connect { .. }
         | BrokerError::Lost
         | BrokerError::Timeout { .. }
+        | BrokerError::Unconfirmed { .. }
         | BrokerError::Full { .. }
         | BrokerError::Unroutable { .. }
         | BrokerError::Protocol { .. } => Exit::Unavailable,

@@ -1,7 +1,5 @@
 //! Replays: what can be asked for, what is said when it cannot, and running them.
 
-use std::time::Duration;
-
 use postrider_core::books::End;
 use postrider_core::wire::{DoneFact, EventFact, EventFate, EventRecord, Fact, JournalMessage, Owed, SCHEMA};
 use postrider_core::{DeliveryId, EventId, EventType, TenantId, Timestamp, WebhookId, event};
@@ -75,15 +73,13 @@ impl Test {
     }
 
     async fn replay_in(&self, id: &str, state: &str) -> Value {
-        for _ in 0..600 {
+        let what = format!("{id} is {state}");
+        postrider_testkit::eventually_some(&what, async || {
             let (status, replay) = self.call("GET", &format!("/v1/replays/{id}"), None).await;
             assert_eq!(status, 200, "{replay}");
-            if replay["state"] == state {
-                return replay;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{id} is not {state}");
+            (replay["state"] == state).then_some(replay)
+        })
+        .await
     }
 
     async fn planned(&self, body: Value) -> Value {
