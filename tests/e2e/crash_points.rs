@@ -150,7 +150,7 @@ impl Rig {
             self.take_three_times().await;
         }
         // Few slots and a slow receiver, so that more is handed out than may begin.
-        let (slots, slow) = if drive == Drive::Drain { ("16", "0") } else { ("64", "1024") };
+        let (slots, slow) = if drive == Drive::Drain { ("16", "16") } else { ("64", "1024") };
         let ok = Answer::Status(200);
         let pause = Duration::from_millis(if drive == Drive::Drain { 500 } else { 0 });
         self.system.receiver.answer("/ok", [ok.after(pause)]);
@@ -184,7 +184,7 @@ impl Rig {
                 Drive::Drain if !driven => {
                     driven = true;
                     let before = self.system.receiver.count();
-                    self.load(60).publish().await;
+                    self.load(150).publish().await;
                     eventually("it is at work", async || self.system.receiver.count() > before).await;
                     role.process.terminate();
                 }

@@ -203,14 +203,15 @@ async fn what_waits_on_the_ladder_is_called_off_one_and_many() {
     // Refusals: no breaker opens.
     system.receiver.answer_by("/slow", |_| Answer::Status(404));
     system.receiver.answer_by("/other", |_| Answer::Status(500));
-    // The unit of the ladder is 50 ms: these wait about a minute.
-    let waits = json!({ "retry": { "schedule_ms": [20_000], "max_attempts": 3, "jitter": 0.0 } });
-    let mut slow = waits.clone();
-    slow["subscription"] = json!({ "event_types": ["ONE", "MANY"] });
-    let (webhook, _) = system.webhook("/slow", &slow).await;
-    let mut other = waits;
-    other["subscription"] = json!({ "event_types": ["OTHER"] });
-    let (bystander, _) = system.webhook("/other", &other).await;
+    // Long enough to be called off meanwhile; the bystander's webhook is deleted when the others have ended.
+    let waits = |ms: u64, event_types: &[&str]| {
+        json!({
+            "retry": { "schedule_ms": [ms], "jitter": 0.0 },
+            "subscription": { "event_types": event_types },
+        })
+    };
+    let (webhook, _) = system.webhook("/slow", &waits(12_000, &["ONE", "MANY"])).await;
+    let (bystander, _) = system.webhook("/other", &waits(20_000, &["OTHER"])).await;
     world.send("ONE", ["one".to_owned()]).await;
     world.send("MANY", numbered("many", 0..30)).await;
     world.send("OTHER", ["other".to_owned()]).await;

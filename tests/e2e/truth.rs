@@ -55,7 +55,7 @@ async fn the_log_is_the_wire_without_faults_and_says_what_it_may_lack_after_a_ki
     let vhost = Vhost::create(&Broker::shared().await, "log-and-wire").await;
     let system = System::new(vhost.url()).await;
     let [control, router, worker] = system.start_all_roles().await;
-    system.webhook("/hook", &json!({ "max_in_flight": 100, "timeout_ms": 20_000 })).await;
+    system.webhook("/hook", &json!({ "max_in_flight": 100, "timeout_ms": 6_000 })).await;
     let fails_once = |request: &postrider_testkit::Request| {
         let first = request.header("webhook-attempt") == Some("1");
         Answer::Status(if first && request.seq.is_multiple_of(3) { 500 } else { 200 })
