@@ -69,9 +69,18 @@ pub async fn run(context: &Context, bench: Bench) -> Result<Exit, Failure> {
             return Ok(Exit::Interrupted);
         }
     };
-    let Some(report) = measured? else {
-        cleared?;
-        return Ok(Exit::Interrupted);
+    let report = match measured {
+        Ok(Some(report)) => report,
+        Ok(None) => return cleared.map(|()| Exit::Interrupted),
+        Err(failure) => {
+            // A broker that is not there is said once.
+            if let Err(left) = &cleared
+                && left.what != failure.what
+            {
+                output::failure(left);
+            }
+            return Err(failure);
+        }
     };
     let mut out = context.out;
     if bench.json {
@@ -99,7 +108,7 @@ async fn measure(context: &Context, plan: &Plan, place: &Place) -> Result<Report
     let (mut runs, mut turns) = (Vec::new(), 0);
     for round in 0..plan.rounds {
         for workload in plan.round(round) {
-            progress.at(turns, &format!("round {}: {}, {}", round + 1, workload.name, workload.what));
+            progress.at(turns, &format!("round {}: {}", round + 1, workload.name));
             for run in rig.turn(workload).await? {
                 runs.push(run::Run { round: round + 1, ..run });
             }
@@ -110,4 +119,20 @@ async fn measure(context: &Context, plan: &Plan, place: &Place) -> Result<Report
     let conditions = (Machine::this(place.dir()), place.address()?, rig.broker_unseen.clone());
     let baseline = |name: &str| plan.workloads.iter().find(|workload| workload.name == name)?.baseline;
     Ok(Report::of(plan.size, conditions, runs, baseline))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_explains_every_workload_and_target() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/performance.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let parts = ["publish-alone", "route-alone", "backlog-drain", "recorder-alone"];
+        let targets = targets::Results::default().verdicts();
+        for name in NAMES.into_iter().chain(parts).chain(targets.iter().map(|target| target.name)) {
+            assert!(page.contains(&format!("`{name}`")), "docs/performance.md does not say what {name} is");
+        }
+    }
 }

@@ -252,7 +252,9 @@ pub(super) mod tests {
     fn programs_read_json() {
         let mut value: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
         value["version"] = json!("VERSION");
-        value["runs"] = json!(value["runs"].as_array().unwrap()[..2]);
+        for list in ["runs", "medians"] {
+            value[list].as_array_mut().unwrap().retain(|run| run["workload"] == "retry-burst");
+        }
         insta::assert_snapshot!(serde_json::to_string_pretty(&value).unwrap());
     }
 
