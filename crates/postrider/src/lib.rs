@@ -3,7 +3,7 @@
 //! [`run`] is a table of contents: settings, then the command, then the exit code. The rest is one module for each
 //! thing: the command line in [`args`], settings in [`settings`], the roles' process in [`serve`] and [`health`], the
 //! API's client in [`api`] with one module for each resource in [`commands`], the built-in receiver in [`inbox`], what was
-//! promised and received in [`ledger`], the [`demo`], measurements in [`bench`]. Only [`output`] prints.
+//! promised and received in [`ledger`], the [`demo`], measurements in [`mod@bench`]. Only [`output`] prints.
 
 pub mod api;
 pub mod args;

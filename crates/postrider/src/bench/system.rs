@@ -79,7 +79,6 @@ impl System {
             ("POSTRIDER_MASTER_KEY", text(&key)),
             ("POSTRIDER_LISTEN", listen.to_string()),
             ("POSTRIDER_EGRESS_ALLOW", "127.0.0.0/8".to_owned()),
-            ("POSTRIDER_LOG", "warn".to_owned()),
         ];
         Ok(Self {
             program,
