@@ -13,9 +13,10 @@ test: ## Install what is missing, and run everything that CI runs
 chaos: ## Hurt it in every way, root's among them, and write docs/chaos.md; takes more than an hour
 	@dev/chaos
 
-bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders
+bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders, all of it (docs/performance.md)
 	cargo bench --package postrider-core --locked
 	cargo test --release --package postrider-control --lib --locked ten_million_reminders -- --ignored --nocapture
+	@dev/bench --quick
 
 bench-isolation: ## Measure what bad neighbours do to others, and write docs/isolation.svg; takes half an hour
 	@dev/bench-isolation

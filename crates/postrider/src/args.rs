@@ -2,6 +2,7 @@
 
 #![allow(clippy::doc_markdown, reason = "clap shows these comments as they are, in a terminal")]
 
+mod bench;
 mod replay;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use url::Url;
 
 use crate::output::Format;
 
+pub use bench::{Bench, BenchCommand};
 pub use replay::{Replay, ReplayRun, ReplayWhich};
 
 /// The webhook engine behind your product's Webhooks page.
@@ -94,6 +96,8 @@ pub enum Command {
     Status,
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
     Verify(Verify),
+    /// Measure how fast it is on this machine and broker, beside what the same machine does without it
+    Bench(Bench),
     /// The broker's queues and exchanges
     #[command(subcommand)]
     Topology(Topology),

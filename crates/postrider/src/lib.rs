@@ -3,10 +3,11 @@
 //! [`run`] is a table of contents: settings, then the command, then the exit code. The rest is one module for each
 //! thing: the command line in [`args`], settings in [`settings`], the roles' process in [`serve`] and [`health`], the
 //! API's client in [`api`] with one module for each resource in [`commands`], the built-in receiver in [`inbox`], what was
-//! promised and received in [`ledger`], the [`demo`]. Only [`output`] prints.
+//! promised and received in [`ledger`], the [`demo`], measurements in [`mod@bench`]. Only [`output`] prints.
 
 pub mod api;
 pub mod args;
+pub mod bench;
 pub mod builtin;
 pub mod commands;
 pub mod demo;
@@ -73,6 +74,7 @@ async fn execute(context: &commands::Context, command: Command) -> Result<Exit, 
         Command::Settings(command) => commands::settings::run(context, command).await,
         Command::Status => commands::status::run(context).await,
         Command::Verify(command) => commands::verify::run(context, command).await,
+        Command::Bench(command) => bench::run(context, command).await,
         Command::Topology(command) => commands::topology::run(context, command).await,
         Command::Inbox(inbox) => commands::inbox::run(context, inbox).await,
         Command::Config => commands::config::run(context),

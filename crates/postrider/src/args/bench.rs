@@ -1,0 +1,47 @@
+//! The command line of the bench.
+
+#![allow(clippy::doc_markdown, reason = "clap shows these comments as they are, in a terminal")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// What to measure.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Bench {
+    /// Less of everything, in under three minutes; still every target
+    #[arg(long)]
+    pub quick: bool,
+    /// Next to nothing of everything, to see that it works: the numbers mean nothing
+    #[arg(long, hide = true, conflicts_with = "quick")]
+    pub tiny: bool,
+    /// Only these workloads, with their baselines, such as one-to-one-1k; may be repeated
+    #[arg(long, value_name = "WORKLOAD", value_delimiter = ',', value_parser = crate::bench::NAMES)]
+    pub only: Vec<String>,
+    /// The same as --output json
+    #[arg(long)]
+    pub json: bool,
+    /// Write a chart to this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Keep the store in this directory meanwhile: what its disk takes to sync is part of what is measured
+    /// [default: the one for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// What the bench starts itself.
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
+}
+
+/// What the bench starts itself.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// The receiver: answers 200 to everything, and counts
+    #[command(hide = true)]
+    Sink {
+        /// What it refuses at first is due again after so long, milliseconds
+        #[arg(long, value_name = "N")]
+        retry_ms: u64,
+    },
+}

@@ -1,0 +1,111 @@
+//! Publisher, router, worker and recorder, one after the other, while those behind them are stopped.
+
+use std::ops::AsyncFnMut;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::patience::Patience;
+use super::plan::Workload;
+use super::publish::Pace;
+use super::rig::{DONE, LOOK, Rig};
+use super::run::{Latency, Run};
+use crate::exit::Failure;
+
+/// Events that are routed.
+const ROUTED: &str = "postrider_events_total{fate=\"routed\"}";
+/// The facts of a delivery that goes well: it is owed, it was attempted, it is done.
+const FACTS: [&str; 3] =
+    ["postrider_recorded_total{kind=\"event\"}", "postrider_recorded_total{kind=\"attempt\"}", DONE];
+
+/// Measures one turn.
+pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Vec<Run>, Failure> {
+    for role in ["worker", "router", "control"] {
+        rig.processes.remove(role);
+        rig.system.stop(role).await?;
+    }
+    let pile = rig.plan.pile;
+    let taken_before = rig.sink.mark().await?.taken;
+    let mut runs = vec![publish(rig, workload).await?];
+    runs.push(
+        work_off(rig, "router", "route-alone", 1, async |rig| rig.system.counters("router", &[ROUTED]).await)
+            .await?,
+    );
+    let mut drained = work_off(rig, "worker", "backlog-drain", 1, async |rig| {
+        Ok(rig.sink.count().await?.taken - taken_before)
+    })
+    .await?;
+    let taken = rig.sink.report().await?;
+    drained.latency_ms = Latency::of(&taken.latency);
+    drained.repeated = (taken.taken - taken_before).saturating_sub(pile);
+    runs.push(drained);
+    let facts = FACTS.len() as u64;
+    runs.push(
+        work_off(rig, "control", "recorder-alone", facts, async |rig| {
+            rig.system.counters("control", &FACTS).await
+        })
+        .await?,
+    );
+    for role in ["router", "worker", "control"] {
+        rig.system.ready(role).await?;
+    }
+    Ok(runs)
+}
+
+/// Events pile up.
+async fn publish(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, Failure> {
+    let usage = rig.usage();
+    let begun = Instant::now();
+    let load = rig.load(workload, Pace::Free, rig.plan.pile, &CancellationToken::new());
+    let published = rig.publisher.publish(load).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut run = Run {
+        workload: "publish-alone",
+        deliveries: published,
+        seconds,
+        per_second: published as f64 / seconds,
+        ..Run::default()
+    };
+    usage.into_run(rig, published, false, &mut run);
+    Ok(run)
+}
+
+/// Starts a role, and looks how quickly it works off the pile: `look` says how far it is, in so many steps for each
+/// delivery. Its start does not count.
+async fn work_off<'a>(
+    rig: &mut Rig<'a>,
+    role: &'static str,
+    name: &'static str,
+    steps: u64,
+    mut look: impl AsyncFnMut(&mut Rig<'a>) -> Result<u64, Failure>,
+) -> Result<Run, Failure> {
+    let usage = rig.usage();
+    rig.system.begin(role)?;
+    rig.processes.add(role, rig.system.pid(role));
+    let wanted = rig.plan.pile * steps;
+    let mut patience = Patience::with(name);
+    let (mut begun, mut first) = (Instant::now(), 0);
+    loop {
+        let now = look(rig).await?;
+        if now >= wanted {
+            break;
+        }
+        if first == 0 {
+            (begun, first) = (Instant::now(), now);
+        }
+        patience.at(now, Some(wanted))?;
+        rig.system.check()?;
+        tokio::time::sleep(LOOK).await;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let deliveries = (wanted - first) / steps;
+    let mut run = Run {
+        workload: name,
+        deliveries,
+        seconds,
+        per_second: deliveries as f64 / seconds,
+        ..Run::default()
+    };
+    usage.into_run(rig, rig.plan.pile, false, &mut run);
+    Ok(run)
+}

@@ -1,0 +1,258 @@
+//! What is measured, as data.
+
+use std::time::Duration;
+
+/// Every workload, in the order in which they take turns: each beside its baseline.
+const WORKLOADS: [Workload; 13] = [
+    naked_loop("naked-loop-1k", KIB),
+    Workload { baseline: Some("naked-loop-1k"), ..speed("one-to-one-1k", 1, 1, KIB) },
+    workload("naked-post-1k", Kind::NakedPost, KIB),
+    Workload { baseline: Some("naked-post-1k"), ..speed("one-to-ten-1k", 10, 1, KIB) },
+    Workload { baseline: Some("naked-post-1k"), ..speed("one-to-hundred-1k", 100, 1, KIB) },
+    Workload { baseline: Some("naked-loop-1k"), ..speed("thousand-webhooks-1k", 1, 1_000, KIB) },
+    naked_loop("naked-loop-200b", 200),
+    Workload { baseline: Some("naked-loop-200b"), ..speed("one-to-one-200b", 1, 1, 200) },
+    naked_loop("naked-loop-16k", 16 * KIB),
+    Workload { baseline: Some("naked-loop-16k"), ..speed("one-to-one-16k", 1, 1, 16 * KIB) },
+    workload("steady-500", Kind::Steady, KIB),
+    workload("retry-burst", Kind::Burst, KIB),
+    workload("alone", Kind::Alone, KIB),
+];
+
+/// The name of every workload.
+pub const NAMES: [&str; WORKLOADS.len()] = {
+    let mut names = [""; WORKLOADS.len()];
+    let mut at = 0;
+    while at < WORKLOADS.len() {
+        names[at] = WORKLOADS[at].name;
+        at += 1;
+    }
+    names
+};
+
+const KIB: usize = 1024;
+
+/// Webhooks of the retry burst: so many that none fails ten times in a row, which would open its breaker.
+pub(super) const BURST_WEBHOOKS: u32 = 100;
+
+/// Something to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Workload {
+    /// What it is called.
+    pub(super) name: &'static str,
+    /// What is done.
+    pub(super) kind: Kind,
+    /// Bytes of an event.
+    pub(super) body_bytes: usize,
+    /// What its throughput is compared with.
+    pub(super) baseline: Option<&'static str>,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Publish with confirms, consume, POST, ack; nothing else.
+    NakedLoop,
+    /// POST, nothing else.
+    NakedPost,
+    /// As many events as go through.
+    Speed {
+        /// To so many webhooks each.
+        fan_out: u32,
+        /// So many such groups of webhooks, in turn.
+        groups: u32,
+    },
+    /// Events at a steady rate.
+    Steady,
+    /// Deliveries that fail once.
+    Burst,
+    /// Router, worker and recorder, one after the other.
+    Alone,
+}
+
+/// What is measured, and how much of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Plan {
+    /// What it is called.
+    pub(super) size: &'static str,
+    /// How often everything has its turn.
+    pub(super) rounds: u32,
+    /// In how many of these rounds what takes long has its turn, too.
+    pub(super) long_rounds: u32,
+    /// How long a workload runs before it is measured.
+    pub(super) warm: Duration,
+    /// How long it is measured.
+    pub(super) measured: Duration,
+    /// Events a second at the steady rate.
+    pub(super) steady_rate: f64,
+    /// How long the steady rate is measured.
+    pub(super) steady: Duration,
+    /// Deliveries that fail once: the same number for each of [`BURST_WEBHOOKS`].
+    pub(super) failing: u64,
+    /// After how long these are due again.
+    pub(super) retry: Duration,
+    /// Events that pile up.
+    pub(super) pile: u64,
+    /// What has its turn in a round.
+    pub(super) workloads: Vec<Workload>,
+}
+
+impl Plan {
+    /// Everything: about twenty minutes.
+    pub(super) fn full() -> Self {
+        Self {
+            size: "full",
+            rounds: 3,
+            long_rounds: 3,
+            warm: Duration::from_secs(2),
+            measured: Duration::from_secs(10),
+            steady_rate: 500.0,
+            steady: Duration::from_secs(30),
+            failing: 10_000,
+            // Two hops on the ladder, and where the retries of a webhook usually begin.
+            retry: Duration::from_secs(5),
+            pile: 50_000,
+            workloads: WORKLOADS.to_vec(),
+        }
+    }
+
+    /// What the targets need: less than three minutes.
+    pub(super) fn quick() -> Self {
+        Self {
+            size: "quick",
+            long_rounds: 1,
+            warm: Duration::from_secs(1),
+            measured: Duration::from_secs(4),
+            steady: Duration::from_secs(8),
+            failing: 3_000,
+            pile: 8_000,
+            ..Self::full()
+        }
+        .for_targets()
+    }
+
+    /// Next to nothing: whether it works.
+    pub(super) fn tiny() -> Self {
+        Self {
+            size: "tiny",
+            rounds: 1,
+            long_rounds: 1,
+            warm: Duration::from_millis(50),
+            measured: Duration::from_millis(200),
+            steady_rate: 100.0,
+            steady: Duration::from_millis(300),
+            failing: 100,
+            retry: Duration::from_secs(1),
+            pile: 100,
+            ..Self::full()
+        }
+        .for_targets()
+    }
+
+    /// Only what the targets need.
+    fn for_targets(mut self) -> Self {
+        let needed = ["naked-loop-1k", "one-to-one-1k", "naked-post-1k", "one-to-ten-1k"];
+        self.workloads.retain(|workload| workload.is_long() || needed.contains(&workload.name));
+        self
+    }
+
+    /// Only these workloads, and their baselines; all of them if there are none.
+    pub(super) fn only(mut self, names: &[String]) -> Self {
+        if names.is_empty() {
+            return self;
+        }
+        let named = |name: &str| names.iter().any(|wanted| wanted == name);
+        let baselines: Vec<&str> =
+            WORKLOADS.iter().filter(|one| named(one.name)).filter_map(|one| one.baseline).collect();
+        self.workloads = WORKLOADS.to_vec();
+        self.workloads.retain(|workload| named(workload.name) || baselines.contains(&workload.name));
+        self
+    }
+
+    /// What has its turn in this round, from 0.
+    pub(super) fn round(&self, round: u32) -> impl Iterator<Item = &Workload> {
+        self.workloads.iter().filter(move |workload| !workload.is_long() || round < self.long_rounds)
+    }
+
+    /// How many turns there are.
+    pub(super) fn turns(&self) -> usize {
+        (0..self.rounds).map(|round| self.round(round).count()).sum()
+    }
+}
+
+impl Workload {
+    /// Whether it may be left out of some rounds.
+    fn is_long(&self) -> bool {
+        matches!(self.kind, Kind::Steady | Kind::Burst | Kind::Alone)
+    }
+
+    /// Whether Postrider takes part in it.
+    pub(super) fn is_naked(&self) -> bool {
+        matches!(self.kind, Kind::NakedLoop | Kind::NakedPost)
+    }
+
+    /// The groups of webhooks that it needs: so many of so many webhooks, each of which takes an event type of its own.
+    pub(super) fn webhooks(&self) -> (u32, u32) {
+        match self.kind {
+            Kind::NakedLoop | Kind::NakedPost => (0, 0),
+            Kind::Speed { fan_out, groups } => (groups, fan_out),
+            Kind::Steady | Kind::Alone => (1, 1),
+            Kind::Burst => (BURST_WEBHOOKS, 1),
+        }
+    }
+
+    /// The type of its events for a group of webhooks.
+    pub(super) fn event_type(&self, group: u32) -> String {
+        format!("bench.{}.{group}", self.name)
+    }
+}
+
+const fn workload(name: &'static str, kind: Kind, body_bytes: usize) -> Workload {
+    Workload { name, kind, body_bytes, baseline: None }
+}
+
+const fn naked_loop(name: &'static str, body_bytes: usize) -> Workload {
+    workload(name, Kind::NakedLoop, body_bytes)
+}
+
+const fn speed(name: &'static str, fan_out: u32, groups: u32, body_bytes: usize) -> Workload {
+    workload(name, Kind::Speed { fan_out, groups }, body_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_baseline_is_measured_beside_what_is_compared_with_it() {
+        for plan in [Plan::full(), Plan::quick(), Plan::tiny()] {
+            let names: Vec<&str> = plan.workloads.iter().map(|workload| workload.name).collect();
+            for workload in &plan.workloads {
+                assert!(workload.baseline.is_none_or(|baseline| names.contains(&baseline)), "{workload:?}");
+                assert!(NAMES.contains(&workload.name));
+            }
+        }
+    }
+
+    #[test]
+    fn some_alone_come_with_their_baselines() {
+        let plan = Plan::quick().only(&["one-to-one-16k".to_owned()]);
+        let names: Vec<&str> = plan.workloads.iter().map(|workload| workload.name).collect();
+        assert_eq!(names, ["naked-loop-16k", "one-to-one-16k"]);
+        assert_eq!(Plan::quick().only(&[]), Plan::quick());
+    }
+
+    #[test]
+    fn as_many_fail_at_each_webhook() {
+        for plan in [Plan::full(), Plan::quick(), Plan::tiny()] {
+            assert_eq!(plan.failing % u64::from(BURST_WEBHOOKS), 0);
+        }
+    }
+
+    #[test]
+    fn what_takes_long_has_fewer_turns() {
+        assert_eq!(Plan::quick().turns(), 3 * 4 + 3);
+        assert_eq!(Plan::tiny().turns(), 4 + 3);
+        assert_eq!(Plan::full().turns(), 3 * 13);
+    }
+}

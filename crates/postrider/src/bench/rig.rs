@@ -1,0 +1,135 @@
+//! Everything that a bench runs: the roles, the sink, and who publishes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::naked;
+use super::patience::reach;
+use super::place::Place;
+use super::plan::{Kind, Plan, Workload};
+use super::publish::{Events, Load, Pace, Publisher};
+use super::run::Run;
+use super::sink::Sink;
+use super::system::System;
+use super::usage::{self, Cpu, Processes};
+use super::{alone, burst, speed, steady};
+use crate::exit::Failure;
+use tokio_util::sync::CancellationToken;
+
+/// How often is looked how far something is.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+
+/// Deliveries that are recorded as delivered.
+pub(super) const DONE: &str = "postrider_recorded_total{kind=\"done\"}";
+
+/// Everything that a bench runs. It ends with the value.
+#[derive(Debug)]
+pub(super) struct Rig<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) place: &'a Place,
+    pub(super) system: System,
+    pub(super) sink: Sink,
+    pub(super) publisher: Publisher,
+    pub(super) client: reqwest::Client,
+    pub(super) processes: Processes,
+    /// Why the broker's processor time is not known, where it is not.
+    pub(super) broker_unseen: Option<String>,
+}
+
+impl<'a> Rig<'a> {
+    /// Declares queues, starts everything, and makes the webhooks.
+    pub(super) async fn start(plan: &'a Plan, place: &'a Place) -> Result<Self, Failure> {
+        place.apply().await?;
+        let sink = Sink::start(plan.retry).await?;
+        let mut system = System::at(place)?;
+        for role in ["control", "router", "worker"] {
+            system.begin(role)?;
+        }
+        for role in ["control", "router", "worker"] {
+            system.ready(role).await?;
+        }
+        system.prepare(plan, &sink).await?;
+        let mut processes = Processes::default();
+        processes.add("publisher", Some(std::process::id()));
+        processes.add("sink", sink.pid());
+        let broker = usage::broker(&place.parsed_url()?);
+        processes.add("broker", broker.as_ref().ok().copied());
+        for role in ["control", "router", "worker"] {
+            processes.add(role, system.pid(role));
+        }
+        let (publisher, client) = (Publisher::connect(&place.url).await?, naked::client()?);
+        Ok(Self { plan, place, system, sink, publisher, client, processes, broker_unseen: broker.err() })
+    }
+
+    /// Gives a workload its turn.
+    pub(super) async fn turn(&mut self, workload: &Workload) -> Result<Vec<Run>, Failure> {
+        match workload.kind {
+            Kind::NakedLoop | Kind::NakedPost | Kind::Speed { .. } => {
+                Ok(vec![speed::run(self, workload).await?])
+            }
+            Kind::Steady => Ok(vec![steady::run(self, workload).await?]),
+            Kind::Burst => Ok(vec![burst::run(self, workload).await?]),
+            Kind::Alone => alone::run(self, workload).await,
+        }
+    }
+
+    /// Events of a workload on their way to the router.
+    pub(super) fn load(&self, workload: &Workload, pace: Pace, most: u64, stop: &CancellationToken) -> Load {
+        Load {
+            events: Events::of(workload),
+            exchange: self.place.names().events(),
+            routing_key: "default".to_owned(),
+            pace,
+            most,
+            stop: stop.clone(),
+        }
+    }
+
+    /// Deliveries recorded as delivered since control began.
+    pub(super) async fn done(&mut self) -> Result<u64, Failure> {
+        self.system.counters("control", &[DONE]).await
+    }
+
+    /// Waits until the sink has taken so many requests since its start.
+    pub(super) async fn taken(&mut self, wanted: u64) -> Result<(), Failure> {
+        let (sink, system) = (&mut self.sink, &mut self.system);
+        reach("requests at the sink", wanted, LOOK, async || {
+            system.check()?;
+            Ok(sink.count().await?.taken)
+        })
+        .await
+    }
+
+    /// Waits until so many deliveries are recorded as delivered; for how long, seconds.
+    pub(super) async fn recorded(&mut self, wanted: u64) -> Result<f64, Failure> {
+        let (begun, system) = (Instant::now(), &mut self.system);
+        reach("deliveries in the books", wanted, LOOK, async || system.counters("control", &[DONE]).await)
+            .await?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// Begins to count what the processes use.
+    pub(super) fn usage(&self) -> Usage {
+        self.processes.forget_peaks();
+        Usage(self.processes.cpu())
+    }
+}
+
+/// What the processes had used at a time.
+#[derive(Debug)]
+pub(super) struct Usage(Cpu);
+
+impl Usage {
+    /// Writes down what they used since then for so many deliveries; without the roles, where these had no part in it.
+    pub(super) fn into_run(self, rig: &Rig<'_>, deliveries: u64, naked: bool, run: &mut Run) {
+        run.cpu_seconds_per_1000 = rig.processes.cpu().since(&self.0, deliveries);
+        run.peak_mib = rig.processes.peaks_mib();
+        if naked {
+            for role in ["control", "router", "worker"] {
+                run.cpu_seconds_per_1000.remove(role);
+                run.peak_mib.remove(role);
+            }
+        }
+    }
+}
