@@ -1,7 +1,7 @@
 //! The process dies at every crash point, several times, under load; then it is started again, everything comes to rest,
 //! and the checker finds nothing: no event lost, the books right, and duplicates only where the point allows them.
 //!
-//! Three systems, one for each role, each on a vhost of its own, go through the points of their role side by side.
+//! Four systems, two of them for control, each on a vhost of its own, go through the points of their role side by side.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -184,7 +184,7 @@ impl Rig {
                 Drive::Drain if !driven => {
                     driven = true;
                     let before = self.system.receiver.count();
-                    self.load(150).publish().await;
+                    self.load(60).publish().await;
                     eventually("it is at work", async || self.system.receiver.count() > before).await;
                     role.process.terminate();
                 }
@@ -333,8 +333,8 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap()
 }
 
-/// Goes through the points of a role.
-async fn crash_everywhere(role: &'static str, passes: impl Fn(&'static [u64]) -> Vec<u64>) {
+/// Goes through the points of a role whose tasks are among these; all of its points, where none are named.
+async fn crash_everywhere(role: &'static str, tasks: &[&str], passes: impl Fn(&'static [u64]) -> Vec<u64>) {
     let begun = Instant::now();
     let (mut rig, mut roles) = Rig::start(role).await;
     if role == "control" {
@@ -346,10 +346,14 @@ async fn crash_everywhere(role: &'static str, passes: impl Fn(&'static [u64]) ->
     }
     let mut duplicated = 0;
     let (mut died, mut lines, mut since) = (0, Vec::new(), Instant::now());
-    for point in POINTS.iter().filter(|point| plan(point).0 == role) {
-        let (_, chosen, drive) = plan(point);
+    let chosen = |point: &&Point| {
+        let task = point.name.split_once('.').unwrap().0;
+        plan(point).0 == role && (tasks.is_empty() || tasks.contains(&task))
+    };
+    for point in POINTS.iter().filter(chosen) {
+        let (_, usual, drive) = plan(point);
         roles.remove(role).unwrap().stop().await;
-        let passes = passes(chosen);
+        let passes = passes(usual);
         for n in &passes {
             rig.die(point, *n, drive).await;
         }
@@ -395,17 +399,34 @@ fn all(passes: &'static [u64]) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_router_dies_at_every_crash_point() {
-    crash_everywhere("router", all).await;
+    crash_everywhere("router", &[], all).await;
 }
 
 #[tokio::test]
 async fn a_worker_dies_at_every_crash_point() {
-    crash_everywhere("worker", all).await;
+    crash_everywhere("worker", &[], all).await;
+}
+
+/// The tasks of control in two parts, side by side.
+const CONTROL: [&[&str]; 2] =
+    [&["recorder", "snapshot", "outbox"], &["release", "replays", "reminders", "api"]];
+
+#[tokio::test]
+async fn control_dies_at_every_crash_point_of_recording_and_sending() {
+    crash_everywhere("control", CONTROL[0], all).await;
 }
 
 #[tokio::test]
-async fn control_dies_at_every_crash_point() {
-    crash_everywhere("control", all).await;
+async fn control_dies_at_every_crash_point_of_its_other_tasks() {
+    crash_everywhere("control", CONTROL[1], all).await;
+}
+
+#[test]
+fn the_two_parts_have_all_tasks_of_control() {
+    for point in POINTS.iter().filter(|point| plan(point).0 == "control") {
+        let task = point.name.split_once('.').unwrap().0;
+        assert!(CONTROL.iter().any(|part| part.contains(&task)), "{} is in no part", point.name);
+    }
 }
 
 /// The same with more passes, for `make chaos`.
@@ -417,9 +438,9 @@ async fn every_role_dies_at_every_crash_point_again_and_again() {
         passes => passes.repeat(3),
     };
     tokio::join!(
-        crash_everywhere("router", more),
-        crash_everywhere("worker", more),
-        crash_everywhere("control", more)
+        crash_everywhere("router", &[], more),
+        crash_everywhere("worker", &[], more),
+        crash_everywhere("control", &[], more)
     );
 }
 
