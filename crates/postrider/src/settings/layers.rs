@@ -14,7 +14,8 @@ use crate::exit::Failure;
 pub(super) const ENV_PREFIX: &str = "POSTRIDER_";
 
 /// What tests, the scripts in `dev/` and the compose file read: no settings of this program, and no mistakes either.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
+    "POSTRIDER_CRASH_AT",
     "POSTRIDER_CHAOS_",
     "POSTRIDER_TEST_",
     "POSTRIDER_FAULT",
