@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use postrider_core::verify::Faults;
-use postrider_testkit::{eventually, within};
+use postrider_testkit::{Answer, eventually, within};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::sleep;
@@ -69,8 +69,9 @@ async fn f18_the_broker_is_short_of_memory() {
         return;
     };
     rig.start_all().await;
-    rig.webhook("/hook", json!({})).await;
-    // It has to go on while rabbitmqctl starts: a connection is blocked when it publishes.
+    rig.webhook("/hook", json!({ "max_in_flight": 100 })).await;
+    // A connection is blocked when it publishes: the router while rabbitmqctl starts, the worker when answers come.
+    rig.receiver.answer("/hook", [Answer::Status(200).after(Duration::from_millis(500))]);
     rig.publish(1_200, 40.0);
     rig.more_requests(60).await;
     if !rig.node().block(true).await {
@@ -107,8 +108,9 @@ async fn blocked(rig: &mut Rig) {
 async fn f19_the_broker_is_short_of_disk() {
     let Some(mut rig) = Rig::own("F-19", "a disk alarm for 12 s").await else { return };
     rig.start_all().await;
-    rig.webhook("/hook", json!({})).await;
-    // It has to go on while rabbitmqctl starts: a connection is blocked when it publishes.
+    rig.webhook("/hook", json!({ "max_in_flight": 100 })).await;
+    // A connection is blocked when it publishes: the router while rabbitmqctl starts, the worker when answers come.
+    rig.receiver.answer("/hook", [Answer::Status(200).after(Duration::from_millis(500))]);
     rig.publish(1_200, 40.0);
     rig.more_requests(60).await;
     if rig.node().ctl(&["set_disk_free_limit", "900GB"]).await.is_none() {

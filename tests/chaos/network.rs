@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use postrider_core::verify::Faults;
 use postrider_testkit::chaos::{Proxy, Toxic, Way};
 use postrider_testkit::dns::{Dns, Said};
-use postrider_testkit::{Hostile, Manner, eventually};
+use postrider_testkit::{Hostile, Manner, eventually, patience, within};
+use reqwest::Method;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -430,21 +431,27 @@ async fn f45_there_are_no_ports() {
     rig.recovers().await;
     rig.at_rest().await;
     rig.remark(format!("{} requests for 201 deliveries", rig.receiver.count()));
-    let (_, shown) = rig.call(reqwest::Method::GET, &format!("/v1/webhooks/{webhook}"), None).await;
+    let (_, shown) = rig.call(Method::GET, &format!("/v1/webhooks/{webhook}"), None).await;
     assert_eq!(shown["state"], "active", "our own want is not the receiver's fault: {shown:#}");
     rig.finish(Faults::NONE).await;
 }
 
 #[tokio::test]
 async fn f46_a_receiver_takes_no_connection() {
-    let fault = "a receiver whose queue of connections is full, beside a healthy one";
+    let fault = "a receiver whose queue of connections is full, beside a healthy one; then it is deleted";
     let mut rig = Rig::shared("F-46", fault).await;
     rig.start_all().await;
     let absent = Hostile::start(Manner::Absent).await;
     rig.webhook("/hook", json!({})).await;
     let few = json!({ "timeout_ms": 1000, "retry": { "initial_ms": 100, "max_attempts": 2, "jitter": 0.0 } });
-    rig.webhook_at(&absent.url("/absent"), few).await;
+    let (dead, _) = rig.webhook_at(&absent.url("/absent"), few).await;
+    rig.configured().await;
     rig.publish(60, 30.0);
+    let all = within(2 * patience(), async || (rig.latenesses("/hook", 0).len() == 60).then_some(()));
+    assert!(all.await.is_some(), "the healthy one did not get everything");
+    // Its breaker lets one through from time to time, for hours. It is deleted, and what is left of its is called off.
+    let (status, problem) = rig.call(Method::DELETE, &format!("/v1/webhooks/{dead}"), None).await;
+    assert!(status.is_success(), "{problem}");
     rig.at_rest().await;
     let late = rig.lateness("/hook");
     rig.remark(format!(

@@ -14,6 +14,7 @@ use postrider_core::stall::{Signs, Stall, Watch};
 use tokio::sync::oneshot;
 
 use crate::exit::{Exit, Failure};
+use crate::telemetry;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ pub fn start(
                 thread::sleep(ENDING);
                 tracing::error!(role, "the process did not end in order; ending it");
             }
+            telemetry::flush();
             std::process::exit(Exit::Stalled as i32);
         })
         .map_err(|error| Failure::new(Exit::Other, "cannot start the watchdog's thread", error))?;

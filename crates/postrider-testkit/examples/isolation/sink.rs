@@ -137,7 +137,8 @@ async fn converse(mut connection: TcpStream, board: &Board) -> Option<()> {
             let before = board.refused.lock().unwrap().remove(&id);
             match before {
                 None => {
-                    status = 500;
+                    // No 5xx: where many come at once its breaker would open, and that is not what is measured.
+                    status = 404;
                     board.refused.lock().unwrap().insert(id, Instant::now());
                 }
                 Some(first) => {
