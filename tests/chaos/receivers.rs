@@ -242,9 +242,9 @@ async fn f80_most_webhooks_are_dead() {
         dead.push(id);
     }
     rig.configured().await;
-    rig.publish(60, 2.0);
+    rig.publish(30, 2.0);
     for path in &healthy {
-        let all = within(6 * patience(), async || (rig.latenesses(path, 1).len() == 60).then_some(()));
+        let all = within(6 * patience(), async || (rig.latenesses(path, 1).len() == 30).then_some(()));
         assert!(all.await.is_some(), "{path} did not get everything");
     }
     // They are tried again for hours. Their owners give up, and what is left of theirs is called off.
