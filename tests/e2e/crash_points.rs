@@ -334,7 +334,7 @@ fn now_ms() -> i64 {
 }
 
 /// Goes through the points of a role whose tasks are among these; all of its points, where none are named.
-async fn crash_everywhere(role: &'static str, tasks: &[&str], passes: impl Fn(&'static [u64]) -> Vec<u64>) {
+async fn crash_everywhere(role: &'static str, tasks: &[&str]) {
     let begun = Instant::now();
     let (mut rig, mut roles) = Rig::start(role).await;
     if role == "control" {
@@ -351,10 +351,9 @@ async fn crash_everywhere(role: &'static str, tasks: &[&str], passes: impl Fn(&'
         plan(point).0 == role && (tasks.is_empty() || tasks.contains(&task))
     };
     for point in POINTS.iter().filter(chosen) {
-        let (_, usual, drive) = plan(point);
+        let (_, passes, drive) = plan(point);
         roles.remove(role).unwrap().stop().await;
-        let passes = passes(usual);
-        for n in &passes {
+        for n in passes {
             rig.die(point, *n, drive).await;
         }
         died += passes.len();
@@ -393,18 +392,14 @@ async fn crash_everywhere(role: &'static str, tasks: &[&str], passes: impl Fn(&'
     }
 }
 
-fn all(passes: &'static [u64]) -> Vec<u64> {
-    passes.to_vec()
-}
-
 #[tokio::test]
 async fn a_router_dies_at_every_crash_point() {
-    crash_everywhere("router", &[], all).await;
+    crash_everywhere("router", &[]).await;
 }
 
 #[tokio::test]
 async fn a_worker_dies_at_every_crash_point() {
-    crash_everywhere("worker", &[], all).await;
+    crash_everywhere("worker", &[]).await;
 }
 
 /// The tasks of control in two parts, side by side.
@@ -413,12 +408,12 @@ const CONTROL: [&[&str]; 2] =
 
 #[tokio::test]
 async fn control_dies_at_every_crash_point_of_recording_and_sending() {
-    crash_everywhere("control", CONTROL[0], all).await;
+    crash_everywhere("control", CONTROL[0]).await;
 }
 
 #[tokio::test]
 async fn control_dies_at_every_crash_point_of_its_other_tasks() {
-    crash_everywhere("control", CONTROL[1], all).await;
+    crash_everywhere("control", CONTROL[1]).await;
 }
 
 #[test]
@@ -427,21 +422,6 @@ fn the_two_parts_have_all_tasks_of_control() {
         let task = point.name.split_once('.').unwrap().0;
         assert!(CONTROL.iter().any(|part| part.contains(&task)), "{} is in no part", point.name);
     }
-}
-
-/// The same with more passes, for `make chaos`.
-#[tokio::test]
-#[ignore = "long; make chaos runs it"]
-async fn every_role_dies_at_every_crash_point_again_and_again() {
-    let more = |passes: &'static [u64]| match passes {
-        USUAL => vec![1, 2, 3, 5, 7, 11, 13, 17, 19, 23],
-        passes => passes.repeat(3),
-    };
-    tokio::join!(
-        crash_everywhere("router", &[], more),
-        crash_everywhere("worker", &[], more),
-        crash_everywhere("control", &[], more)
-    );
 }
 
 /// One list: the names in the code, `crash::POINTS`, and the table of the documentation.
