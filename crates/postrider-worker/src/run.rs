@@ -248,7 +248,7 @@ impl Worker {
                 match intake {
                     Ok(Ok(taking)) => ended.push(taking),
                     Ok(Err(error)) => tracing::warn!(%error, "giving back what was not begun"),
-                    Err(_) => {}
+                    Err(error) => tracing::error!(%error, "a consumer's task failed"),
                 }
             }
             self.in_flight.wait().await;
