@@ -30,6 +30,7 @@ async fn terminate(role: &Role) -> Duration {
     role.process.terminate();
     let status = role.process.wait_exit(LIMIT).await;
     assert!(status.success(), "{status}: {}", role.process.log());
+    eprintln!("stopped in good order; its log:\n{}", role.process.log());
     begun.elapsed()
 }
 
@@ -38,10 +39,15 @@ async fn once_each(system: &System, load: Loading, events: u64) {
     assert_eq!(load.finish().await, events);
     let books = system.balanced(events).await;
     assert_eq!(books["events"]["accepted"], events, "{books:#}");
-    let requests = system.receiver.requests();
-    let ids: std::collections::BTreeSet<&str> =
-        requests.iter().filter_map(|request| request.header("webhook-id")).collect();
-    assert_eq!((ids.len() as u64, requests.len() as u64), (events, events), "each one once");
+    let mut requests_of: std::collections::BTreeMap<String, Vec<_>> = std::collections::BTreeMap::new();
+    for request in system.receiver.requests() {
+        let header = |name: &str| request.header(name).map(str::to_owned);
+        let of = requests_of.entry(header("webhook-id").unwrap()).or_default();
+        of.push((request.received_at, header("webhook-attempt")));
+    }
+    assert_eq!(requests_of.len() as u64, events, "each one arrived");
+    requests_of.retain(|_, requests| requests.len() > 1);
+    assert!(requests_of.is_empty(), "each one once: {requests_of:#?}");
 }
 
 /// Stops a role twice under load and starts it again.

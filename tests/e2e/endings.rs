@@ -33,11 +33,7 @@ impl World {
         let ids: Vec<String> = events.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
         self.system.post("/v1/events", &Value::Array(events)).await;
         for id in ids {
-            let path = format!("/v1/events/{id}");
-            eventually("the books know the event", async || {
-                self.system.call(Method::GET, &path, None).await.0.is_success()
-            })
-            .await;
+            self.system.known(&id).await;
         }
     }
 
@@ -280,17 +276,16 @@ async fn a_redelivery_is_signed_anew_under_the_same_id_and_never_does_nothing() 
     let rotated =
         system.post(&format!("/v1/webhooks/{webhook}/rotate-secret"), &json!({ "overlap_seconds": 0 })).await;
     system.receiver.answer_by("/r", |_| Answer::Status(200));
-    let first =
-        system.receiver.requests_to("/r").iter().find(|it| it.json()["event_type"] == "A").unwrap().clone();
     assert_eq!(world.redeliver("e-0").await.0, 202);
     let delivered = world.ended("e-0", "delivered").await;
     assert_eq!(delivered["series"], 2);
     let requests = system.receiver.requests_to("/r");
     let again = requests.last().unwrap();
     let header = |name: &str| again.header(name).unwrap().to_owned();
-    let ids: Vec<_> = requests[..3].iter().map(|it| it.header("webhook-id").unwrap()).collect();
-    assert!(ids.contains(&header("webhook-id").as_str()), "{ids:?}");
-    assert_eq!(again.json(), first.json(), "the body is the same");
+    let of_e_0: Vec<_> =
+        requests.iter().filter(|it| it.header("webhook-id") == Some(&header("webhook-id"))).collect();
+    assert_eq!(of_e_0.len(), 2, "under the id of before");
+    assert_eq!(again.json(), of_e_0[0].json(), "the body is the same");
     let time = Timestamp::from_millis(header("webhook-timestamp").parse::<i64>().unwrap() * 1000);
     let key = SigningKey::of_secret(rotated["secret"].as_str().unwrap(), KeyForm::Base64).unwrap();
     assert!(key.verifies(&header("webhook-signature"), &header("webhook-id"), time, &again.body));

@@ -195,6 +195,33 @@ impl System {
         (created["id"].as_str().unwrap().to_owned(), created["secret"].as_str().unwrap().to_owned())
     }
 
+    /// Waits until the routers and workers in this process know the configuration as it is now: what comes
+    /// over AMQP does not wait for it, as the API does.
+    pub(crate) async fn configured(&self, role: &Role) {
+        let wanted = self.status().await["revision"].as_u64().unwrap();
+        eventually("it knows the newest configuration", async || {
+            let metrics = role.metrics().await;
+            let known = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+            let mut lines = metrics
+                .lines()
+                .filter(|line| {
+                    line.starts_with("postrider_configuration_revision") && !line.contains("control")
+                })
+                .peekable();
+            lines.peek().is_some() && lines.all(|line| known(line) >= Some(wanted))
+        })
+        .await;
+    }
+
+    /// Waits until the books know an event.
+    pub(crate) async fn known(&self, event: &str) {
+        let path = format!("/v1/events/{event}");
+        eventually("the books know the event", async || {
+            self.call(Method::GET, &path, None).await.0.is_success()
+        })
+        .await;
+    }
+
     /// Imports one of the catalogues that come with the program into the default tenant.
     pub(crate) async fn import(&self, product: &str) {
         let path = workspace_dir().join(format!("catalogues/{product}.toml"));

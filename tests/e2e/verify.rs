@@ -48,15 +48,17 @@ async fn what_is_missing_is_found_and_named() {
     let system = System::new(vhost.url()).await.with_ledger().await;
     let all = system.start("all").ready().await;
     system.webhook("/hook", &serde_json::json!({})).await;
+    system.configured(&all).await;
     let published = system.published();
     postrider_testkit::load::Load::new(vhost.url(), 20).ledger(&published).publish().await;
-    system.at_rest().await;
+    system.balanced(20).await;
     let (code, report) = system.verify(&["--at-rest"]).await;
     assert_eq!(code, Some(0), "{report:#}");
     assert_eq!((&report["n"], &report["lost"]), (&20.into(), &0.into()));
     // An event that was confirmed and is nowhere, and one that nobody published.
     published.append("default", "lost").await;
     system.post("/v1/events", &serde_json::json!({ "event_type": "A", "id": "unknown" })).await;
+    system.known("unknown").await;
     system.at_rest().await;
     let (code, report) = system.verify(&["--at-rest"]).await;
     assert_eq!(code, Some(1));
