@@ -314,6 +314,35 @@ impl Rig {
         }
     }
 
+    /// Waits until the broker holds nothing that a worker would send, copies of what was delivered among it: the books may be
+    /// right before they have all gone their way.
+    async fn nothing_on_its_way(&self, worker: &Role) {
+        let names = self.vhost.queues().await.into_iter().map(|queue| queue.name);
+        let mut queues: Vec<String> = names
+            .filter(|name| [".park.", ".delay.", ".deliveries."].iter().any(|part| name.contains(part)))
+            .collect();
+        // In the order in which a delivery goes: what has left one is found in the next, or with the worker.
+        queues.sort_by_key(|name| name.contains(".deliveries."));
+        assert!(!queues.is_empty());
+        let of_worker = async |name: &str| {
+            let metrics = worker.metrics().await;
+            let line = metrics.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+            line.unwrap_or_else(|| panic!("{name} is a metric of the worker"))
+        };
+        eventually("no delivery is on its way", async || {
+            let before = of_worker("postrider_consumed_total").await;
+            for queue in &queues {
+                if self.vhost.queue_depth(queue).await > 0 {
+                    return false;
+                }
+            }
+            // Nor has the worker one, or sent one back to where was looked before.
+            of_worker("postrider_held_messages").await.ends_with(" 0")
+                && of_worker("postrider_consumed_total").await == before
+        })
+        .await;
+    }
+
     /// Waits until the checker finds nothing, and returns its report.
     async fn clean(&self, point: &str) -> Value {
         let crashes = format!("{}={}", self.role, self.crashes);
@@ -359,10 +388,16 @@ async fn crash_everywhere(role: &'static str, tasks: &[&str]) {
         died += passes.len();
         roles.insert(role, rig.system.start(role).ready().await);
         rig.repeat_unanswered().await;
+        rig.nothing_on_its_way(&roles["worker"]).await;
         let report = rig.clean(point.name).await;
         let now = report["duplicated"].as_u64().unwrap();
         let more = now - duplicated;
-        assert!(point.repeats == Repeats::Begun || more == 0, "{}: {more} duplicates", point.name);
+        if point.repeats != Repeats::Begun && more > 0 {
+            let (_, mut repeated) = rig.system.requests_by_id();
+            // What fails once is sent twice.
+            repeated.retain(|_, requests| !requests[0].contains("/once") || requests.len() > 2);
+            panic!("{}: {more} duplicates among {repeated:#?}", point.name);
+        }
         duplicated = now;
         let took = std::mem::replace(&mut since, Instant::now()).elapsed().as_secs_f64();
         lines.push(format!(

@@ -39,15 +39,9 @@ async fn once_each(system: &System, load: Loading, events: u64) {
     assert_eq!(load.finish().await, events);
     let books = system.balanced(events).await;
     assert_eq!(books["events"]["accepted"], events, "{books:#}");
-    let mut requests_of: std::collections::BTreeMap<String, Vec<_>> = std::collections::BTreeMap::new();
-    for request in system.receiver.requests() {
-        let header = |name: &str| request.header(name).map(str::to_owned);
-        let of = requests_of.entry(header("webhook-id").unwrap()).or_default();
-        of.push((request.received_at, header("webhook-attempt")));
-    }
-    assert_eq!(requests_of.len() as u64, events, "each one arrived");
-    requests_of.retain(|_, requests| requests.len() > 1);
-    assert!(requests_of.is_empty(), "each one once: {requests_of:#?}");
+    let (ids, repeated) = system.requests_by_id();
+    assert_eq!(ids, events, "each one arrived");
+    assert!(repeated.is_empty(), "each one once: {repeated:#?}");
 }
 
 /// Stops a role twice under load and starts it again.

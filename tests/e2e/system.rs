@@ -1,5 +1,6 @@
 //! A whole Postrider: its settings, its processes, its API.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -211,6 +212,25 @@ impl System {
             lines.peek().is_some() && lines.all(|line| known(line) >= Some(wanted))
         })
         .await;
+    }
+
+    /// How many ids came to the receiver, and, of each that came more than once, its requests: when they came, to which path, and as
+    /// which attempt.
+    pub(crate) fn requests_by_id(&self) -> (u64, BTreeMap<String, Vec<String>>) {
+        let mut requests: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for request in self.receiver.requests() {
+            let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
+            let since_epoch = request.received_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            requests.entry(header("webhook-id")).or_default().push(format!(
+                "{:.3} s, {}, attempt {}",
+                since_epoch.as_secs_f64(),
+                request.target,
+                header("webhook-attempt"),
+            ));
+        }
+        let ids = requests.len() as u64;
+        requests.retain(|_, requests| requests.len() > 1);
+        (ids, requests)
     }
 
     /// Waits until the books know an event.
