@@ -32,6 +32,12 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// This point less `ms` milliseconds.
+    pub const fn minus_ms(self, ms: u64) -> Self {
+        let ms = if ms > i64::MAX as u64 { i64::MAX } else { ms as i64 };
+        Self(self.0.saturating_sub(ms))
+    }
+
     /// Milliseconds from `earlier` to this point; zero when `earlier` is later.
     pub const fn since_ms(self, earlier: Self) -> u64 {
         let ms = self.0.saturating_sub(earlier.0);

@@ -2,7 +2,8 @@
 //!
 //! It looks at failures in a row and not at a share of failures: a receiver that takes half of what it gets is better
 //! served by retries than by silence. Failures of one delivery alone do not open it either: that may be the delivery's own
-//! fault.
+//! fault. Nor do those of a moment: a receiver that fails each delivery the first time, and takes it when it comes again, has
+//! to be given the time in which it comes again. With a breaker that opens before, each probe would be a first attempt.
 
 use std::collections::VecDeque;
 
@@ -13,13 +14,15 @@ use crate::time::Timestamp;
 const FAILURES: usize = 10;
 /// if they are of so many different deliveries,
 const DELIVERIES: usize = 5;
-/// and came within so long, milliseconds, or within what so many requests in a row take if that is longer.
+/// if it has failed since the first of them began, and for so long, milliseconds: longer than until the first retry,
+const FOR_MS: u64 = 10_000;
+/// and if they came within so long, milliseconds, or within what so many requests in a row take if that is longer.
 const WITHIN_MS: u64 = 60_000;
 /// Failures that are remembered.
 const REMEMBERED: usize = 32;
 /// How long it is open at first, and at most, milliseconds.
 const OPEN_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
-/// So many failures in a row open it again during the slow start.
+/// So many failures in a row open it again during the slow start, if they took as long.
 const FAILURES_AGAIN: u32 = 5;
 
 /// What a request says of its receiver.
@@ -74,15 +77,15 @@ pub struct Breaker {
 
 #[derive(Clone, Debug)]
 enum State {
-    Closed { failures: VecDeque<(Timestamp, u64)> },
+    Closed { failures: VecDeque<(Timestamp, u64)>, since: Timestamp },
     Open { until: Timestamp },
     Probing,
-    Rising { window: u32, failures: u32 },
+    Rising { window: u32, failures: u32, since: Timestamp },
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self::Closed { failures: VecDeque::new() }
+        Self::Closed { failures: VecDeque::new(), since: Timestamp::default() }
     }
 }
 
@@ -128,31 +131,38 @@ impl Breaker {
                     self.probe_was_nothing(now);
                 }
             }
-            (Health::Well, State::Closed { failures }) => failures.clear(),
+            (Health::Well, State::Closed { failures, .. }) => failures.clear(),
             // One that began before it opened is as good a sign as a probe.
             (Health::Well, State::Open { .. } | State::Probing) => self.rise(1, most),
             (Health::Well, State::Rising { window, .. }) => {
                 let window = window.saturating_mul(2);
                 self.rise(window, most);
             }
-            (Health::Ill, State::Closed { failures }) => {
+            (Health::Ill, State::Closed { failures, since }) => {
                 if failures.len() == REMEMBERED {
                     failures.pop_front();
                 }
                 failures.push_back((now, delivery));
                 let within_ms = WITHIN_MS.max(took_ms.saturating_mul(FAILURES as u64 + 1));
                 failures.retain(|(at, _)| now.since_ms(*at) <= within_ms);
+                if failures.len() == 1 {
+                    *since = now.minus_ms(took_ms);
+                }
                 let mut deliveries: Vec<u64> = failures.iter().map(|(_, delivery)| *delivery).collect();
                 deliveries.sort_unstable();
                 deliveries.dedup();
-                if failures.len() >= FAILURES && deliveries.len() >= DELIVERIES {
+                let long = now.since_ms(*since) >= FOR_MS;
+                if failures.len() >= FAILURES && deliveries.len() >= DELIVERIES && long {
                     self.open(now);
                 }
             }
-            (Health::Ill, State::Rising { window, failures }) => {
-                *failures += 1;
+            (Health::Ill, State::Rising { window, failures, since }) => {
+                if *failures == 0 {
+                    *since = now.minus_ms(took_ms);
+                }
+                *failures = failures.saturating_add(1);
                 *window = (*window / 2).max(1);
-                if *failures >= FAILURES_AGAIN {
+                if *failures >= FAILURES_AGAIN && now.since_ms(*since) >= FOR_MS {
                     self.open(now);
                 }
             }
@@ -169,7 +179,7 @@ impl Breaker {
 
     /// Whether it was closed for so long that nothing need be remembered.
     pub fn is_fresh(&self) -> bool {
-        matches!(&self.state, State::Closed { failures } if failures.is_empty())
+        matches!(&self.state, State::Closed { failures, .. } if failures.is_empty())
     }
 
     /// How many may be in flight during the slow start.
@@ -185,7 +195,8 @@ impl Breaker {
             *self = Self::default();
         } else {
             // The first span again: it grows with probes that fail in a row.
-            *self = Self { state: State::Rising { window, failures: 0 }, open_ms: 0 };
+            let state = State::Rising { window, failures: 0, since: Timestamp::default() };
+            *self = Self { state, open_ms: 0 };
         }
     }
 
@@ -210,7 +221,7 @@ mod tests {
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for n in 0..10 {
-            breaker.ended(at(n), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(n), Health::Ill, n.unsigned_abs(), FOR_MS, false, MOST);
         }
         breaker
     }
@@ -234,7 +245,7 @@ mod tests {
         assert_eq!(windows, [1, 2, 4, 8]);
         assert!(breaker.is_fresh());
         for n in 0..10 {
-            breaker.ended(at(16_000), Health::Ill, n, 5, false, MOST);
+            breaker.ended(at(16_000), Health::Ill, n, FOR_MS, false, MOST);
         }
         assert_eq!(breaker.permits(at(16_000)), Permission::Not(at(21_000)), "the first span again");
     }
@@ -257,6 +268,37 @@ mod tests {
             breaker.ended(at(n), health, n.unsigned_abs(), 5, false, MOST);
         }
         assert_eq!(breaker.permits(at(100)), Permission::All, "every tenth is taken");
+    }
+
+    /// Each delivery fails once and is taken when it comes again, three seconds later: as many as come are sent.
+    #[test]
+    fn a_receiver_that_fails_everything_once_is_no_dead_one() {
+        let mut breaker = Breaker::default();
+        for n in 0..1_000 {
+            breaker.ended(at(n * 25), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            if n >= 120 {
+                breaker.ended(at(n * 25), Health::Well, (n - 120).unsigned_abs(), 5, false, MOST);
+            }
+            assert_eq!(breaker.permits(at(n * 25)), Permission::All, "after {n}");
+        }
+        // The same after an outage, in the slow start.
+        let mut breaker = opened();
+        breaker.probe();
+        breaker.ended(at(6_000), Health::Well, 0, 5, true, MOST);
+        for n in 0..100 {
+            breaker.ended(at(6_010 + n * 30), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            assert_eq!(breaker.permits(at(6_010 + n * 30)), Permission::Few(1), "after {n}");
+        }
+        for n in 0..4 {
+            breaker.ended(at(9_010 + n), Health::Well, n.unsigned_abs(), 5, false, MOST);
+        }
+        assert_eq!(breaker.permits(at(9_020)), Permission::All);
+        // And one that is dead.
+        let mut breaker = Breaker::default();
+        for n in 0..=1_000 {
+            breaker.ended(at(n * 10), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+        }
+        assert!(matches!(breaker.permits(at(10_000)), Permission::Not(_)));
     }
 
     #[test]

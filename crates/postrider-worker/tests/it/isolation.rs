@@ -271,7 +271,8 @@ async fn a_breaker_opens_probes_once_and_starts_slowly() {
             began.fetch_add(1, Ordering::SeqCst);
             quick(100)
         } else {
-            Answer::Status(500)
+            // As long as it has to fail.
+            Answer::Status(500).after(Duration::from_secs(10))
         }
     });
     let worker = Worker::start(&bench.settings);

@@ -26,7 +26,7 @@ fn well(took_ms: u64) -> End {
 }
 
 fn timeout(delivery: u64) -> End {
-    End::of(&Outcome::Unreachable(Unreachable::Timeout), delivery, true, 5)
+    End::of(&Outcome::Unreachable(Unreachable::Timeout), delivery, true, 15_000)
 }
 
 fn start(pacer: &mut Pacer, scene: &Scene, limits: Limits, asking: Asking) -> Ticket {
