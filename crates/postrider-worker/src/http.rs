@@ -33,6 +33,9 @@ const MAX_BODY: usize = 64 * 1024;
 const KEPT_BODY: usize = 4 * 1024;
 /// How long an idle connection is kept: shorter than receivers usually do, so that they seldom close it first.
 const IDLE: Duration = Duration::from_secs(4);
+/// Idle connections to one receiver that are kept. As many as a worker usually has requests in flight: fewer, and a quick
+/// receiver of many webhooks is connected to again and again.
+const MAX_IDLE: usize = 256;
 /// Clients of single webhooks that are kept.
 const MAX_PRIVATE: usize = 256;
 /// Idle connections that the client of a single webhook keeps.
@@ -134,7 +137,7 @@ impl Http {
         let policy = Arc::new(policy);
         let resolver = Resolver::new(policy.clone());
         let clients = Clients {
-            pooled: builder(&resolver).pool_max_idle_per_host(64).build()?,
+            pooled: builder(&resolver).pool_max_idle_per_host(MAX_IDLE).build()?,
             single: builder(&resolver).pool_max_idle_per_host(0).build()?,
         };
         let private = Arc::new(Kept::new(MAX_PRIVATE));
