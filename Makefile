@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-isolation compose-test build lint fmt doc direction clean-broker
+.PHONY: help demo test chaos bench bench-smoke bench-isolation compose-test build lint fmt doc direction clean-broker
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -13,10 +13,13 @@ test: ## Install what is missing, and run everything that CI runs
 chaos: ## Hurt it in every way, root's among them, and write docs/chaos.md; takes more than an hour
 	@dev/chaos
 
-bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders, all of it (docs/performance.md)
+bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders and deliveries, all of it (docs/performance.md)
 	cargo bench --package postrider-core --locked
-	cargo test --release --package postrider-control --lib --locked ten_million_reminders -- --ignored --nocapture
+	cargo test --release --package postrider-control --lib --locked ten_million -- --ignored --nocapture --test-threads=1
 	@dev/bench --quick
+
+bench-smoke: ## Measure for a minute, and fail where it has become grossly slower
+	@dev/bench-smoke
 
 bench-isolation: ## Measure what bad neighbours do to others, and write docs/isolation.svg; takes half an hour
 	@dev/bench-isolation
