@@ -233,25 +233,27 @@ impl Incoming {
     /// # Errors
     /// [`BrokerError::Lost`] when its session is over; then it comes again.
     pub async fn ack(self) -> Result<(), BrokerError> {
-        self.ack_with(BasicAckOptions { multiple: false }).await
+        self.ack_with(BasicAckOptions { multiple: false }, 1).await
     }
 
-    /// Acks it and everything that its channel received before it.
+    /// Acks messages of one consumer at once: everything that it received and that is not settled, up to the last of these.
     ///
     /// # Errors
     /// As [`Incoming::ack`].
-    pub async fn ack_all_before(self) -> Result<(), BrokerError> {
-        self.ack_with(BasicAckOptions { multiple: true }).await
+    pub async fn ack_all(mut messages: Vec<Self>) -> Result<(), BrokerError> {
+        let count = messages.len() as u64;
+        let Some(last) = messages.pop() else { return Ok(()) };
+        last.ack_with(BasicAckOptions { multiple: true }, count).await
     }
 
-    async fn ack_with(self, options: BasicAckOptions) -> Result<(), BrokerError> {
+    async fn ack_with(self, options: BasicAckOptions, count: u64) -> Result<(), BrokerError> {
         #[cfg(debug_assertions)]
         if self.held.is_some() {
             crate::fault::before_ack().await;
         }
         let written = within("basic.ack", self.delivery.acker.ack(options)).await?;
         if let Some(Held(metrics)) = &self.held {
-            metrics.acked.inc();
+            metrics.acked.inc_by(count);
             metrics.last_progress.set(crate::now().as_secs());
         }
         // `false` means that the channel is gone: the message comes again.

@@ -177,7 +177,7 @@ mod armed {
         ),
         free(
             "recorder.one_acked",
-            "one message of a batch is acked, others are not",
+            "what a batch has of one queue is acked, of others not",
             "the others come again and change nothing",
         ),
         free(

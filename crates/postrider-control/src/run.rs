@@ -82,12 +82,12 @@ pub async fn run(
         in_progress: api::InProgress::default(),
         bodies: api::Bodies::default(),
     };
-    let recorder = Recorder {
+    let recorder = Arc::new(Recorder {
         store: store.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         activity: activity.clone(),
-    };
+    });
     let publisher = OutboxPublisher {
         store: store.clone(),
         link: link.clone(),
@@ -182,7 +182,7 @@ struct Work {
     settings: Settings,
     metrics: postrider_broker::Metrics,
     link: Arc<Link>,
-    recorder: Recorder,
+    recorder: Arc<Recorder>,
     publisher: OutboxPublisher,
 }
 

@@ -242,10 +242,8 @@ impl Router {
             }
             crash::point("router.decided");
             self.carry_out(session, &mut batch).await?;
-            if let Some(last) = messages.pop() {
-                last.ack_all_before().await?;
-                crash::point("router.acked");
-            }
+            Incoming::ack_all(messages).await?;
+            crash::point("router.acked");
             messages = rest;
             self.count(&batch, decided, begun.elapsed());
             begun = tokio::time::Instant::now();

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::answer::Page;
 use super::problem::{Code, Problem};
+use crate::store::{Found, Place};
 
 /// Items of a list when nothing else is asked, and at most.
 pub(crate) const DEFAULT_LIMIT: u32 = 50;
@@ -40,6 +41,18 @@ impl List {
         Ok(Page { items: rows.into_iter().map(show).collect::<Result<_, _>>()?, next })
     }
 
+    /// One page of a list that says itself where it goes on.
+    pub(crate) fn found<R, T>(&self, found: Found<R>, show: impl FnMut(R) -> T) -> Page<T> {
+        let next = found.next.map(|place| self.cursor(&place.to_string()));
+        Page { items: found.rows.into_iter().map(show).collect(), next }
+    }
+
+    /// The place in a cursor of [`Self::found`].
+    pub(crate) fn after(&self, cursor: Option<&str>) -> Result<Option<Place>, Problem> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        Place::parse(&self.place(cursor)?).map(Some).ok_or_else(not_of_this_list)
+    }
+
     /// A cursor behind the item at `place`.
     fn cursor(&self, place: &str) -> String {
         let mut bytes = self.checksum(place).to_vec();
@@ -55,14 +68,7 @@ impl List {
             let place = std::str::from_utf8(place).ok()?;
             bool::from(self.checksum(place).ct_eq(checksum)).then(|| place.to_owned())
         };
-        read().ok_or_else(|| {
-            Problem::new(
-                Code::BadCursor,
-                "the cursor was not given out for this list with these filters",
-                "Leave the cursor out to begin anew, and keep the filters the same while paging.",
-            )
-            .field("cursor")
-        })
+        read().ok_or_else(not_of_this_list)
     }
 
     /// The place in a cursor that is a row's number.
@@ -80,6 +86,15 @@ impl List {
         let digest: [u8; 32] = hash.finalize().into();
         digest.first_chunk().copied().unwrap_or_default()
     }
+}
+
+fn not_of_this_list() -> Problem {
+    Problem::new(
+        Code::BadCursor,
+        "the cursor was not given out for this list with these filters",
+        "Leave the cursor out to begin anew, and keep the filters the same while paging.",
+    )
+    .field("cursor")
 }
 
 /// How many items were asked for.

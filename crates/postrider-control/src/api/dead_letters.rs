@@ -97,7 +97,8 @@ pub(super) struct Asked {
     resolved: Option<bool>,
     /// How many, from 1 to 200; 50 by default.
     limit: Option<i64>,
-    /// `next` of the page before.
+    /// `next` of the page before. A page may have fewer items than were asked for, or none, and a `next` all the same: of a list
+    /// that is long, so much is looked through at a time.
     cursor: Option<String>,
 }
 
@@ -117,9 +118,9 @@ pub(super) async fn list(
         resolved: asked.resolved,
     };
     let list = List::new(api.store.epoch(), "dead letters", &filter);
-    let before = list.row(asked.cursor.as_deref())?;
-    let rows = api.store.dead_letters(&filter, before, limit + 1).await?;
-    Answer::ok(&list.page(rows, limit, |row| row.seq.to_string(), |row| Ok(DeadLetter::from(row)))?)
+    let after = list.after(asked.cursor.as_deref())?;
+    let found = api.store.dead_letters(&filter, after, limit).await?;
+    Answer::ok(&list.found(found, DeadLetter::from))
 }
 
 #[derive(ToSchema)]

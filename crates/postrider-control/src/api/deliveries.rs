@@ -235,7 +235,8 @@ pub(super) struct Asked {
     until: Option<String>,
     /// How many, from 1 to 200; 50 by default.
     limit: Option<i64>,
-    /// `next` of the page before.
+    /// `next` of the page before. A page may have fewer items than were asked for, or none, and a `next` all the same: of a list
+    /// that is long, so much is looked through at a time.
     cursor: Option<String>,
 }
 
@@ -280,9 +281,9 @@ pub(super) async fn list(
         until,
     };
     let list = List::new(api.store.epoch(), "deliveries", &filter);
-    let before = list.row(asked.cursor.as_deref())?;
-    let rows = api.store.deliveries(&filter, before, limit + 1).await?;
-    Answer::ok(&list.page(rows, limit, |row| row.seq.to_string(), |row| Ok(Delivery::from(row)))?)
+    let after = list.after(asked.cursor.as_deref())?;
+    let found = api.store.deliveries(&filter, after, limit).await?;
+    Answer::ok(&list.found(found, Delivery::from))
 }
 
 #[derive(ToSchema)]

@@ -368,7 +368,8 @@ pub(super) struct Asked {
     since: Option<String>,
     /// How many, from 1 to 200; 50 by default.
     limit: Option<i64>,
-    /// `next` of the page before.
+    /// `next` of the page before. A page may have fewer items than were asked for, or none, and a `next` all the same: of a list
+    /// that is long, so much is looked through at a time.
     cursor: Option<String>,
 }
 
@@ -388,9 +389,9 @@ pub(super) async fn list(
         since: time("since", asked.since.as_deref())?,
     };
     let list = List::new(api.store.epoch(), "events", &filter);
-    let before = list.row(asked.cursor.as_deref())?;
-    let rows = api.store.events(&filter, before, limit + 1).await?;
-    Answer::ok(&list.page(rows, limit, |row| row.seq.to_string(), |row| Ok(Event::from(row)))?)
+    let after = list.after(asked.cursor.as_deref())?;
+    let found = api.store.events(&filter, after, limit).await?;
+    Answer::ok(&list.found(found, Event::from))
 }
 
 #[derive(ToSchema)]

@@ -137,7 +137,8 @@ async fn deliveries(connection: &mut SqliteConnection, run: &mut Run) -> Result<
 
 async fn series(connection: &mut SqliteConnection, run: &mut Run) -> Result<(), StoreError> {
     let mut rows = sqlx::query(
-        "SELECT delivery, series, owed, state, held, reason, attempts, logged, repeats, born_at, ended_at FROM series",
+        "SELECT COALESCE(d.id, '') AS delivery, s.series, s.owed, s.state, s.held, s.reason, s.attempts, s.logged,
+         s.repeats, s.born_at, s.ended_at FROM series s LEFT JOIN deliveries d ON d.seq = s.delivery",
     )
     .fetch(connection);
     while let Some(row) = rows.try_next().await? {
@@ -159,9 +160,11 @@ async fn series(connection: &mut SqliteConnection, run: &mut Run) -> Result<(), 
 }
 
 async fn attempts(connection: &mut SqliteConnection, run: &mut Run) -> Result<(), StoreError> {
-    let mut rows =
-        sqlx::query("SELECT delivery, series, n, at, duration_ms, class, status, next_at FROM attempts")
-            .fetch(connection);
+    let mut rows = sqlx::query(
+        "SELECT COALESCE(d.id, '') AS delivery, a.series, a.n, a.at, a.duration_ms, a.class, a.status, a.next_at
+         FROM attempts a LEFT JOIN deliveries d ON d.seq = a.delivery",
+    )
+    .fetch(connection);
     while let Some(row) = rows.try_next().await? {
         let status: Option<i64> = row.try_get("status")?;
         run.attempt(&AttemptRow {
@@ -194,9 +197,14 @@ async fn counters(connection: &mut SqliteConnection, run: &mut Run) -> Result<()
     let missing_facts: i64 =
         sqlx::query_scalar(super::books::MISSING_FACTS).fetch_one(&mut *connection).await?;
     let late: i64 = sqlx::query_scalar("SELECT COALESCE(SUM(n), 0) FROM counters WHERE name = 'late_finals'")
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await?;
-    run.counters(Counters { missing_facts: unsigned(missing_facts), late_ends: unsigned(late) });
+    let wrong_tallies: i64 = sqlx::query_scalar(super::books::WRONG_TALLIES).fetch_one(connection).await?;
+    run.counters(Counters {
+        missing_facts: unsigned(missing_facts),
+        late_ends: unsigned(late),
+        wrong_tallies: unsigned(wrong_tallies),
+    });
     Ok(())
 }
 

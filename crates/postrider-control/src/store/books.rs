@@ -1,4 +1,4 @@
-//! Counting the books, from rows (DESIGN §5.3).
+//! The books (DESIGN §5.3), from the tallies that the database keeps with its rows.
 
 use postrider_core::Timestamp;
 use postrider_core::books::Counts;
@@ -9,6 +9,17 @@ use super::{Store, StoreError, unsigned};
 /// Facts that their writers have numbered and that have not arrived.
 pub(super) const MISSING_FACTS: &str = "SELECT COALESCE(SUM(expected - received), 0) FROM
      (SELECT MAX(past) AS expected, SUM(past - first) AS received FROM writers GROUP BY writer) w";
+
+/// By how much the tallies differ from the rows, summed up. This counts rows, all of them.
+pub(super) const WRONG_TALLIES: &str = "SELECT COALESCE(SUM(ABS(n)), 0) FROM (SELECT SUM(n) AS n FROM (
+     SELECT what, kind, n FROM tallies
+     UNION ALL SELECT 'events', fate, -COUNT(*) FROM events GROUP BY fate
+     UNION ALL SELECT 'owed', '', -COALESCE(SUM(owed), 0) FROM events
+     UNION ALL SELECT 'series', CASE WHEN state = 'pending' AND held THEN 'held' ELSE state END, -1
+         FROM series WHERE owed = 1
+     UNION ALL SELECT 'letters', kind, -1 FROM dead_letters WHERE resolved_at IS NULL
+     UNION ALL SELECT 'lettered', '', -1 FROM dead_letters WHERE resolved_at IS NULL AND delivery <> ''
+     ) GROUP BY what, kind)";
 
 /// The books at one moment, with what is not part of their balance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +41,7 @@ pub(crate) struct Books {
 }
 
 impl Store {
-    /// Counts the books.
+    /// Reads the books. What there is much of is not counted here: the tallies are kept with every change of a row.
     ///
     /// A series that a worker reported before its event was recorded is no drift: `unowed` counts those that were seen
     /// before `unowed_since`.
@@ -38,34 +49,31 @@ impl Store {
         // One transaction: all numbers are of one moment.
         let mut tx = self.readers.begin().await?;
         let mut counts = Counts::default();
-        let accepted: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events").fetch_one(&mut *tx).await?;
-        counts.accepted = unsigned(accepted);
-        let fates = sqlx::query("SELECT fate, COUNT(*) AS n, SUM(owed) AS owed FROM events GROUP BY fate");
-        for row in fates.fetch_all(&mut *tx).await? {
+        let mut dead_unresolved = 0;
+        for row in sqlx::query("SELECT what, kind, n FROM tallies").fetch_all(&mut *tx).await? {
             let n = unsigned(row.try_get("n")?);
-            match row.try_get::<String, _>("fate")?.as_str() {
-                "routed" => counts.routed = n,
-                "unmatched" => counts.unmatched = n,
-                "invalid" => counts.invalid = n,
-                // Counted as accepted and nothing else: drift says that something is wrong.
-                _ => {}
-            }
-            counts.owed += unsigned(row.try_get("owed")?);
-        }
-        let series = "SELECT state, held, COUNT(*) AS n FROM series WHERE owed = 1 GROUP BY state, held";
-        for row in sqlx::query(series).fetch_all(&mut *tx).await? {
-            let n = unsigned(row.try_get("n")?);
-            match row.try_get::<String, _>("state")?.as_str() {
-                "delivered" => counts.delivered += n,
-                "dead" => counts.dead += n,
-                "cancelled" => counts.cancelled += n,
-                "skipped" => counts.skipped += n,
-                "pending" => {
-                    counts.pending += n;
-                    if row.try_get::<bool, _>("held")? {
-                        counts.held += n;
+            match (row.try_get("what")?, row.try_get("kind")?) {
+                ("events", fate) => {
+                    counts.accepted += n;
+                    match fate {
+                        "routed" => counts.routed = n,
+                        "unmatched" => counts.unmatched = n,
+                        "invalid" => counts.invalid = n,
+                        // Counted as accepted and nothing else: drift says that something is wrong.
+                        _ => {}
                     }
                 }
+                ("owed", _) => counts.owed = n,
+                ("series", "delivered") => counts.delivered = n,
+                ("series", "dead") => counts.dead = n,
+                ("series", "cancelled") => counts.cancelled = n,
+                ("series", "skipped") => counts.skipped = n,
+                ("series", "pending") => counts.pending += n,
+                ("series", "held") => {
+                    counts.held = n;
+                    counts.pending += n;
+                }
+                ("lettered", _) => dead_unresolved = n,
                 _ => {}
             }
         }
@@ -84,11 +92,6 @@ impl Store {
         counts.unowed = unsigned(unowed);
         counts.missing_attempts = unsigned(missing_attempts);
         counts.missing_facts = unsigned(missing_facts);
-        let dead_unresolved: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM dead_letters WHERE resolved_at IS NULL AND delivery > ''",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
         let unsent: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE sent_at IS NULL AND kind = 'delivery'")
                 .fetch_one(&mut *tx)
@@ -105,7 +108,7 @@ impl Store {
         Ok(Books {
             counts,
             unowed_now: unsigned(unowed_now),
-            dead_unresolved: unsigned(dead_unresolved),
+            dead_unresolved,
             duplicates: unsigned(duplicates),
             revision: unsigned(revision),
             unsent_deliveries: unsigned(unsent),

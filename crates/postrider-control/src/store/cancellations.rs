@@ -123,18 +123,23 @@ fn cancellation_of(row: &SqliteRow) -> Result<CancellationRow, sqlx::Error> {
 }
 
 impl CancelFilter {
-    /// `FROM` and `WHERE` of the deliveries that it means, all of which have not ended. Found among what is pending, or held:
-    /// the plus keeps the search away from everything that there ever was of a type.
+    /// `FROM` and `WHERE` of the deliveries that it means, all of which have not ended. Found among what is pending, or held,
+    /// and not among everything that there ever was.
     pub(super) fn deliveries(&self, query: &mut QueryBuilder<Sqlite>) {
-        query.push(" FROM deliveries d JOIN series s ON s.delivery = d.id AND s.series = d.series WHERE ");
-        let what = if self.held_only { "d.held = 1" } else { "d.state = 'pending'" };
-        query.push(what).push(" AND d.tenant = ").push_bind(self.tenant.to_string());
+        let (index, what) = match (self.held_only, &self.webhook) {
+            (false, _) => ("deliveries_pending", "d.state = 'pending'"),
+            (true, Some(_)) => ("deliveries_held", "d.held = 1"),
+            (true, None) => ("deliveries_held_of_tenant", "d.held = 1"),
+        };
+        query.push(format_args!(
+            " FROM deliveries d INDEXED BY {index} JOIN series s ON s.delivery = d.seq AND s.series = d.series WHERE {what}"
+        ));
+        query.push(" AND d.tenant = ").push_bind(self.tenant.to_string());
         if let Some(webhook) = &self.webhook {
             query.push(" AND d.webhook = ").push_bind(webhook.to_string());
         }
         if let Some(event_type) = &self.event_type {
-            let column = if self.webhook.is_some() && !self.held_only { "d" } else { "+d" };
-            query.push(format_args!(" AND {column}.event_type = ")).push_bind(event_type.as_str().to_owned());
+            query.push(" AND d.event_type = ").push_bind(event_type.as_str().to_owned());
         }
         if let Some(since) = self.since {
             query.push(format_args!(" AND {BORN} >= ")).push_bind(since.as_millis());
@@ -152,7 +157,7 @@ impl CancelFilter {
     pub(super) fn held(&self, limit: u32) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT d.id, d.series");
         Self { held_only: true, ..self.clone() }.deliveries(&mut query);
-        query.push(" ORDER BY d.seq LIMIT ").push_bind(i64::from(limit));
+        query.push(" ORDER BY d.created_at, d.seq LIMIT ").push_bind(i64::from(limit));
         query
     }
 }
@@ -242,7 +247,7 @@ impl Change<'_> {
     ) -> Result<Result<CalledOff, NotCalledOff>, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT d.webhook, d.event_type, d.series, d.state, d.held, {CANCELLING} AS cancelling FROM deliveries d
-             LEFT JOIN series s ON s.delivery = d.id AND s.series = d.series WHERE d.tenant = $1 AND d.id = $2"
+             LEFT JOIN series s ON s.delivery = d.seq AND s.series = d.series WHERE d.tenant = $1 AND d.id = $2"
         )))
         .bind(tenant.as_str())
         .bind(id)
@@ -389,7 +394,7 @@ impl Change<'_> {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let held: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT id, series FROM deliveries WHERE webhook = $1 AND held = 1 ORDER BY seq LIMIT $2",
+            "SELECT id, series FROM deliveries WHERE webhook = $1 AND held = 1 ORDER BY created_at, seq LIMIT $2",
         )
         .bind(webhook)
         .bind(i64::from(limit))
@@ -415,7 +420,7 @@ impl Change<'_> {
         };
         for sql in [
             "UPDATE series SET held = 0, state = $3, reason = $4, ended_at = $5, next_at = NULL, attempts = logged
-             WHERE delivery = $1 AND series = $2 AND state = 'pending'",
+             WHERE delivery = (SELECT seq FROM deliveries WHERE id = $1) AND series = $2 AND state = 'pending'",
             "UPDATE deliveries SET held = 0, state = $3, reason = $4, next_at = NULL, updated_at = $5
              WHERE id = $1 AND series = $2 AND state = 'pending'",
         ] {

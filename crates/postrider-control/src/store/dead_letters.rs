@@ -1,15 +1,15 @@
 //! Dead letters.
 
 use postrider_core::Timestamp;
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
 
+use super::pages::{Found, Place, Search};
 use super::{Change, Store, StoreError, letter_id, small, time};
 
 /// A dead letter as it is stored; its body only where one was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadLetterRow {
-    pub seq: i64,
     pub id: String,
     pub kind: String,
     pub tenant: String,
@@ -40,7 +40,6 @@ pub(crate) struct DeadLetterFilter {
 
 fn letter_of(row: &SqliteRow) -> Result<DeadLetterRow, sqlx::Error> {
     Ok(DeadLetterRow {
-        seq: row.try_get("seq")?,
         id: row.try_get("id")?,
         kind: row.try_get("kind")?,
         tenant: row.try_get("tenant")?,
@@ -73,39 +72,44 @@ impl Store {
         Ok(row.as_ref().map(letter_of).transpose()?)
     }
 
-    /// Dead letters, newest first, before `before`; without bodies.
+    /// Dead letters, newest first; without bodies.
     pub(crate) async fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
-        before: Option<i64>,
+        after: Option<Place>,
         limit: u32,
-    ) -> Result<Vec<DeadLetterRow>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT seq, id, kind, tenant, reason, detail, class, delivery, series, webhook, event_id, event_type,
-             content_type, NULL AS body, at, resolved_at, resolution FROM dead_letters WHERE tenant = ",
-        );
-        query.push_bind(&filter.tenant);
-        if let Some(kind) = &filter.kind {
-            query.push(" AND kind = ").push_bind(kind);
+    ) -> Result<Found<DeadLetterRow>, StoreError> {
+        self.look(&filter.search(), (COLUMNS, "dead_letters d"), after, limit, letter_of).await
+    }
+}
+
+/// All but the body.
+const COLUMNS: &str =
+    "d.seq, d.id, d.kind, d.tenant, d.reason, d.detail, d.class, d.delivery, d.series, d.webhook,
+     d.event_id, d.event_type, d.content_type, NULL AS body, d.at, d.resolved_at, d.resolution";
+
+impl DeadLetterFilter {
+    /// How it is looked for: along the index that leaves the least to be looked at.
+    pub(super) fn search(&self) -> Search {
+        let open = self.resolved == Some(false);
+        let (index, by_kind) = match &self.kind {
+            _ if open => ("dead_letters_unresolved", false),
+            Some(_) => ("dead_letters_of_kind", true),
+            None => ("dead_letters_of_tenant", false),
+        };
+        let mut search = Search::along("dead_letters", index, "at");
+        search = search.ask(true, "d.tenant = ", Some(self.tenant.as_str().into()));
+        if let Some(kind) = &self.kind {
+            search = search.ask(by_kind, "d.kind = ", Some(kind.as_str().into()));
         }
-        if let Some(reason) = &filter.reason {
-            query.push(" AND reason = ").push_bind(reason);
+        if let Some(reason) = &self.reason {
+            search = search.ask(false, "d.reason = ", Some(reason.as_str().into()));
         }
-        match filter.resolved {
-            Some(true) => {
-                query.push(" AND resolved_at IS NOT NULL");
-            }
-            Some(false) => {
-                query.push(" AND resolved_at IS NULL");
-            }
-            None => {}
+        match self.resolved {
+            Some(true) => search.ask(false, "d.resolved_at IS NOT NULL", None),
+            Some(false) => search.ask(true, "d.resolved_at IS NULL", None),
+            None => search,
         }
-        if let Some(before) = before {
-            query.push(" AND seq < ").push_bind(before);
-        }
-        query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(limit));
-        let rows = query.build().fetch_all(&self.readers).await?;
-        Ok(rows.iter().map(letter_of).collect::<Result<_, _>>()?)
     }
 }
 

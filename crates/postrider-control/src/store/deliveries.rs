@@ -4,11 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use postrider_core::wire::{DeliveryRecord, WebhookRecord};
 use postrider_core::{DeliveryId, Timestamp, WebhookId};
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::cancellations::{CANCELLING, Outcome};
 use super::events::read_body;
+use super::pages::{Found, Place, Search, Value};
 use super::{Change, Store, StoreError, small, time, unsigned};
 
 /// Series and attempts that are shown with one delivery, the newest.
@@ -18,7 +19,6 @@ const MOST_ATTEMPTS: i64 = 1000;
 /// A delivery with a summary of its latest series.
 #[derive(Clone, Debug)]
 pub(crate) struct DeliveryRow {
-    pub seq: i64,
     pub id: String,
     pub webhook: String,
     pub tenant: String,
@@ -119,17 +119,69 @@ pub(crate) enum RedeliverRefused {
     BodyGone,
 }
 
-/// A delivery `d` as it is read, with its latest series `s`.
-pub(super) static ROW: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT d.*, {CANCELLING} AS cancelling FROM deliveries d
-         LEFT JOIN series s ON s.delivery = d.id AND s.series = d.series"
-    )
-});
+/// A delivery `d` as it is read.
+static COLUMNS: LazyLock<String> = LazyLock::new(|| format!("d.*, {CANCELLING} AS cancelling"));
+
+/// It, and its latest series `s`.
+const FROM: &str = "deliveries d LEFT JOIN series s ON s.delivery = d.seq AND s.series = d.series";
+
+/// Both of it.
+pub(super) static ROW: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM {FROM}", *COLUMNS));
+
+/// What a filter asks of deliveries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Tenant,
+    Event,
+    Webhook,
+    State,
+    Held,
+    Type,
+}
+
+impl DeliveryFilter {
+    /// How it is looked for, `event` being the number of the event that it names: along the index that leaves the least to
+    /// be looked at.
+    pub(super) fn search(&self, event: Option<i64>) -> Search {
+        use Asked::{Event, Held, State, Tenant, Type, Webhook};
+        let held = self.state.as_deref() == Some("held");
+        let state = if held { Some("pending") } else { self.state.as_deref() };
+        // Most of what there is was delivered: no index knows it by that.
+        let is_rare = state.is_some_and(|state| state != "delivered");
+        let (index, knows): (_, &[Asked]) = match (&self.webhook, &self.event_type) {
+            _ if event.is_some() => ("deliveries_of_event", &[Event]),
+            (Some(_), _) if is_rare => ("deliveries_of_webhook_in_state", &[Webhook, State]),
+            (Some(_), _) => ("deliveries_of_webhook", &[Webhook]),
+            (None, _) if held => ("deliveries_held_of_tenant", &[Tenant, Held]),
+            (None, _) if is_rare => ("deliveries_in_state", &[Tenant, State]),
+            (None, Some(_)) => ("deliveries_of_type", &[Tenant, Type]),
+            (None, None) => ("deliveries_of_tenant", &[Tenant]),
+        };
+        let mut search = Search::along("deliveries", index, "created_at");
+        let asked = [
+            (Tenant, Some("d.tenant = "), Some(self.tenant.as_str())),
+            (Webhook, self.webhook.as_ref().map(|_| "d.webhook = "), self.webhook.as_deref()),
+            (State, state.map(|_| "d.state = "), state),
+            (Held, held.then_some("d.held = 1"), None),
+            (Type, self.event_type.as_ref().map(|_| "d.event_type = "), self.event_type.as_deref()),
+        ];
+        for (column, condition, value) in asked {
+            if let Some(condition) = condition {
+                search = search.ask(knows.contains(&column), condition, value.map(Value::from));
+            }
+        }
+        if knows.contains(&State) {
+            search = search.ask(true, "d.state <> 'delivered'", None);
+        }
+        if let Some(event) = event {
+            search = search.ask(true, "d.event = ", Some(event.into()));
+        }
+        search.between(self.since, self.until)
+    }
+}
 
 pub(super) fn delivery_of(row: &SqliteRow) -> Result<DeliveryRow, sqlx::Error> {
     Ok(DeliveryRow {
-        seq: row.try_get("seq")?,
         id: row.try_get("id")?,
         webhook: row.try_get("webhook")?,
         tenant: row.try_get("tenant")?,
@@ -151,51 +203,22 @@ pub(super) fn delivery_of(row: &SqliteRow) -> Result<DeliveryRow, sqlx::Error> {
 }
 
 impl Store {
-    /// Deliveries, newest first, before `before`.
+    /// Deliveries, newest first.
     pub(crate) async fn deliveries(
         &self,
         filter: &DeliveryFilter,
-        before: Option<i64>,
+        after: Option<Place>,
         limit: u32,
-    ) -> Result<Vec<DeliveryRow>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(ROW.as_str());
-        query.push(" WHERE d.tenant = ");
-        query.push_bind(&filter.tenant);
-        match filter.state.as_deref() {
-            Some("held") => {
-                query.push(" AND d.held = 1");
-            }
-            Some(state) => {
-                query.push(" AND d.state = ").push_bind(state);
-            }
-            None => {}
-        }
-        if let Some(webhook) = &filter.webhook {
-            query.push(" AND d.webhook = ").push_bind(webhook);
-        }
-        if let Some(event) = &filter.event {
-            query
-                .push(" AND d.event = (SELECT e.seq FROM events e WHERE e.tenant = ")
-                .push_bind(&filter.tenant)
-                .push(" AND e.id = ")
-                .push_bind(event)
-                .push(")");
-        }
-        if let Some(event_type) = &filter.event_type {
-            query.push(" AND d.event_type = ").push_bind(event_type);
-        }
-        if let Some(since) = filter.since {
-            query.push(" AND d.created_at >= ").push_bind(since.as_millis());
-        }
-        if let Some(until) = filter.until {
-            query.push(" AND d.created_at < ").push_bind(until.as_millis());
-        }
-        if let Some(before) = before {
-            query.push(" AND d.seq < ").push_bind(before);
-        }
-        query.push(" ORDER BY d.seq DESC LIMIT ").push_bind(i64::from(limit));
-        let rows = query.build().fetch_all(&self.readers).await?;
-        Ok(rows.iter().map(delivery_of).collect::<Result<_, _>>()?)
+    ) -> Result<Found<DeliveryRow>, StoreError> {
+        let event = match &filter.event {
+            Some(event) => match self.event_number(&filter.tenant, event).await? {
+                Some(event) => Some(event),
+                None => return Ok(Found { rows: Vec::new(), next: None }),
+            },
+            None => None,
+        };
+        let search = filter.search(event);
+        self.look(&search, (&COLUMNS, FROM), after, limit, delivery_of).await
     }
 
     /// One delivery with its series and attempts.
@@ -211,15 +234,16 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = row else { return Ok(None) };
+        let seq: i64 = row.try_get("seq")?;
         let series = sqlx::query("SELECT * FROM series WHERE delivery = $1 ORDER BY series DESC LIMIT $2")
-            .bind(id)
+            .bind(seq)
             .bind(MOST_SERIES)
             .fetch_all(&mut *tx)
             .await?;
         let attempts = sqlx::query(
             "SELECT * FROM attempts WHERE delivery = $1 ORDER BY series DESC, at DESC, n DESC LIMIT $2",
         )
-        .bind(id)
+        .bind(seq)
         .bind(MOST_ATTEMPTS)
         .fetch_all(&mut *tx)
         .await?;
@@ -287,7 +311,7 @@ impl Change<'_> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT d.webhook, d.event, d.series, d.state, d.held, d.next_at, {CANCELLING} AS cancelling,
              w.revision, w.record AS webhook_record, b.record
-             FROM deliveries d LEFT JOIN series s ON s.delivery = d.id AND s.series = d.series
+             FROM deliveries d LEFT JOIN series s ON s.delivery = d.seq AND s.series = d.series
              LEFT JOIN webhooks w ON w.id = d.webhook AND w.deleted_at IS NULL
              LEFT JOIN bodies b ON b.event = d.event WHERE d.tenant = $1 AND d.id = $2"
         )))
@@ -312,7 +336,7 @@ impl Change<'_> {
         let series = small(row.try_get("series")?) + 1;
         sqlx::query(
             "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged,
-             born_at, seen_at, asked) VALUES ($1, $2, 1, 'pending', 0, 0, 0, '', 0, 0, $3, $3, 1)",
+             born_at, seen_at, asked) VALUES ((SELECT seq FROM deliveries WHERE id = $1), $2, 1, 'pending', 0, 0, 0, '', 0, 0, $3, $3, 1)",
         )
         .bind(id)
         .bind(i64::from(series))
@@ -364,9 +388,9 @@ impl Change<'_> {
             "SELECT d.id, d.series, s.held_attempt, s.asked, w.revision, b.record
              FROM deliveries d
              JOIN webhooks w ON w.id = d.webhook AND w.state NOT IN ('paused', 'deleted')
-             JOIN series s ON s.delivery = d.id AND s.series = d.series
+             JOIN series s ON s.delivery = d.seq AND s.series = d.series
              LEFT JOIN bodies b ON b.event = d.event
-             WHERE d.webhook = $1 AND d.held = 1 AND d.event IS NOT NULL ORDER BY d.seq LIMIT $2",
+             WHERE d.webhook = $1 AND d.held = 1 AND d.event IS NOT NULL ORDER BY d.created_at, d.seq LIMIT $2",
         )
         .bind(webhook)
         .bind(i64::from(limit))
@@ -384,7 +408,8 @@ impl Change<'_> {
             };
             // It is due now, and not since it was held.
             for sql in [
-                "UPDATE series SET held = 0, released_at = $3, next_at = $3 WHERE delivery = $1 AND series = $2",
+                "UPDATE series SET held = 0, released_at = $3, next_at = $3
+                 WHERE delivery = (SELECT seq FROM deliveries WHERE id = $1) AND series = $2",
                 "UPDATE deliveries SET held = 0, next_at = $3 WHERE id = $1 AND series = $2",
             ] {
                 sqlx::query(sql).bind(&id).bind(series).bind(now.as_millis()).execute(&mut *self.tx).await?;

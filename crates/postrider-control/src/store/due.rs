@@ -36,16 +36,14 @@ impl Store {
              (SELECT delivery FROM series
               WHERE ended_at IS NULL AND held = 0 AND owed <> 0 AND COALESCE(next_at, born_at) < $1
               ORDER BY COALESCE(next_at, born_at) LIMIT $2) late
-             JOIN deliveries d ON d.id = late.delivery",
+             JOIN deliveries d ON d.seq = late.delivery",
         )
         .bind(late)
         .bind(OLDEST)
         .fetch_one(&mut *tx)
         .await?;
         let mut letters = Vec::new();
-        let open = sqlx::query(
-            "SELECT kind, COUNT(*) AS n FROM dead_letters WHERE resolved_at IS NULL GROUP BY kind",
-        );
+        let open = sqlx::query("SELECT kind, n FROM tallies WHERE what = 'letters' AND n > 0");
         for row in open.fetch_all(&mut *tx).await? {
             letters.push((row.try_get("kind")?, unsigned(row.try_get("n")?)));
         }
@@ -90,7 +88,7 @@ mod tests {
         sqlx::query(
             "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged,
              next_at, born_at, seen_at, ended_at)
-             VALUES ($1, 1, 1, $2, $3, 0, 0, '', 0, 0, $4, $5, 0, CASE $2 WHEN 'pending' THEN NULL ELSE 1 END)",
+             VALUES ((SELECT seq FROM deliveries WHERE id = $1), 1, 1, $2, $3, 0, 0, '', 0, 0, $4, $5, 0, CASE $2 WHEN 'pending' THEN NULL ELSE 1 END)",
         )
         .bind(&delivery)
         .bind(state)

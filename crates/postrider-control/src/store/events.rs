@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::deliveries::{ROW, delivery_of};
+use super::pages::{Found, Place, Search};
 use super::{DeliveryRow, Store, StoreError, small};
 
 /// Deliveries of one event that are shown with it.
@@ -46,6 +47,31 @@ pub(crate) struct EventFilter {
     pub event_type: Option<String>,
     pub fate: Option<String>,
     pub since: Option<Timestamp>,
+}
+
+impl EventFilter {
+    /// How it is looked for: along the index that leaves the least to be looked at.
+    pub(super) fn search(&self) -> Search {
+        // Most events are routed: no index knows them by that.
+        let is_rare = self.fate.as_deref().is_some_and(|fate| fate != "routed");
+        let (index, by_fate, by_type) = match &self.event_type {
+            _ if is_rare => ("events_in_fate", true, false),
+            Some(_) => ("events_of_type", false, true),
+            None => ("events_by_acceptance", false, false),
+        };
+        let mut search = Search::along("events", index, "accepted_at");
+        search = search.ask(true, "d.tenant = ", Some(self.tenant.as_str().into()));
+        if let Some(fate) = &self.fate {
+            search = search.ask(by_fate, "d.fate = ", Some(fate.as_str().into()));
+        }
+        if by_fate {
+            search = search.ask(true, "d.fate <> 'routed'", None);
+        }
+        if let Some(event_type) = &self.event_type {
+            search = search.ask(by_type, "d.event_type = ", Some(event_type.as_str().into()));
+        }
+        search.between(self.since, None)
+    }
 }
 
 fn event_of(row: &SqliteRow) -> Result<EventRow, sqlx::Error> {
@@ -92,30 +118,23 @@ impl Store {
         Ok(known)
     }
 
-    /// Events, newest first, before `before`.
+    /// Events, newest first.
     pub(crate) async fn events(
         &self,
         filter: &EventFilter,
-        before: Option<i64>,
+        after: Option<Place>,
         limit: u32,
-    ) -> Result<Vec<EventRow>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM events WHERE tenant = ");
-        query.push_bind(&filter.tenant);
-        if let Some(event_type) = &filter.event_type {
-            query.push(" AND event_type = ").push_bind(event_type);
-        }
-        if let Some(fate) = &filter.fate {
-            query.push(" AND fate = ").push_bind(fate);
-        }
-        if let Some(since) = filter.since {
-            query.push(" AND accepted_at >= ").push_bind(since.as_millis());
-        }
-        if let Some(before) = before {
-            query.push(" AND seq < ").push_bind(before);
-        }
-        query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(limit));
-        let rows = query.build().fetch_all(&self.readers).await?;
-        Ok(rows.iter().map(event_of).collect::<Result<_, _>>()?)
+    ) -> Result<Found<EventRow>, StoreError> {
+        self.look(&filter.search(), ("d.*", "events d"), after, limit, event_of).await
+    }
+
+    /// The number of an event.
+    pub(super) async fn event_number(&self, tenant: &str, id: &str) -> Result<Option<i64>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT seq FROM events WHERE tenant = $1 AND id = $2")
+            .bind(tenant)
+            .bind(id)
+            .fetch_optional(&self.readers)
+            .await?)
     }
 
     /// One event with everything.

@@ -173,7 +173,7 @@ impl Change<'_> {
     async fn newest_failure(&mut self, webhook: &str) -> Result<Option<Failed>, StoreError> {
         const AMONG: i64 = 100;
         let row = sqlx::query(
-            "SELECT * FROM (SELECT * FROM deliveries WHERE webhook = $1 ORDER BY seq DESC LIMIT $2) d
+            "SELECT * FROM (SELECT * FROM deliveries WHERE webhook = $1 ORDER BY created_at DESC LIMIT $2) d
              WHERE d.last_class NOT IN ('', 'none') ORDER BY d.last_at DESC LIMIT 1",
         )
         .bind(webhook)

@@ -77,6 +77,8 @@ pub(super) struct Delivery {
     pub webhook: String,
     /// Empty until the event's fact is known, like the next three.
     pub tenant: String,
+    /// In the store it is not known yet of which event it is.
+    pub nameless: bool,
     pub event: Option<i64>,
     pub event_id: String,
     pub event_type: String,
@@ -530,6 +532,7 @@ impl Ledger {
                 seq: *next_delivery,
                 webhook: webhook.to_string(),
                 tenant: String::new(),
+                nameless: false,
                 event: None,
                 event_id: String::new(),
                 event_type: String::new(),

@@ -19,6 +19,7 @@ mod judging;
 mod ledger;
 mod outbox;
 mod own_events;
+mod pages;
 mod record;
 mod reminders;
 mod replays;
@@ -60,6 +61,7 @@ pub(crate) use ledger::letter_id;
 pub(crate) use outbox::OutboxKind;
 pub(crate) use outbox::{Audience, NewEvent, OutboxLane, OutboxRow};
 pub(crate) use own_events::OwnEvent;
+pub(crate) use pages::{Found, Place};
 pub(crate) use record::{Entry, Letter, LetterKind, Recorded};
 pub(crate) use reminders::{
     NewReminder, NotCancelled, ReminderDate, ReminderFilter, ReminderRefused, ReminderRow, ReminderState,
@@ -77,6 +79,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// How long to wait for a connection, and for a lock of the database.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After how many pages of 4 KiB the log is copied into the database. A page that changes often is copied once each time, so
+/// the longer the better; the log takes this much of the disk, 32 MiB, and as much is read at a start after a crash.
+const CHECKPOINT_PAGES: &str = "8192";
 /// Connections that only read.
 const READERS: u32 = 4;
 
@@ -124,6 +129,7 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
             .pragma("cache_size", "-32768")
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .disable_statement_logging();
         let pool = |most| {
             PoolOptions::<Sqlite>::new()

@@ -11,8 +11,9 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use super::ledger::{self, Delivery, Event, Fate, Last, Ledger, Series, letter_id};
 use super::{Change, Store, StoreError, signed, small, unsigned};
 
-/// Rows in one statement; times their columns this stays under the database's limit of parameters.
-const ROWS: usize = 400;
+/// Rows in one statement. Few sizes, so that the database knows each statement after its first time; times their columns the
+/// largest stays far under its limit of parameters.
+const PIECES: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// Something for the books.
 #[derive(Clone, Debug)]
@@ -221,35 +222,25 @@ impl Change<'_> {
             ..Ledger::default()
         };
         for (tenant, ids) in &keys.events {
-            for chunk in chunks(ids) {
-                self.load_events(tenant, &chunk, &mut ledger.events).await?;
-            }
+            self.load_events(tenant, ids, &mut ledger.events).await?;
         }
-        for chunk in chunks(&keys.deliveries) {
-            self.load_deliveries(&chunk, &mut ledger.deliveries).await?;
-            let mut query = select_in(
-                "SELECT delivery, series, n, at, worker FROM attempts WHERE delivery IN (",
-                chunk.iter().map(DeliveryId::as_str),
-            );
-            for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
-                let delivery = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
-                let made = ledger.attempts.entry((delivery, small(row.try_get("series")?))).or_default();
-                made.insert((small(row.try_get("n")?), row.try_get("at")?, row.try_get("worker")?));
-            }
-        }
-        for chunk in chunks(&keys.letters) {
-            let mut query =
-                select_in("SELECT id FROM dead_letters WHERE id IN (", chunk.iter().map(String::as_str));
-            let known: Vec<String> =
-                query.build_query_scalar().persistent(false).fetch_all(&mut *self.tx).await?;
+        self.load_deliveries(&keys.deliveries, &mut ledger).await?;
+        if !keys.letters.is_empty() {
+            let known: Vec<String> = sqlx::query_scalar(
+                "SELECT l.id FROM json_each($1) k CROSS JOIN dead_letters l ON l.id = k.value",
+            )
+            .bind(list(keys.letters.iter()))
+            .fetch_all(&mut *self.tx)
+            .await?;
             ledger.known_letters.extend(known);
         }
-        for chunk in chunks(&keys.lettered) {
-            let mut query = select_in(
-                "SELECT id, delivery, series FROM dead_letters WHERE resolved_at IS NULL AND delivery IN (",
-                chunk.iter().map(DeliveryId::as_str),
-            );
-            for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+        if !keys.lettered.is_empty() {
+            let open = sqlx::query(
+                "SELECT l.id, l.delivery, l.series FROM json_each($1) k
+                 CROSS JOIN dead_letters l ON l.delivery = k.value AND l.resolved_at IS NULL",
+            )
+            .bind(list(keys.lettered.iter().map(DeliveryId::as_str)));
+            for row in open.fetch_all(&mut *self.tx).await? {
                 let delivery = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
                 ledger.open_letters.push((row.try_get("id")?, delivery, small(row.try_get("series")?)));
             }
@@ -260,15 +251,16 @@ impl Change<'_> {
     async fn load_events(
         &mut self,
         tenant: &TenantId,
-        ids: &[EventId],
+        ids: &BTreeSet<EventId>,
         events: &mut HashMap<ledger::EventKey, Event>,
     ) -> Result<(), StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT e.*, b.event AS body FROM events e LEFT JOIN bodies b ON b.event = e.seq WHERE e.tenant = ",
-        );
-        query.push_bind(tenant.as_str()).push(" AND e.id IN (");
-        push_list(&mut query, ids.iter().map(EventId::as_str));
-        for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+        let known = sqlx::query(
+            "SELECT e.*, b.event AS body FROM json_each($2) k
+             CROSS JOIN events e ON e.tenant = $1 AND e.id = k.value LEFT JOIN bodies b ON b.event = e.seq",
+        )
+        .bind(tenant.as_str())
+        .bind(list(ids.iter().map(EventId::as_str)));
+        for row in known.fetch_all(&mut *self.tx).await? {
             let id = EventId::from_trusted(row.try_get::<String, _>("id")?);
             let fate: String = row.try_get("fate")?;
             let event = Event {
@@ -291,18 +283,26 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Deliveries that are known, their series, and which requests of them are.
     async fn load_deliveries(
         &mut self,
-        ids: &[DeliveryId],
-        deliveries: &mut HashMap<DeliveryId, Delivery>,
+        ids: &BTreeSet<DeliveryId>,
+        ledger: &mut Ledger,
     ) -> Result<(), StoreError> {
-        let mut query =
-            select_in("SELECT * FROM deliveries WHERE id IN (", ids.iter().map(DeliveryId::as_str));
-        for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let known = sqlx::query("SELECT d.* FROM json_each($1) k CROSS JOIN deliveries d ON d.id = k.value")
+            .bind(list(ids.iter().map(DeliveryId::as_str)));
+        let mut numbered: BTreeMap<i64, DeliveryId> = BTreeMap::new();
+        for row in known.fetch_all(&mut *self.tx).await? {
+            let (seq, tenant): (i64, String) = (row.try_get("seq")?, row.try_get("tenant")?);
+            let id = DeliveryId::from_trusted(row.try_get::<String, _>("id")?);
             let delivery = Delivery {
-                seq: row.try_get("seq")?,
+                seq,
                 webhook: row.try_get("webhook")?,
-                tenant: row.try_get("tenant")?,
+                nameless: tenant.is_empty(),
+                tenant,
                 event: row.try_get("event")?,
                 event_id: row.try_get("event_id")?,
                 event_type: row.try_get("event_type")?,
@@ -317,11 +317,17 @@ impl Change<'_> {
                 created_at: row.try_get("created_at")?,
                 changed: false,
             };
-            deliveries.insert(DeliveryId::from_trusted(row.try_get::<String, _>("id")?), delivery);
+            numbered.insert(seq, id.clone());
+            ledger.deliveries.insert(id, delivery);
         }
-        let mut query =
-            select_in("SELECT * FROM series WHERE delivery IN (", ids.iter().map(DeliveryId::as_str));
-        for row in query.build().persistent(false).fetch_all(&mut *self.tx).await? {
+        if numbered.is_empty() {
+            return Ok(());
+        }
+        let numbers = list(numbered.keys());
+        let known =
+            sqlx::query("SELECT s.* FROM json_each($1) k CROSS JOIN series s ON s.delivery = k.value")
+                .bind(numbers.clone());
+        for row in known.fetch_all(&mut *self.tx).await? {
             let state: String = row.try_get("state")?;
             let series = Series {
                 owed: row.try_get("owed")?,
@@ -341,10 +347,21 @@ impl Change<'_> {
                 seen_at: row.try_get("seen_at")?,
                 changed: false,
             };
-            let id = DeliveryId::from_trusted(row.try_get::<String, _>("delivery")?);
-            if let Some(delivery) = deliveries.get_mut(&id) {
+            let delivery = numbered.get(&row.try_get("delivery")?);
+            if let Some(delivery) = delivery.and_then(|id| ledger.deliveries.get_mut(id)) {
                 delivery.series.insert(small(row.try_get("series")?), series);
             }
+        }
+        let known = sqlx::query(
+            "SELECT a.delivery, a.series, a.n, a.at, a.worker FROM json_each($1) k
+             CROSS JOIN attempts a ON a.delivery = k.value",
+        )
+        .bind(numbers);
+        for row in known.fetch_all(&mut *self.tx).await? {
+            let Some(delivery) = numbered.get(&row.try_get("delivery")?) else { continue };
+            let of = (delivery.clone(), small(row.try_get("series")?));
+            let made = ledger.attempts.entry(of).or_default();
+            made.insert((small(row.try_get("n")?), row.try_get("at")?, row.try_get("worker")?));
         }
         Ok(())
     }
@@ -354,13 +371,15 @@ impl Change<'_> {
         self.save_deliveries(ledger).await?;
         self.save_attempts(ledger).await?;
         self.save_letters(ledger, now).await?;
-        for chunk in resolved.chunks(ROWS) {
-            let mut query = QueryBuilder::<Sqlite>::new(
-                "UPDATE dead_letters SET resolution = 'delivered', resolved_at = ",
-            );
-            query.push_bind(now.as_millis()).push(" WHERE resolved_at IS NULL AND id IN (");
-            push_list(&mut query, chunk.iter().map(String::as_str));
-            query.build().persistent(false).execute(&mut *self.tx).await?;
+        if !resolved.is_empty() {
+            sqlx::query(
+                "UPDATE dead_letters SET resolution = 'delivered', resolved_at = $1
+                 WHERE resolved_at IS NULL AND id IN (SELECT value FROM json_each($2))",
+            )
+            .bind(now.as_millis())
+            .bind(list(resolved))
+            .execute(&mut *self.tx)
+            .await?;
         }
         self.set_counter("event_seq", ledger.next_event).await?;
         self.set_counter("delivery_seq", ledger.next_delivery).await
@@ -368,7 +387,7 @@ impl Change<'_> {
 
     async fn save_events(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
         let changed: Vec<_> = ledger.events.iter().filter(|(_, event)| event.changed).collect();
-        for chunk in changed.chunks(ROWS) {
+        for chunk in pieces(&changed) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO events (seq, tenant, id, event_type, event_time, fate, owed, reason, detail,
                  marks, accepted_at) ",
@@ -391,73 +410,54 @@ impl Change<'_> {
                   event_time = excluded.event_time, fate = excluded.fate, owed = excluded.owed,
                   reason = excluded.reason, detail = excluded.detail, marks = excluded.marks",
             );
-            query.build().persistent(false).execute(&mut *self.tx).await?;
+            query.build().execute(&mut *self.tx).await?;
         }
-        for event in ledger.events.values() {
-            let Some(body) = &event.body else { continue };
-            sqlx::query("INSERT INTO bodies (event, record) VALUES ($1, $2) ON CONFLICT (event) DO NOTHING")
-                .bind(event.seq)
-                .bind(wire::encode(body.as_ref()))
-                .execute(&mut *self.tx)
-                .await?;
+        let bodies = ledger.events.values().filter_map(|event| Some((event.seq, event.body.as_ref()?)));
+        let mut bodies: Vec<_> = bodies.collect();
+        bodies.sort_unstable_by_key(|(seq, _)| *seq);
+        for chunk in pieces(&bodies) {
+            let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO bodies (event, record) ");
+            query.push_values(chunk, |mut row, (seq, body)| {
+                row.push_bind(seq).push_bind(wire::encode(body.as_ref()));
+            });
+            query.push(" ON CONFLICT (event) DO NOTHING");
+            query.build().execute(&mut *self.tx).await?;
         }
         Ok(())
     }
 
     async fn save_deliveries(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
-        let changed: Vec<_> = ledger.deliveries.iter().filter(|(_, delivery)| delivery.changed).collect();
-        for chunk in changed.chunks(ROWS) {
-            let mut query = QueryBuilder::<Sqlite>::new(
-                "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held,
-                 reason, attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at,
-                 updated_at) ",
-            );
-            query.push_values(chunk, |mut row, (id, delivery)| {
-                let latest = delivery.series.last_key_value();
-                let series = latest.map(|(_, series)| series);
-                row.push_bind(delivery.seq)
-                    .push_bind(id.as_str())
-                    .push_bind(&delivery.webhook)
-                    .push_bind(&delivery.tenant)
-                    .push_bind(delivery.event)
-                    .push_bind(&delivery.event_id)
-                    .push_bind(&delivery.event_type)
-                    .push_bind(latest.map_or(0, |(n, _)| i64::from(*n)))
-                    .push_bind(series.map_or("pending", Series::state))
-                    .push_bind(series.is_some_and(|series| series.held))
-                    .push_bind(series.map_or("", |series| series.reason.as_str()))
-                    .push_bind(series.map_or(0, |series| i64::from(series.logged)))
-                    .push_bind(series.and_then(|series| series.next_at))
-                    .push_bind(i64::from(delivery.last.series))
-                    .push_bind(i64::from(delivery.last.n))
-                    .push_bind(&delivery.last.class)
-                    .push_bind(delivery.last.status)
-                    .push_bind(delivery.last.at)
-                    .push_bind(delivery.created_at)
-                    .push_bind(ledger.now);
-            });
-            query.push(
-                " ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, event = excluded.event,
-                  event_id = excluded.event_id, event_type = excluded.event_type, series = excluded.series,
-                  state = excluded.state, held = excluded.held, reason = excluded.reason,
-                  attempts = excluded.attempts, next_at = excluded.next_at, last_series = excluded.last_series,
-                  last_n = excluded.last_n, last_class = excluded.last_class, last_status = excluded.last_status,
-                  last_at = excluded.last_at, updated_at = excluded.updated_at",
-            );
-            query.build().persistent(false).execute(&mut *self.tx).await?;
+        let mut changed: Vec<_> = ledger.deliveries.iter().filter(|(_, delivery)| delivery.changed).collect();
+        changed.sort_unstable_by_key(|(_, delivery)| delivery.seq);
+        // An index is written again if a column of it is set, whatever to: so only those get a name that had none.
+        let (named, others): (Vec<_>, Vec<_>) =
+            changed.iter().partition(|(_, delivery)| delivery.nameless && !delivery.tenant.is_empty());
+        for (rows, and_its_name) in [
+            (others, ""),
+            (
+                named,
+                ", tenant = excluded.tenant, event = excluded.event, event_id = excluded.event_id,
+                 event_type = excluded.event_type",
+            ),
+        ] {
+            for chunk in pieces(&rows) {
+                self.save_rows_of_deliveries(chunk, and_its_name, ledger.now).await?;
+            }
         }
         let changed: Vec<_> = changed
             .iter()
-            .flat_map(|(id, delivery)| delivery.series.iter().map(move |(n, series)| (id, *n, series)))
+            .flat_map(|(_, delivery)| {
+                delivery.series.iter().map(move |(n, series)| (delivery.seq, *n, series))
+            })
             .filter(|(_, _, series)| series.changed)
             .collect();
-        for chunk in changed.chunks(ROWS) {
+        for chunk in pieces(&changed) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts,
                  logged, repeats, next_at, born_at, ended_at, seen_at) ",
             );
-            query.push_values(chunk, |mut row, (id, n, series)| {
-                row.push_bind(id.as_str())
+            query.push_values(chunk, |mut row, (delivery, n, series)| {
+                row.push_bind(delivery)
                     .push_bind(i64::from(*n))
                     .push_bind(series.owed)
                     .push_bind(series.state())
@@ -479,19 +479,70 @@ impl Change<'_> {
                   reason = excluded.reason, attempts = excluded.attempts, logged = excluded.logged,
                   repeats = excluded.repeats, next_at = excluded.next_at, born_at = excluded.born_at, ended_at = excluded.ended_at",
             );
-            query.build().persistent(false).execute(&mut *self.tx).await?;
+            query.build().execute(&mut *self.tx).await?;
         }
         Ok(())
     }
 
+    /// Writes deliveries that are new, or have changed. `and_its_name` says what more is set of those that have changed.
+    async fn save_rows_of_deliveries(
+        &mut self,
+        rows: &[&(&DeliveryId, &Delivery)],
+        and_its_name: &'static str,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held,
+             reason, attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at,
+             updated_at) ",
+        );
+        query.push_values(rows, |mut row, (id, delivery)| {
+            let latest = delivery.series.last_key_value();
+            let series = latest.map(|(_, series)| series);
+            row.push_bind(delivery.seq)
+                .push_bind(id.as_str())
+                .push_bind(&delivery.webhook)
+                .push_bind(&delivery.tenant)
+                .push_bind(delivery.event)
+                .push_bind(&delivery.event_id)
+                .push_bind(&delivery.event_type)
+                .push_bind(latest.map_or(0, |(n, _)| i64::from(*n)))
+                .push_bind(series.map_or("pending", Series::state))
+                .push_bind(series.is_some_and(|series| series.held))
+                .push_bind(series.map_or("", |series| series.reason.as_str()))
+                .push_bind(series.map_or(0, |series| i64::from(series.logged)))
+                .push_bind(series.and_then(|series| series.next_at))
+                .push_bind(i64::from(delivery.last.series))
+                .push_bind(i64::from(delivery.last.n))
+                .push_bind(&delivery.last.class)
+                .push_bind(delivery.last.status)
+                .push_bind(delivery.last.at)
+                .push_bind(delivery.created_at)
+                .push_bind(now);
+        });
+        query.push(
+            " ON CONFLICT (id) DO UPDATE SET series = excluded.series, state = excluded.state, held = excluded.held,
+              reason = excluded.reason, attempts = excluded.attempts, next_at = excluded.next_at,
+              last_series = excluded.last_series, last_n = excluded.last_n, last_class = excluded.last_class,
+              last_status = excluded.last_status, last_at = excluded.last_at, updated_at = excluded.updated_at",
+        );
+        query.push(and_its_name);
+        query.build().execute(&mut *self.tx).await?;
+        Ok(())
+    }
+
     async fn save_attempts(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
-        for chunk in ledger.new_attempts.chunks(ROWS) {
+        // Whatever was tried is a delivery of this batch.
+        let new = ledger.new_attempts.iter();
+        let new = new.filter_map(|attempt| Some((ledger.deliveries.get(&attempt.delivery)?.seq, attempt)));
+        let new: Vec<_> = new.collect();
+        for chunk in pieces(&new) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, status, error, response_body,
                  response_headers, next_at, worker, repeats) ",
             );
-            query.push_values(chunk, |mut row, attempt| {
-                row.push_bind(attempt.delivery.as_str())
+            query.push_values(chunk, |mut row, (delivery, attempt)| {
+                row.push_bind(delivery)
                     .push_bind(i64::from(attempt.series))
                     .push_bind(i64::from(attempt.n))
                     .push_bind(attempt.at.as_millis())
@@ -506,7 +557,7 @@ impl Change<'_> {
                     .push_bind(&attempt.worker)
                     .push_bind(i64::from(attempt.repeats));
             });
-            query.build().persistent(false).execute(&mut *self.tx).await?;
+            query.build().execute(&mut *self.tx).await?;
         }
         Ok(())
     }
@@ -517,7 +568,7 @@ impl Change<'_> {
         }
         let mut seq = self.counter("letter_seq").await?;
         let letters: Vec<_> = ledger.new_letters.values().collect();
-        for chunk in letters.chunks(ROWS) {
+        for chunk in pieces(&letters) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO dead_letters (seq, id, kind, tenant, reason, detail, class, delivery, series, webhook,
                  event_id, event_type, content_type, body, at, resolved_at, resolution) ",
@@ -547,7 +598,7 @@ impl Change<'_> {
                     .push_bind(new.resolved.then_some(now.as_millis()))
                     .push_bind(if new.resolved { "delivered" } else { "" });
             });
-            query.build().persistent(false).execute(&mut *self.tx).await?;
+            query.build().execute(&mut *self.tx).await?;
         }
         self.set_counter("letter_seq", seq).await
     }
@@ -659,22 +710,17 @@ pub(super) fn end_of(state: &str) -> Result<Option<End>, StoreError> {
     }
 }
 
-fn chunks<T: Clone + Ord>(set: &BTreeSet<T>) -> Vec<Vec<T>> {
-    let all: Vec<T> = set.iter().cloned().collect();
-    all.chunks(ROWS).map(<[T]>::to_vec).collect()
+/// Rows in pieces of the sizes that statements have.
+fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = PIECES.into_iter().find(|size| *size <= rows.len())?;
+        let (piece, rest) = rows.split_at(size);
+        rows = rest;
+        Some(piece)
+    })
 }
 
-fn select_in<'a>(sql: &'static str, ids: impl Iterator<Item = &'a str>) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(sql);
-    push_list(&mut query, ids);
-    query
-}
-
-/// Values, and the bracket that closes their list.
-fn push_list<'a>(query: &mut QueryBuilder<Sqlite>, ids: impl Iterator<Item = &'a str>) {
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(id.to_owned());
-    }
-    query.push(")");
+/// A list as one parameter, for `json_each`.
+fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> String {
+    serde_json::Value::from_iter(keys.into_iter().map(|key| serde_json::json!(key))).to_string()
 }

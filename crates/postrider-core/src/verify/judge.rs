@@ -409,6 +409,12 @@ impl Judge<'_> {
                 format!("{} facts have not arrived", run.counters.missing_facts)
             });
         }
+        if run.counters.wrong_tallies > 0 {
+            report.drift += run.counters.wrong_tallies;
+            report.violate_times(Invariant::Pairs, run.counters.wrong_tallies, || {
+                format!("the tallies of the books are off by {} rows", run.counters.wrong_tallies)
+            });
+        }
         if run.faults.total() == 0 {
             report.violate_times(Invariant::OneEnd, run.counters.late_ends, || {
                 format!("{} series ended a second time, without a fault", run.counters.late_ends)

@@ -114,6 +114,8 @@ pub struct Counters {
     pub missing_facts: u64,
     /// Ends of series that had ended otherwise, or at another time.
     pub late_ends: u64,
+    /// By how many rows the numbers that are kept beside the rows differ from them.
+    pub wrong_tallies: u64,
 }
 
 /// 128 bits that name an event or a delivery.

@@ -331,6 +331,10 @@ const SPOILS: &[(&str, Spoil)] = &[
         world.counters.missing_facts = 2;
         Some(&["I-2"])
     }),
+    ("the tallies are not those of the rows", |world| {
+        world.counters.wrong_tallies = 3;
+        Some(&["I-2"])
+    }),
     ("a dead letter is lost", |world| {
         world.letters.pop()?;
         Some(&["I-3"])

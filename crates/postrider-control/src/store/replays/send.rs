@@ -227,7 +227,9 @@ impl Change<'_> {
                  born_at, seen_at, replay, asked) ",
             );
             query.push_values(chunk, |mut row, item| {
-                row.push_bind(item.delivery.as_str())
+                row.push("(SELECT seq FROM deliveries WHERE id = ")
+                    .push_bind_unseparated(item.delivery.as_str())
+                    .push_unseparated(")")
                     .push_bind(item.series + 1)
                     .push("1, 'pending', 0, 0, 0, '', 0, 0")
                     .push_bind(now.as_millis())

@@ -163,7 +163,7 @@ async fn many_are_counted_exactly_and_only_those_that_are_meant() {
         assert_eq!(row(&t, &delivery(event, webhook)).await.cancelling, cancelling, "{event} {webhook}");
     }
     let all = DeliveryFilter { tenant: "default".into(), ..DeliveryFilter::default() };
-    let listed = t.store.deliveries(&all, None, 50).await.unwrap();
+    let listed = t.store.deliveries(&all, None, 50).await.unwrap().rows;
     assert_eq!(listed.iter().filter(|row| row.cancelling).count(), 2);
     // What begins later is not meant.
     record(&t, &[message("w", 100, vec![done("e3", 0, 1, End::Cancelled, 0)])]).await;
@@ -381,15 +381,14 @@ async fn what_is_called_off_is_found_by_an_index() {
                 for (query, held) in [(filter.count(), held_only), (filter.held(5), true)] {
                     let plan = plan(query.sql().as_str()).await;
                     let index = if held { "deliveries_held" } else { "deliveries_pending" };
-                    let state = !held && webhook.is_none() && plan.contains("deliveries_of_state");
-                    assert!(plan.contains(index) || state, "{filter:?}: {plan}");
+                    assert!(plan.contains(index), "{filter:?}: {plan}");
                     assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{filter:?}: {plan}");
                 }
             }
         }
     }
     let called_off = plan(&format!(
-        "SELECT {CANCELLING} FROM deliveries d LEFT JOIN series s ON s.delivery = d.id AND s.series = d.series WHERE d.id = 'a'"
+        "SELECT {CANCELLING} FROM deliveries d LEFT JOIN series s ON s.delivery = d.seq AND s.series = d.series WHERE d.id = 'a'"
     ))
     .await;
     assert!(

@@ -1,0 +1,193 @@
+//! Lists of a store that is large: what they find, by which plan, and how long that takes.
+
+use std::time::Instant;
+
+use super::*;
+use crate::store::pages::Search;
+
+/// When the first event was accepted; one follows each half second.
+const FIRST: i64 = 1_700_000_000_000;
+const SPACING_MS: i64 = 500;
+
+/// A store with so many deliveries, two of each event. Every tenth event is of the tenant `small`; half of the deliveries go to
+/// one webhook, a third of the events are of one type; what is not delivered is rare, and what is dead is old.
+async fn filled(deliveries: i64) -> TestStore {
+    let t = TestStore::new().await;
+    let writer = t.store.writer();
+    for sql in [
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < $1 / 2)
+         INSERT INTO events SELECT n, CASE WHEN n % 10 = 0 THEN 'small' ELSE 'default' END, 'evt_' || n,
+         'type_' || (CASE WHEN n % 3 = 0 THEN 0 ELSE n * 7919 % 199 END), '',
+         CASE WHEN n % 1000 = 1 THEN 'invalid' WHEN n % 50 = 2 THEN 'unmatched' ELSE 'routed' END, 2, '', '', '',
+         $2 + n * 500 FROM n",
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < $1)
+         INSERT INTO deliveries SELECT n, 'd_' || (n * 2654435761 % 4294967296), 'wh_' || (CASE WHEN n % 2 = 0 THEN 0 ELSE n * 7919 % 999 END),
+         e.tenant, e.seq, e.id, e.event_type, 1,
+         CASE WHEN n < $1 / 500 THEN 'dead' WHEN n % 1000 = 7 THEN 'cancelled' WHEN n % 700 = 9 THEN 'skipped'
+         WHEN n > $1 - $1 / 200 THEN 'pending' ELSE 'delivered' END,
+         n > $1 - $1 / 200 AND n % 10 = 0, '', 1, NULL, 1, 1, 'success', 200, e.accepted_at, e.accepted_at, $2
+         FROM n JOIN events e ON e.seq = (n + 1) / 2",
+        "INSERT INTO dead_letters SELECT seq, 'dl_' || seq, 'dead', tenant, 'attempts_exhausted', '', 'http_5xx', id, 1, webhook,
+         event_id, event_type, '', NULL, created_at, CASE WHEN seq % 3 = 0 THEN 1 END, '' FROM deliveries
+         WHERE state = 'dead' AND $1 + $2 > 0",
+        "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts, logged, born_at,
+         ended_at, seen_at) SELECT seq, 1, 1, state, held, 0, 0, '', 1, 1, created_at,
+         CASE WHEN state <> 'pending' THEN created_at END, created_at FROM deliveries WHERE $1 + $2 > 0",
+    ] {
+        sqlx::query(sql).bind(deliveries).bind(FIRST).execute(writer).await.unwrap();
+    }
+    t
+}
+
+/// Every way in which deliveries can be asked for, with what each column may be. `deliveries` says how many there are.
+fn asked(deliveries: i64) -> Vec<DeliveryFilter> {
+    let of = |values: &[&str]| -> Vec<Option<String>> {
+        std::iter::once(None).chain(values.iter().map(|value| Some((*value).to_owned()))).collect()
+    };
+    let time = |part: i64| Some(Timestamp::from_millis(FIRST + deliveries / 2 * SPACING_MS / 10 * part));
+    let mut filters = Vec::new();
+    for state in of(&["pending", "held", "delivered", "dead", "cancelled", "skipped"]) {
+        for webhook in of(&["wh_0", "wh_500", "wh_unknown"]) {
+            for event_type in of(&["type_0", "type_77", "unknown"]) {
+                for (since, until) in [(None, None), (None, time(1)), (time(5), time(6))] {
+                    let (state, webhook, event_type) = (state.clone(), webhook.clone(), event_type.clone());
+                    let tenant = "default".to_owned();
+                    filters.push(DeliveryFilter {
+                        tenant,
+                        state,
+                        webhook,
+                        event: None,
+                        event_type,
+                        since,
+                        until,
+                    });
+                }
+            }
+        }
+    }
+    let event = Some(format!("evt_{}", deliveries / 4 + 1));
+    filters.push(DeliveryFilter { tenant: "default".into(), event, ..DeliveryFilter::default() });
+    filters
+}
+
+/// What a filter means, said without an index.
+fn means(filter: &DeliveryFilter, row: &(String, String, String, bool, String, i64)) -> bool {
+    let (tenant, webhook, state, held, event_type, created_at) = row;
+    let at = Timestamp::from_millis(*created_at);
+    filter.tenant == *tenant
+        && filter.webhook.as_ref().is_none_or(|asked| asked == webhook)
+        && filter.event_type.as_ref().is_none_or(|asked| asked == event_type)
+        && filter.state.as_ref().is_none_or(|asked| asked == state || (asked == "held" && *held))
+        && filter.since.is_none_or(|since| at >= since)
+        && filter.until.is_none_or(|until| at < until)
+}
+
+/// The steps of a plan.
+async fn plan(t: &TestStore, search: &Search) -> Vec<String> {
+    let query = search.page("d.seq", "deliveries d", Some(Place { at: FIRST, seq: 9 }), 50);
+    let sql = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&t.store.readers).await.unwrap();
+    rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect()
+}
+
+/// Whatever is asked is found, all of it and in order, in pages that no plan sorts or scans for.
+#[tokio::test]
+async fn lists_find_what_is_asked_for_by_an_index() {
+    const DELIVERIES: i64 = 200_000;
+    let t = filled(DELIVERIES).await;
+    let all: Vec<(String, String, String, bool, String, i64)> = sqlx::query_as(
+        "SELECT tenant, webhook, state, held, event_type, created_at FROM deliveries ORDER BY created_at DESC, seq DESC",
+    )
+    .fetch_all(&t.store.readers)
+    .await
+    .unwrap();
+    for (n, filter) in asked(DELIVERIES).iter().enumerate() {
+        let event = match &filter.event {
+            Some(event) => t.store.event_number("default", event).await.unwrap(),
+            None => None,
+        };
+        let steps = plan(&t, &filter.search(event)).await;
+        // The rows of one event are few, and may be sorted.
+        let sorted = event.is_none() && steps.iter().any(|step| step.contains("TEMP B-TREE"));
+        let scanned = steps.iter().any(|step| step.starts_with("SCAN") && step != "SCAN l");
+        assert!(!sorted && !scanned, "{filter:?}: {steps:?}");
+        // Reading all of what is asked takes its time; a part of the filters says as much.
+        if filter.event.is_some() || n % 5 != 0 {
+            continue;
+        }
+        let expected: Vec<_> = all.iter().filter(|row| means(filter, row)).take(450).collect();
+        let (mut found, mut after) = (Vec::new(), None);
+        while found.len() < expected.len().max(1) {
+            let page = t.store.deliveries(filter, after, 200).await.unwrap();
+            found.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let found: Vec<_> = found
+            .iter()
+            .take(450)
+            .map(|row| (&row.webhook, &row.state, row.created_at.as_millis()))
+            .collect();
+        let expected: Vec<_> = expected.iter().map(|row| (&row.1, &row.2, row.5)).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+/// How long lists take with ten million deliveries. Prints figures; run it in a release build with
+/// `cargo test --release --workspace --lib -- ten_million --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "takes minutes, and six gigabytes of disk"]
+async fn lists_are_quick_with_ten_million_deliveries() {
+    const DELIVERIES: i64 = 10_000_000;
+    const MOST_MS: u128 = 150;
+    let begun = Instant::now();
+    let t = filled(DELIVERIES).await;
+    eprintln!("{DELIVERIES} deliveries made in {} s", begun.elapsed().as_secs());
+    let mut took = Vec::new();
+    for filter in asked(DELIVERIES) {
+        // The first page, and the one after it.
+        let mut after = None;
+        for page in 1..=2 {
+            let begun = Instant::now();
+            let found = t.store.deliveries(&filter, after, 50).await.unwrap();
+            took.push((begun.elapsed(), format!("deliveries, page {page}: {filter:?}")));
+            after = found.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    let of = |value: &str| Some(value.to_owned());
+    for fate in [None, of("routed"), of("unmatched"), of("invalid")] {
+        for event_type in [None, of("type_0"), of("type_77"), of("unknown")] {
+            let filter =
+                EventFilter { tenant: "default".into(), event_type, fate: fate.clone(), since: None };
+            let begun = Instant::now();
+            t.store.events(&filter, None, 50).await.unwrap();
+            took.push((begun.elapsed(), format!("events: {filter:?}")));
+        }
+    }
+    for kind in [None, of("dead"), of("invalid")] {
+        for resolved in [None, Some(false), Some(true)] {
+            let filter =
+                DeadLetterFilter { tenant: "default".into(), kind: kind.clone(), reason: None, resolved };
+            let begun = Instant::now();
+            t.store.dead_letters(&filter, None, 50).await.unwrap();
+            took.push((begun.elapsed(), format!("dead letters: {filter:?}")));
+        }
+    }
+    let begun = Instant::now();
+    t.store.books(NOW).await.unwrap();
+    took.push((begun.elapsed(), "books".to_owned()));
+    let begun = Instant::now();
+    t.store.due(NOW, 0).await.unwrap();
+    took.push((begun.elapsed(), "due".to_owned()));
+    took.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+    eprintln!("{} lists; the slowest:", took.len());
+    for (took, what) in took.iter().take(10) {
+        eprintln!("{:>6.1} ms  {what}", took.as_secs_f64() * 1000.0);
+    }
+    assert!(took[0].0.as_millis() <= MOST_MS);
+}
