@@ -147,6 +147,7 @@ impl Search {
         let mut query = QueryBuilder::new(format!("SELECT {select} FROM ("));
         self.walk(&mut query, "d.seq AS n", after);
         query.push_bind(if self.others.is_empty() { most } else { LOOKED_AT });
+        // A cross join is never turned round: the rows come in the order of the walk, which ends when there are enough.
         query.push(format_args!(") l CROSS JOIN {from} WHERE d.seq = l.n"));
         for term in &self.others {
             query.push(" AND ");

@@ -83,8 +83,8 @@ fn means(filter: &DeliveryFilter, row: &(String, String, String, bool, String, i
 }
 
 /// The steps of a plan.
-async fn plan(t: &TestStore, search: &Search) -> Vec<String> {
-    let query = search.page("d.seq", "deliveries d", Some(Place { at: FIRST, seq: 9 }), 50);
+async fn plan(t: &TestStore, search: &Search, from: &str) -> Vec<String> {
+    let query = search.page("d.seq", from, Some(Place { at: FIRST, seq: 9 }), 50);
     let sql = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&t.store.readers).await.unwrap();
     rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect()
@@ -106,7 +106,7 @@ async fn lists_find_what_is_asked_for_by_an_index() {
             Some(event) => t.store.event_number("default", event).await.unwrap(),
             None => None,
         };
-        let steps = plan(&t, &filter.search(event)).await;
+        let steps = plan(&t, &filter.search(event), "deliveries d").await;
         // The rows of one event are few, and may be sorted.
         let sorted = event.is_none() && steps.iter().any(|step| step.contains("TEMP B-TREE"));
         let scanned = steps.iter().any(|step| step.starts_with("SCAN") && step != "SCAN l");
@@ -135,6 +135,93 @@ async fn lists_find_what_is_asked_for_by_an_index() {
     }
 }
 
+/// Every way in which events can be asked for.
+fn asked_of_events() -> Vec<EventFilter> {
+    let of = |value: &str| Some(value.to_owned());
+    let mut filters = Vec::new();
+    for fate in [None, of("routed"), of("unmatched"), of("invalid")] {
+        for event_type in [None, of("type_0"), of("type_77"), of("unknown")] {
+            for since in [None, Some(Timestamp::from_millis(FIRST + 1_000))] {
+                let (event_type, fate) = (event_type.clone(), fate.clone());
+                filters.push(EventFilter { tenant: "default".into(), event_type, fate, since });
+            }
+        }
+    }
+    filters
+}
+
+/// Every way in which dead letters can be asked for.
+fn asked_of_letters() -> Vec<DeadLetterFilter> {
+    let of = |value: &str| Some(value.to_owned());
+    let mut filters = Vec::new();
+    for kind in [None, of("dead"), of("invalid")] {
+        for reason in [None, of("attempts_exhausted"), of("unknown")] {
+            for resolved in [None, Some(false), Some(true)] {
+                let (kind, reason) = (kind.clone(), reason.clone());
+                filters.push(DeadLetterFilter { tenant: "default".into(), kind, reason, resolved });
+            }
+        }
+    }
+    filters
+}
+
+/// The same of events and dead letters: by an index, all of it, newest first.
+#[tokio::test]
+async fn events_and_letters_are_found_by_an_index_too() {
+    let t = filled(30_000).await;
+    let sorts_or_scans = |steps: &[String]| {
+        steps
+            .iter()
+            .any(|step| step.contains("TEMP B-TREE") || (step.starts_with("SCAN") && step != "SCAN l"))
+    };
+    let events: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "SELECT id, event_type, fate, accepted_at FROM events WHERE tenant = 'default' ORDER BY accepted_at DESC, seq DESC",
+    )
+    .fetch_all(&t.store.readers)
+    .await
+    .unwrap();
+    for filter in asked_of_events() {
+        let steps = plan(&t, &filter.search(), "events d").await;
+        assert!(!sorts_or_scans(&steps), "{filter:?}: {steps:?}");
+        let is_meant = |(_, event_type, fate, at): &&(String, String, String, i64)| {
+            filter.event_type.as_ref().is_none_or(|asked| asked == event_type)
+                && filter.fate.as_ref().is_none_or(|asked| asked == fate)
+                && filter.since.is_none_or(|since| *at >= since.as_millis())
+        };
+        let expected: Vec<&str> = events.iter().filter(is_meant).map(|(id, ..)| id.as_str()).collect();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = t.store.events(&filter, after, 200).await.unwrap();
+            found.extend(page.rows.into_iter().map(|row| row.id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    let letters: Vec<(String, String, String, bool)> = sqlx::query_as(
+        "SELECT id, kind, reason, resolved_at IS NOT NULL FROM dead_letters WHERE tenant = 'default' ORDER BY at DESC, seq DESC",
+    )
+    .fetch_all(&t.store.readers)
+    .await
+    .unwrap();
+    assert!(letters.len() > 20);
+    for filter in asked_of_letters() {
+        let steps = plan(&t, &filter.search(), "dead_letters d").await;
+        assert!(!sorts_or_scans(&steps), "{filter:?}: {steps:?}");
+        let is_meant = |(_, kind, reason, resolved): &&(String, String, String, bool)| {
+            filter.kind.as_ref().is_none_or(|asked| asked == kind)
+                && filter.reason.as_ref().is_none_or(|asked| asked == reason)
+                && filter.resolved.is_none_or(|asked| asked == *resolved)
+        };
+        let expected: Vec<&str> = letters.iter().filter(is_meant).map(|(id, ..)| id.as_str()).collect();
+        let page = t.store.dead_letters(&filter, None, 200).await.unwrap();
+        let found: Vec<String> = page.rows.into_iter().map(|row| row.id).collect();
+        assert_eq!(found, expected[..expected.len().min(200)], "{filter:?}");
+    }
+}
+
 /// How long lists take with ten million deliveries. Prints figures; run it in a release build with
 /// `cargo test --release --workspace --lib -- ten_million --ignored --nocapture`.
 #[tokio::test]
@@ -159,24 +246,15 @@ async fn lists_are_quick_with_ten_million_deliveries() {
             }
         }
     }
-    let of = |value: &str| Some(value.to_owned());
-    for fate in [None, of("routed"), of("unmatched"), of("invalid")] {
-        for event_type in [None, of("type_0"), of("type_77"), of("unknown")] {
-            let filter =
-                EventFilter { tenant: "default".into(), event_type, fate: fate.clone(), since: None };
-            let begun = Instant::now();
-            t.store.events(&filter, None, 50).await.unwrap();
-            took.push((begun.elapsed(), format!("events: {filter:?}")));
-        }
+    for filter in asked_of_events() {
+        let begun = Instant::now();
+        t.store.events(&filter, None, 50).await.unwrap();
+        took.push((begun.elapsed(), format!("events: {filter:?}")));
     }
-    for kind in [None, of("dead"), of("invalid")] {
-        for resolved in [None, Some(false), Some(true)] {
-            let filter =
-                DeadLetterFilter { tenant: "default".into(), kind: kind.clone(), reason: None, resolved };
-            let begun = Instant::now();
-            t.store.dead_letters(&filter, None, 50).await.unwrap();
-            took.push((begun.elapsed(), format!("dead letters: {filter:?}")));
-        }
+    for filter in asked_of_letters() {
+        let begun = Instant::now();
+        t.store.dead_letters(&filter, None, 50).await.unwrap();
+        took.push((begun.elapsed(), format!("dead letters: {filter:?}")));
     }
     let begun = Instant::now();
     t.store.books(NOW).await.unwrap();
