@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use postrider_core::verify::{Faults, Run};
 use postrider_testkit::Answer;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use tokio::time::sleep;
@@ -54,12 +55,15 @@ async fn the_long_run() {
         (0..kills).map(|_| chance.random_range(events / 50..events * 95 / 100)).collect();
     times.sort_unstable();
     let victims = ["router", "router2", "worker", "worker2", "control", "broker", "broker"];
+    // Each of them once, if there are as many kills; who else is left to chance. In any order.
+    let mut order: Vec<&str> = victims.iter().copied().take(times.len()).collect();
+    order.resize_with(times.len(), || victims[chance.random_range(0..victims.len())]);
+    order.shuffle(&mut chance);
     let begun = Instant::now();
     rig.publish(events, rate as f64);
     let mut killed: BTreeMap<&str, u64> = BTreeMap::new();
-    for at in times {
+    for (at, victim) in times.into_iter().zip(order) {
         rig.until_confirmed(at).await;
-        let victim = victims[chance.random_range(0..victims.len())];
         let down = Duration::from_millis(chance.random_range(0..3_000));
         *killed.entry(victim.trim_end_matches('2')).or_default() += 1;
         if victim == "broker" {

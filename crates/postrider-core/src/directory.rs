@@ -239,6 +239,15 @@ impl Directory {
         self.profile(webhook).cloned()
     }
 
+    /// The longest that the first retry of a webhook's delivery may come after its attempt, milliseconds.
+    pub fn first_retry_ms(&self, webhook: &Webhook) -> u64 {
+        let policy = match self.profile(webhook) {
+            Some(profile) => profile.retry(&webhook.retry),
+            None => webhook.retry.policy().unwrap_or_default(),
+        };
+        policy.first_retry_ms()
+    }
+
     fn profile(&self, webhook: &Webhook) -> Option<&Arc<Profile>> {
         let of_catalogue = || self.vocabularies.get(&webhook.tenant)?.profile(&webhook.profile);
         self.built_in.get(webhook.profile.as_str()).or_else(of_catalogue)

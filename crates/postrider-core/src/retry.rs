@@ -168,6 +168,11 @@ impl RetryPolicy {
         interval_ms.min(self.max_interval_ms)
     }
 
+    /// The longest that the first retry may come after its attempt, milliseconds.
+    pub fn first_retry_ms(&self) -> u64 {
+        (self.interval_ms(1) as f64 * (1.0 + self.jitter)).ceil() as u64
+    }
+
     /// The interval after attempt `attempt` with jitter, milliseconds: from `1 - jitter` to `1 + jitter` times.
     pub fn delay_ms(&self, attempt: u32, chance: Chance) -> u64 {
         let spread = 1.0 + self.jitter * (2.0 * chance.get() - 1.0);

@@ -256,6 +256,7 @@ impl Gate {
         Limits {
             most: if newcomer { 1 } else { share(webhook.max_in_flight, workers) },
             per_second: webhook.rate_per_second.map(|rate| rate_share(rate, workers)),
+            first_retry_ms: self.0.feed.read().first_retry_ms(webhook),
         }
     }
 

@@ -3,10 +3,12 @@
 //! It looks at failures in a row and not at a share of failures: a receiver that takes half of what it gets is better
 //! served by retries than by silence. Failures of one delivery alone do not open it either: that may be the delivery's own
 //! fault. Nor do those of a moment: a receiver that fails each delivery the first time, and takes it when it comes again, has
-//! to be given the time in which it comes again. With a breaker that opens before, each probe would be a first attempt.
+//! to be given the time in which it comes again, which the webhook's retry policy says. With a breaker that opens before, each
+//! probe would be a first attempt.
 
 use std::collections::VecDeque;
 
+use super::pacer::Limits;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
 
@@ -14,8 +16,9 @@ use crate::time::Timestamp;
 const FAILURES: usize = 10;
 /// if they are of so many different deliveries,
 const DELIVERIES: usize = 5;
-/// if it has failed since the first of them began, and for so long, milliseconds: longer than until the first retry,
-const FOR_MS: u64 = 10_000;
+/// if it has failed since the first of them began, and for so long, milliseconds: half as long again as until the first retry
+/// at the latest, but within these bounds,
+const FOR_MS: std::ops::RangeInclusive<u64> = 10_000..=600_000;
 /// and if they came within so long, milliseconds, or within what so many requests in a row take if that is longer.
 const WITHIN_MS: u64 = 60_000;
 /// Failures that are remembered.
@@ -68,6 +71,11 @@ pub enum Permission {
     Not(Timestamp),
 }
 
+/// How long a receiver has to fail before it is taken for dead, milliseconds.
+fn patience_ms(limits: Limits) -> u64 {
+    (limits.first_retry_ms.saturating_mul(3) / 2).clamp(*FOR_MS.start(), *FOR_MS.end())
+}
+
 /// The breaker of one webhook.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
@@ -115,7 +123,7 @@ impl Breaker {
     }
 
     /// A request ended: of which delivery (any number that tells deliveries apart), after how long, and whether it was the
-    /// probe. `most` is the window at which the slow start is over.
+    /// probe. The slow start is over when the window is that of the limits.
     pub fn ended(
         &mut self,
         now: Timestamp,
@@ -123,7 +131,7 @@ impl Breaker {
         delivery: u64,
         took_ms: u64,
         probe: bool,
-        most: u32,
+        limits: Limits,
     ) {
         match (health, &mut self.state) {
             (Health::Unknown, _) => {
@@ -133,10 +141,10 @@ impl Breaker {
             }
             (Health::Well, State::Closed { failures, .. }) => failures.clear(),
             // One that began before it opened is as good a sign as a probe.
-            (Health::Well, State::Open { .. } | State::Probing) => self.rise(1, most),
+            (Health::Well, State::Open { .. } | State::Probing) => self.rise(1, limits.most),
             (Health::Well, State::Rising { window, .. }) => {
                 let window = window.saturating_mul(2);
-                self.rise(window, most);
+                self.rise(window, limits.most);
             }
             (Health::Ill, State::Closed { failures, since }) => {
                 if failures.len() == REMEMBERED {
@@ -151,7 +159,7 @@ impl Breaker {
                 let mut deliveries: Vec<u64> = failures.iter().map(|(_, delivery)| *delivery).collect();
                 deliveries.sort_unstable();
                 deliveries.dedup();
-                let long = now.since_ms(*since) >= FOR_MS;
+                let long = now.since_ms(*since) >= patience_ms(limits);
                 if failures.len() >= FAILURES && deliveries.len() >= DELIVERIES && long {
                     self.open(now);
                 }
@@ -162,7 +170,7 @@ impl Breaker {
                 }
                 *failures = failures.saturating_add(1);
                 *window = (*window / 2).max(1);
-                if *failures >= FAILURES_AGAIN && now.since_ms(*since) >= FOR_MS {
+                if *failures >= FAILURES_AGAIN && now.since_ms(*since) >= patience_ms(limits) {
                     self.open(now);
                 }
             }
@@ -212,7 +220,9 @@ mod tests {
     use crate::outcome::Unreachable;
     use proptest::prelude::*;
 
-    const MOST: u32 = 10;
+    const LIMITS: Limits = Limits { most: 10, per_second: None, first_retry_ms: 6_000 };
+    /// Until it may open.
+    const PATIENCE_MS: u64 = 10_000;
 
     fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(ms)
@@ -221,7 +231,7 @@ mod tests {
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for n in 0..10 {
-            breaker.ended(at(n), Health::Ill, n.unsigned_abs(), FOR_MS, false, MOST);
+            breaker.ended(at(n), Health::Ill, n.unsigned_abs(), PATIENCE_MS, false, LIMITS);
         }
         breaker
     }
@@ -233,19 +243,19 @@ mod tests {
         assert_eq!(breaker.permits(at(5_009)), Permission::Probe);
         breaker.probe();
         assert!(matches!(breaker.permits(at(5_010)), Permission::Not(_)), "one probe");
-        breaker.ended(at(5_020), Health::Ill, 77, 11, true, MOST);
+        breaker.ended(at(5_020), Health::Ill, 77, 11, true, LIMITS);
         assert_eq!(breaker.permits(at(5_021)), Permission::Not(at(15_020)), "twice as long");
         breaker.probe();
-        breaker.ended(at(15_030), Health::Well, 78, 10, true, MOST);
+        breaker.ended(at(15_030), Health::Well, 78, 10, true, LIMITS);
         let mut windows = Vec::new();
         while let Permission::Few(window) = breaker.permits(at(15_031)) {
             windows.push(window);
-            breaker.ended(at(15_031), Health::Well, 79, 1, false, MOST);
+            breaker.ended(at(15_031), Health::Well, 79, 1, false, LIMITS);
         }
         assert_eq!(windows, [1, 2, 4, 8]);
         assert!(breaker.is_fresh());
         for n in 0..10 {
-            breaker.ended(at(16_000), Health::Ill, n, FOR_MS, false, MOST);
+            breaker.ended(at(16_000), Health::Ill, n, PATIENCE_MS, false, LIMITS);
         }
         assert_eq!(breaker.permits(at(16_000)), Permission::Not(at(21_000)), "the first span again");
     }
@@ -254,18 +264,18 @@ mod tests {
     fn neither_few_failures_nor_one_delivery_nor_old_ones_open_it() {
         let mut breaker = Breaker::default();
         for n in 0..100 {
-            breaker.ended(at(n), Health::Ill, n.unsigned_abs() % 4, 5, false, MOST);
+            breaker.ended(at(n), Health::Ill, n.unsigned_abs() % 4, 5, false, LIMITS);
         }
         assert_eq!(breaker.permits(at(100)), Permission::All, "four deliveries");
         let mut breaker = Breaker::default();
         for n in 0..100 {
-            breaker.ended(at(n * 10_000), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(n * 10_000), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
         }
         assert_eq!(breaker.permits(at(1_000_000)), Permission::All, "seven within a minute");
         let mut breaker = Breaker::default();
         for n in 0..100 {
             let health = if n % 10 == 9 { Health::Well } else { Health::Ill };
-            breaker.ended(at(n), health, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(n), health, n.unsigned_abs(), 5, false, LIMITS);
         }
         assert_eq!(breaker.permits(at(100)), Permission::All, "every tenth is taken");
     }
@@ -275,37 +285,54 @@ mod tests {
     fn a_receiver_that_fails_everything_once_is_no_dead_one() {
         let mut breaker = Breaker::default();
         for n in 0..1_000 {
-            breaker.ended(at(n * 25), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(n * 25), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
             if n >= 120 {
-                breaker.ended(at(n * 25), Health::Well, (n - 120).unsigned_abs(), 5, false, MOST);
+                breaker.ended(at(n * 25), Health::Well, (n - 120).unsigned_abs(), 5, false, LIMITS);
             }
             assert_eq!(breaker.permits(at(n * 25)), Permission::All, "after {n}");
         }
         // The same after an outage, in the slow start.
         let mut breaker = opened();
         breaker.probe();
-        breaker.ended(at(6_000), Health::Well, 0, 5, true, MOST);
+        breaker.ended(at(6_000), Health::Well, 0, 5, true, LIMITS);
         for n in 0..100 {
-            breaker.ended(at(6_010 + n * 30), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(6_010 + n * 30), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
             assert_eq!(breaker.permits(at(6_010 + n * 30)), Permission::Few(1), "after {n}");
         }
         for n in 0..4 {
-            breaker.ended(at(9_010 + n), Health::Well, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(9_010 + n), Health::Well, n.unsigned_abs(), 5, false, LIMITS);
         }
         assert_eq!(breaker.permits(at(9_020)), Permission::All);
         // And one that is dead.
         let mut breaker = Breaker::default();
         for n in 0..=1_000 {
-            breaker.ended(at(n * 10), Health::Ill, n.unsigned_abs(), 5, false, MOST);
+            breaker.ended(at(n * 10), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
         }
         assert!(matches!(breaker.permits(at(10_000)), Permission::Not(_)));
     }
 
+    /// The same with a first retry after a minute: it is given a minute and a half, and one with a first retry after a day no
+    /// more than ten minutes.
+    #[test]
+    fn how_long_it_has_to_fail_follows_from_the_retry_policy() {
+        for (first_retry_ms, patience_ms) in [(1, 10_000), (60_000, 90_000), (86_400_000, 600_000)] {
+            let limits = Limits { first_retry_ms, ..LIMITS };
+            let mut breaker = Breaker::default();
+            for ms in (0..patience_ms - 5).step_by(100) {
+                breaker.ended(at(ms), Health::Ill, ms.unsigned_abs(), 5, false, limits);
+                assert_eq!(breaker.permits(at(ms)), Permission::All, "after {ms} ms");
+            }
+            breaker.ended(at(patience_ms), Health::Ill, 1, 5, false, limits);
+            assert!(matches!(breaker.permits(at(patience_ms)), Permission::Not(_)), "{first_retry_ms}");
+        }
+    }
+
     #[test]
     fn a_receiver_that_hangs_one_request_at_a_time_opens_it_too() {
+        let one = Limits { most: 1, ..LIMITS };
         let mut breaker = Breaker::default();
         for n in 1..=10 {
-            breaker.ended(at(n * 15_000), Health::Ill, n.unsigned_abs(), 15_000, false, 1);
+            breaker.ended(at(n * 15_000), Health::Ill, n.unsigned_abs(), 15_000, false, one);
         }
         assert!(matches!(breaker.permits(at(150_000)), Permission::Not(_)));
     }
@@ -314,7 +341,7 @@ mod tests {
     fn a_probe_that_says_nothing_lets_another_follow() {
         let mut breaker = opened();
         breaker.probe();
-        breaker.ended(at(6_010), Health::Unknown, 1, 10, true, MOST);
+        breaker.ended(at(6_010), Health::Unknown, 1, 10, true, LIMITS);
         assert_eq!(breaker.permits(at(6_010)), Permission::Probe);
         breaker.probe();
         breaker.probe_was_nothing(at(6_030));
@@ -360,7 +387,7 @@ mod tests {
                 let z = (draw ^ (draw >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 let health = if (z ^ (z >> 31)) & 1 == 0 { Health::Well } else { Health::Ill };
-                breaker.ended(at(now), health, n, 5, probe, MOST);
+                breaker.ended(at(now), health, n, 5, probe, LIMITS);
             }
             assert!(sent > 1_000, "{sent} of 4000 with seed {seed}");
         }
@@ -377,7 +404,7 @@ mod tests {
                 now += step;
                 if probing && end {
                     let health = if well { Health::Well } else { Health::Ill };
-                    breaker.ended(at(now), health, n as u64, 5, true, MOST);
+                    breaker.ended(at(now), health, n as u64, 5, true, LIMITS);
                     probing = false;
                 }
                 match breaker.permits(at(now)) {
@@ -387,7 +414,7 @@ mod tests {
                         probing = true;
                     }
                     Permission::Not(until) => prop_assert!(until > at(now) && until <= at(now + 60_000)),
-                    Permission::Few(window) => prop_assert!((1..MOST).contains(&window)),
+                    Permission::Few(window) => prop_assert!((1..LIMITS.most).contains(&window)),
                     Permission::All => {}
                 }
             }

@@ -28,6 +28,8 @@ pub struct Limits {
     pub most: u32,
     /// Requests a second, if limited.
     pub per_second: Option<f64>,
+    /// When a delivery that failed at first comes again, at the latest, milliseconds.
+    pub first_retry_ms: u64,
 }
 
 /// What a decision depends on beside the webhook itself.
@@ -361,7 +363,7 @@ impl Pacer {
         self.used_at = self.used_at.max(now);
         self.remove(now, ticket, (end.health != Health::Unknown).then_some(end.took_ms));
         if end.counts || ticket.probe {
-            self.breaker.ended(now, end.health, end.delivery, end.took_ms, ticket.probe, limits.most);
+            self.breaker.ended(now, end.health, end.delivery, end.took_ms, ticket.probe, limits);
         }
         if let Some(retry_after_ms) = end.retry_after_ms {
             self.paused_until = self.paused_until.max(now.plus_ms(retry_after_ms.min(MAX_PAUSE_MS)));

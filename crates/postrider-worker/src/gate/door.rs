@@ -54,7 +54,7 @@ pub(crate) struct Waiting {
 impl Door {
     /// A door that nobody came to yet.
     pub(crate) fn new(tenant: Arc<Tenant>) -> Self {
-        let limits = Limits { most: 1, per_second: None };
+        let limits = Limits { most: 1, per_second: None, first_retry_ms: 0 };
         let inside = Inside { pacer: Pacer::default(), limits, next_number: 0, waiting: Default::default() };
         Self { tenant, inside: Mutex::new(inside) }
     }

@@ -3,7 +3,7 @@ use crate::outcome::Unreachable;
 use crate::pace::{RUNGS_SECS, SLOW_MS};
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { most: 4, per_second: None };
+const LIMITS: Limits = Limits { most: 4, per_second: None, first_retry_ms: 6_000 };
 const ASKING: Asking = Asking { lane: 0, test: false, batched: false, may_wait: true, left_ms: u64::MAX };
 
 fn scene(ms: i64) -> Scene {
@@ -185,7 +185,7 @@ fn what_somebody_asked_for_says_nothing_of_the_receiver() {
 #[test]
 fn lanes_take_turns_and_the_hungry_have_a_part_kept() {
     let mut pacer = Pacer::default();
-    let limits = Limits { most: 8, per_second: None };
+    let limits = Limits { most: 8, ..LIMITS };
     // Everything is taken by fresh deliveries of a webhook that hangs, and a retry finds no room.
     let mut fresh: Vec<_> = (0..8).map(|_| start(&mut pacer, &scene(0), limits, ASKING)).collect();
     let retry = Asking { lane: 1, ..ASKING };
@@ -203,7 +203,7 @@ fn lanes_take_turns_and_the_hungry_have_a_part_kept() {
 
     // Those who wait are called in turns.
     let mut pacer = Pacer::default();
-    let one = Limits { most: 1, per_second: None };
+    let one = Limits { most: 1, ..LIMITS };
     let mut ticket = start(&mut pacer, &scene(0), one, ASKING);
     for _ in 0..4 {
         assert_eq!(pacer.ask(&scene(0), one, ASKING), Answer::Wait);
@@ -231,7 +231,7 @@ fn lanes_take_turns_and_the_hungry_have_a_part_kept() {
 #[test]
 fn a_rate_is_waited_for_in_place_when_its_token_is_near() {
     let mut pacer = Pacer::default();
-    let limits = Limits { most: 100, per_second: Some(10.0) };
+    let limits = Limits { most: 100, per_second: Some(10.0), ..LIMITS };
     let _first = start(&mut pacer, &scene(0), limits, ASKING);
     assert_eq!(pacer.ask(&scene(0), limits, ASKING), Answer::Wait);
     assert_eq!(pacer.ask(&scene(0), limits, ASKING), Answer::Wait);
@@ -286,7 +286,7 @@ proptest! {
         events in events(), most in 1u32..12, rate in prop::option::of(0.5f64..50.0), slow_most in 1u32..12,
         (scarce, slow_room) in any::<(bool, bool)>(),
     ) {
-        let limits = Limits { most, per_second: rate };
+        let limits = Limits { most, per_second: rate, ..LIMITS };
         let mut pacer = Pacer::default();
         let mut now = Timestamp::from_millis(1_700_000_000_000);
         let mut open: Vec<(Ticket, bool)> = Vec::new();
