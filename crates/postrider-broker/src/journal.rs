@@ -120,9 +120,11 @@ impl Task {
     async fn run(mut self, mut entries: mpsc::Receiver<Entry>) {
         while let Some(first) = entries.recv().await {
             let mut facts = first.facts;
+            let mut bytes = weight(&facts);
             let mut waiting = vec![first.confirmed];
-            while facts.len() < MAX_FACTS && weight(&facts) < PIECE_BYTES {
+            while facts.len() < MAX_FACTS && bytes < PIECE_BYTES {
                 let Ok(entry) = entries.try_recv() else { break };
+                bytes += weight(&entry.facts);
                 facts.extend(entry.facts);
                 waiting.push(entry.confirmed);
             }

@@ -22,14 +22,12 @@ use crate::store::{Entry, Letter, LetterKind, Recorded, Store, letter_id};
 /// Messages in one transaction, at most; also what each queue may send ahead.
 const BATCH: usize = 100;
 /// Facts in one transaction, at most, give or take one message.
-const BATCH_FACTS: usize = 4096;
-/// How long a batch waits for more. Each commit writes some page of every index, whatever it holds: where there is much to
-/// record, waiting costs nobody anything and makes it cheaper.
-const GATHER: Duration = Duration::from_millis(5);
-/// The same after a batch of at least [`MANY`] facts.
-const GATHER_MANY: Duration = Duration::from_millis(50);
-/// See [`GATHER_MANY`].
-const MANY: usize = 64;
+const BATCH_FACTS: usize = 8192;
+/// How long a batch waits for more after one of at least so many facts. Each commit writes some page of every index, whatever
+/// it holds, and a delivery whose facts are all in one batch is written once: where there is much to record, waiting makes it
+/// cheaper, and who looks sees it half a second later.
+const GATHER: [(usize, Duration); 3] =
+    [(1_000, Duration::from_millis(400)), (64, Duration::from_millis(50)), (0, Duration::from_millis(5))];
 /// Pauses between tries when the store fails.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
 /// How long a message of a newer release is put away, seconds: one of the parking queues.
@@ -94,6 +92,11 @@ struct Received {
     message: Incoming,
 }
 
+/// How long a batch waits for more after one of so many facts.
+fn patience_after(facts: usize) -> Duration {
+    GATHER.iter().find(|(many, _)| facts >= *many).map_or(Duration::ZERO, |(_, patience)| *patience)
+}
+
 /// What comes within `patience`, and how many facts that is.
 async fn gather(
     first: Received,
@@ -145,10 +148,10 @@ impl Recorder {
             });
         }
         drop(sender);
-        let mut patience = GATHER;
+        let mut patience = patience_after(0);
         while let Some(first) = messages.recv().await {
             let (batch, facts) = gather(first, &mut messages, patience).await;
-            patience = if facts >= MANY { GATHER_MANY } else { GATHER };
+            patience = patience_after(facts);
             self.record(batch, session, stop).await?;
         }
         if stop.is_cancelled() { Ok(()) } else { Err(BrokerError::Lost) }

@@ -103,6 +103,7 @@ impl Gate {
         let limits = self.limits(webhook);
         let mut asking = Asking {
             lane: taken.lane as usize,
+            retried: taken.delivery.attempt > 1,
             test: taken.delivery.test,
             batched: !taken.alone,
             may_wait: true,

@@ -3,8 +3,9 @@
 //! It looks at failures in a row and not at a share of failures: a receiver that takes half of what it gets is better
 //! served by retries than by silence. Failures of one delivery alone do not open it either: that may be the delivery's own
 //! fault. Nor do those of a moment: a receiver that fails each delivery the first time, and takes it when it comes again, has
-//! to be given the time in which it comes again, which the webhook's retry policy says. With a breaker that opens before, each
-//! probe would be a first attempt.
+//! to be given the time in which it comes again, which the webhook's retry policy says; time in which nothing was sent does
+//! not count. And since first attempts alone would never show that such a receiver is well, a delivery that has failed before
+//! may try once in each silence, whether or not that is over.
 
 use std::collections::VecDeque;
 
@@ -16,9 +17,12 @@ use crate::time::Timestamp;
 const FAILURES: usize = 10;
 /// if they are of so many different deliveries,
 const DELIVERIES: usize = 5;
-/// if it has failed since the first of them began, and for so long, milliseconds: half as long again as until the first retry
-/// at the latest, but within these bounds,
+/// if nothing but failures came for so long, milliseconds: half as long again as until the first retry at the latest, but
+/// within these bounds,
 const FOR_MS: std::ops::RangeInclusive<u64> = 10_000..=600_000;
+/// of which the time between two failures counts for no more than this, or than a request took, milliseconds: longer means that
+/// nothing was sent, since the broker or the worker was away,
+const GAP_MS: u64 = 1_000;
 /// and if they came within so long, milliseconds, or within what so many requests in a row take if that is longer.
 const WITHIN_MS: u64 = 60_000;
 /// Failures that are remembered.
@@ -85,40 +89,75 @@ pub struct Breaker {
 
 #[derive(Clone, Debug)]
 enum State {
-    Closed { failures: VecDeque<(Timestamp, u64)>, since: Timestamp },
-    Open { until: Timestamp },
-    Probing,
-    Rising { window: u32, failures: u32, since: Timestamp },
+    Closed {
+        failures: VecDeque<(Timestamp, u64)>,
+        failing: Failing,
+    },
+    Open {
+        until: Timestamp,
+        /// Whether a delivery that had failed before has had its try in this silence.
+        retried: bool,
+    },
+    Probing {
+        /// The end of the silence, if it is not over yet.
+        silent_until: Option<Timestamp>,
+    },
+    Rising {
+        window: u32,
+        failures: u32,
+        failing: Failing,
+    },
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self::Closed { failures: VecDeque::new(), since: Timestamp::default() }
+        Self::Closed { failures: VecDeque::new(), failing: Failing::default() }
+    }
+}
+
+/// For how long nothing but failures came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failing {
+    ms: u64,
+    last: Option<Timestamp>,
+}
+
+impl Failing {
+    /// One more, of a request that took so long.
+    fn add(&mut self, now: Timestamp, took_ms: u64) {
+        let gap_ms = self.last.map_or(took_ms, |last| now.since_ms(last).min(took_ms.max(GAP_MS)));
+        *self = Self { ms: self.ms.saturating_add(gap_ms), last: Some(now) };
     }
 }
 
 impl Breaker {
-    /// Whether something may be sent now.
-    pub fn permits(&self, now: Timestamp) -> Permission {
+    /// Whether something may be sent now: a delivery that has failed before, or one that has not.
+    pub fn permits(&self, now: Timestamp, retried: bool) -> Permission {
         match &self.state {
             State::Closed { .. } => Permission::All,
-            State::Open { until } if now < *until => Permission::Not(*until),
+            State::Open { until, retried: tried } if now < *until && (*tried || !retried) => {
+                Permission::Not(*until)
+            }
             State::Open { .. } => Permission::Probe,
             // How long the probe takes is not known; a second from now is soon enough to ask again.
-            State::Probing => Permission::Not(now.plus_ms(1_000)),
+            State::Probing { .. } => Permission::Not(now.plus_ms(1_000)),
             State::Rising { window, .. } => Permission::Few(*window),
         }
     }
 
     /// A probe begins: after [`Permission::Probe`].
-    pub fn probe(&mut self) {
-        self.state = State::Probing;
+    pub fn probe(&mut self, now: Timestamp) {
+        let silent_until = match self.state {
+            State::Open { until, .. } if now < until => Some(until),
+            _ => None,
+        };
+        self.state = State::Probing { silent_until };
     }
 
     /// The probe ended without a sign: another may begin.
     pub fn probe_was_nothing(&mut self, now: Timestamp) {
-        if let State::Probing = self.state {
-            self.state = State::Open { until: now };
+        if let State::Probing { silent_until } = self.state {
+            self.state = State::Open { until: silent_until.unwrap_or(now), retried: false };
         }
     }
 
@@ -141,12 +180,12 @@ impl Breaker {
             }
             (Health::Well, State::Closed { failures, .. }) => failures.clear(),
             // One that began before it opened is as good a sign as a probe.
-            (Health::Well, State::Open { .. } | State::Probing) => self.rise(1, limits.most),
+            (Health::Well, State::Open { .. } | State::Probing { .. }) => self.rise(1, limits.most),
             (Health::Well, State::Rising { window, .. }) => {
                 let window = window.saturating_mul(2);
                 self.rise(window, limits.most);
             }
-            (Health::Ill, State::Closed { failures, since }) => {
+            (Health::Ill, State::Closed { failures, failing }) => {
                 if failures.len() == REMEMBERED {
                     failures.pop_front();
                 }
@@ -154,29 +193,31 @@ impl Breaker {
                 let within_ms = WITHIN_MS.max(took_ms.saturating_mul(FAILURES as u64 + 1));
                 failures.retain(|(at, _)| now.since_ms(*at) <= within_ms);
                 if failures.len() == 1 {
-                    *since = now.minus_ms(took_ms);
+                    *failing = Failing::default();
                 }
+                failing.add(now, took_ms);
                 let mut deliveries: Vec<u64> = failures.iter().map(|(_, delivery)| *delivery).collect();
                 deliveries.sort_unstable();
                 deliveries.dedup();
-                let long = now.since_ms(*since) >= patience_ms(limits);
+                let long = failing.ms >= patience_ms(limits);
                 if failures.len() >= FAILURES && deliveries.len() >= DELIVERIES && long {
                     self.open(now);
                 }
             }
-            (Health::Ill, State::Rising { window, failures, since }) => {
-                if *failures == 0 {
-                    *since = now.minus_ms(took_ms);
-                }
+            (Health::Ill, State::Rising { window, failures, failing }) => {
+                failing.add(now, took_ms);
                 *failures = failures.saturating_add(1);
                 *window = (*window / 2).max(1);
-                if *failures >= FAILURES_AGAIN && now.since_ms(*since) >= patience_ms(limits) {
+                if *failures >= FAILURES_AGAIN && failing.ms >= patience_ms(limits) {
                     self.open(now);
                 }
             }
-            (Health::Ill, State::Probing) if probe => self.open(now),
+            (Health::Ill, State::Probing { silent_until }) if probe => match *silent_until {
+                Some(until) => self.state = State::Open { until, retried: true },
+                None => self.open(now),
+            },
             // Of before it opened.
-            (Health::Ill, State::Open { .. } | State::Probing) => {}
+            (Health::Ill, State::Open { .. } | State::Probing { .. }) => {}
         }
     }
 
@@ -194,7 +235,7 @@ impl Breaker {
     pub fn window(&self) -> Option<u32> {
         match self.state {
             State::Rising { window, .. } => Some(window),
-            State::Closed { .. } | State::Open { .. } | State::Probing => None,
+            State::Closed { .. } | State::Open { .. } | State::Probing { .. } => None,
         }
     }
 
@@ -203,14 +244,14 @@ impl Breaker {
             *self = Self::default();
         } else {
             // The first span again: it grows with probes that fail in a row.
-            let state = State::Rising { window, failures: 0, since: Timestamp::default() };
+            let state = State::Rising { window, failures: 0, failing: Failing::default() };
             *self = Self { state, open_ms: 0 };
         }
     }
 
     fn open(&mut self, now: Timestamp) {
         self.open_ms = (self.open_ms * 2).clamp(*OPEN_MS.start(), *OPEN_MS.end());
-        self.state = State::Open { until: now.plus_ms(self.open_ms) };
+        self.state = State::Open { until: now.plus_ms(self.open_ms), retried: false };
     }
 }
 
@@ -239,16 +280,16 @@ mod tests {
     #[test]
     fn it_opens_probes_once_and_starts_slowly() {
         let mut breaker = opened();
-        assert_eq!(breaker.permits(at(10)), Permission::Not(at(5_009)));
-        assert_eq!(breaker.permits(at(5_009)), Permission::Probe);
-        breaker.probe();
-        assert!(matches!(breaker.permits(at(5_010)), Permission::Not(_)), "one probe");
+        assert_eq!(breaker.permits(at(10), false), Permission::Not(at(5_009)));
+        assert_eq!(breaker.permits(at(5_009), false), Permission::Probe);
+        breaker.probe(at(5_009));
+        assert!(matches!(breaker.permits(at(5_010), false), Permission::Not(_)), "one probe");
         breaker.ended(at(5_020), Health::Ill, 77, 11, true, LIMITS);
-        assert_eq!(breaker.permits(at(5_021)), Permission::Not(at(15_020)), "twice as long");
-        breaker.probe();
+        assert_eq!(breaker.permits(at(5_021), false), Permission::Not(at(15_020)), "twice as long");
+        breaker.probe(at(15_020));
         breaker.ended(at(15_030), Health::Well, 78, 10, true, LIMITS);
         let mut windows = Vec::new();
-        while let Permission::Few(window) = breaker.permits(at(15_031)) {
+        while let Permission::Few(window) = breaker.permits(at(15_031), false) {
             windows.push(window);
             breaker.ended(at(15_031), Health::Well, 79, 1, false, LIMITS);
         }
@@ -257,7 +298,7 @@ mod tests {
         for n in 0..10 {
             breaker.ended(at(16_000), Health::Ill, n, PATIENCE_MS, false, LIMITS);
         }
-        assert_eq!(breaker.permits(at(16_000)), Permission::Not(at(21_000)), "the first span again");
+        assert_eq!(breaker.permits(at(16_000), false), Permission::Not(at(21_000)), "the first span again");
     }
 
     #[test]
@@ -266,18 +307,18 @@ mod tests {
         for n in 0..100 {
             breaker.ended(at(n), Health::Ill, n.unsigned_abs() % 4, 5, false, LIMITS);
         }
-        assert_eq!(breaker.permits(at(100)), Permission::All, "four deliveries");
+        assert_eq!(breaker.permits(at(100), false), Permission::All, "four deliveries");
         let mut breaker = Breaker::default();
         for n in 0..100 {
             breaker.ended(at(n * 10_000), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
         }
-        assert_eq!(breaker.permits(at(1_000_000)), Permission::All, "seven within a minute");
+        assert_eq!(breaker.permits(at(1_000_000), false), Permission::All, "seven within a minute");
         let mut breaker = Breaker::default();
         for n in 0..100 {
             let health = if n % 10 == 9 { Health::Well } else { Health::Ill };
             breaker.ended(at(n), health, n.unsigned_abs(), 5, false, LIMITS);
         }
-        assert_eq!(breaker.permits(at(100)), Permission::All, "every tenth is taken");
+        assert_eq!(breaker.permits(at(100), false), Permission::All, "every tenth is taken");
     }
 
     /// Each delivery fails once and is taken when it comes again, three seconds later: as many as come are sent.
@@ -289,26 +330,66 @@ mod tests {
             if n >= 120 {
                 breaker.ended(at(n * 25), Health::Well, (n - 120).unsigned_abs(), 5, false, LIMITS);
             }
-            assert_eq!(breaker.permits(at(n * 25)), Permission::All, "after {n}");
+            assert_eq!(breaker.permits(at(n * 25), false), Permission::All, "after {n}");
         }
         // The same after an outage, in the slow start.
         let mut breaker = opened();
-        breaker.probe();
+        breaker.probe(at(6_000));
         breaker.ended(at(6_000), Health::Well, 0, 5, true, LIMITS);
         for n in 0..100 {
             breaker.ended(at(6_010 + n * 30), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
-            assert_eq!(breaker.permits(at(6_010 + n * 30)), Permission::Few(1), "after {n}");
+            assert_eq!(breaker.permits(at(6_010 + n * 30), false), Permission::Few(1), "after {n}");
         }
         for n in 0..4 {
             breaker.ended(at(9_010 + n), Health::Well, n.unsigned_abs(), 5, false, LIMITS);
         }
-        assert_eq!(breaker.permits(at(9_020)), Permission::All);
+        assert_eq!(breaker.permits(at(9_020), false), Permission::All);
         // And one that is dead.
         let mut breaker = Breaker::default();
         for n in 0..=1_000 {
             breaker.ended(at(n * 10), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
         }
-        assert!(matches!(breaker.permits(at(10_000)), Permission::Not(_)));
+        assert!(matches!(breaker.permits(at(10_000), false), Permission::Not(_)));
+    }
+
+    /// Whoever failed before an outage of the broker, and fails after it, has not failed meanwhile.
+    #[test]
+    fn time_in_which_nothing_was_sent_does_not_count() {
+        let mut breaker = Breaker::default();
+        for n in 0..40 {
+            breaker.ended(at(n * 100), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
+        }
+        for n in 0..40 {
+            breaker.ended(at(20_000 + n * 100), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
+            assert_eq!(breaker.permits(at(20_000 + n * 100), false), Permission::All, "{n}");
+        }
+        for n in 40..60 {
+            breaker.ended(at(20_000 + n * 100), Health::Ill, n.unsigned_abs(), 5, false, LIMITS);
+        }
+        assert!(matches!(breaker.permits(at(26_000), false), Permission::Not(_)));
+    }
+
+    /// Thousands wait that have not been tried yet: a probe of these says nothing of a receiver that takes what comes again.
+    #[test]
+    fn one_that_has_failed_before_may_try_in_each_silence() {
+        let mut breaker = opened();
+        assert!(matches!(breaker.permits(at(1_000), false), Permission::Not(_)));
+        assert_eq!(breaker.permits(at(1_000), true), Permission::Probe);
+        breaker.probe(at(1_000));
+        assert!(matches!(breaker.permits(at(1_001), true), Permission::Not(_)), "one at a time");
+        breaker.ended(at(1_010), Health::Ill, 3, 10, true, LIMITS);
+        assert_eq!(breaker.permits(at(1_011), true), Permission::Not(at(5_009)), "no longer, and not again");
+        assert_eq!(breaker.permits(at(5_009), false), Permission::Probe);
+        breaker.probe(at(5_009));
+        breaker.ended(at(5_010), Health::Ill, 4, 1, true, LIMITS);
+        assert_eq!(breaker.permits(at(5_011), false), Permission::Not(at(15_010)));
+        assert_eq!(breaker.permits(at(10_000), true), Permission::Probe, "the next silence");
+        breaker.probe(at(10_000));
+        breaker.probe_was_nothing(at(10_100));
+        assert_eq!(breaker.permits(at(10_200), true), Permission::Probe, "that was none");
+        breaker.probe(at(10_200));
+        breaker.ended(at(10_300), Health::Well, 5, 100, true, LIMITS);
+        assert_eq!(breaker.permits(at(10_301), false), Permission::Few(1));
     }
 
     /// The same with a first retry after a minute: it is given a minute and a half, and one with a first retry after a day no
@@ -320,10 +401,13 @@ mod tests {
             let mut breaker = Breaker::default();
             for ms in (0..patience_ms - 5).step_by(100) {
                 breaker.ended(at(ms), Health::Ill, ms.unsigned_abs(), 5, false, limits);
-                assert_eq!(breaker.permits(at(ms)), Permission::All, "after {ms} ms");
+                assert_eq!(breaker.permits(at(ms), false), Permission::All, "after {ms} ms");
             }
             breaker.ended(at(patience_ms), Health::Ill, 1, 5, false, limits);
-            assert!(matches!(breaker.permits(at(patience_ms)), Permission::Not(_)), "{first_retry_ms}");
+            assert!(
+                matches!(breaker.permits(at(patience_ms), false), Permission::Not(_)),
+                "{first_retry_ms}"
+            );
         }
     }
 
@@ -334,18 +418,18 @@ mod tests {
         for n in 1..=10 {
             breaker.ended(at(n * 15_000), Health::Ill, n.unsigned_abs(), 15_000, false, one);
         }
-        assert!(matches!(breaker.permits(at(150_000)), Permission::Not(_)));
+        assert!(matches!(breaker.permits(at(150_000), false), Permission::Not(_)));
     }
 
     #[test]
     fn a_probe_that_says_nothing_lets_another_follow() {
         let mut breaker = opened();
-        breaker.probe();
+        breaker.probe(at(6_000));
         breaker.ended(at(6_010), Health::Unknown, 1, 10, true, LIMITS);
-        assert_eq!(breaker.permits(at(6_010)), Permission::Probe);
-        breaker.probe();
+        assert_eq!(breaker.permits(at(6_010), false), Permission::Probe);
+        breaker.probe(at(6_010));
         breaker.probe_was_nothing(at(6_030));
-        assert_eq!(breaker.permits(at(6_030)), Permission::Probe);
+        assert_eq!(breaker.permits(at(6_030), false), Permission::Probe);
     }
 
     #[test]
@@ -373,10 +457,10 @@ mod tests {
             let (mut now, mut sent, mut draw) = (0, 0u32, seed);
             for n in 0..4_000 {
                 now += 100;
-                let probe = match breaker.permits(at(now)) {
+                let probe = match breaker.permits(at(now), false) {
                     Permission::Not(_) => continue,
                     Permission::Probe => {
-                        breaker.probe();
+                        breaker.probe(at(now));
                         true
                     }
                     Permission::All | Permission::Few(_) => false,
@@ -407,10 +491,10 @@ mod tests {
                     breaker.ended(at(now), health, n as u64, 5, true, LIMITS);
                     probing = false;
                 }
-                match breaker.permits(at(now)) {
+                match breaker.permits(at(now), false) {
                     Permission::Probe => {
                         prop_assert!(!probing);
-                        breaker.probe();
+                        breaker.probe(at(now));
                         probing = true;
                     }
                     Permission::Not(until) => prop_assert!(until > at(now) && until <= at(now + 60_000)),

@@ -71,6 +71,8 @@ enum Speed {
 pub struct Asking {
     /// Its lane.
     pub lane: usize,
+    /// It has failed before.
+    pub retried: bool,
     /// Somebody tries the webhook: begin in any case.
     pub test: bool,
     /// Others are in the same message and must not be held up.
@@ -229,7 +231,7 @@ impl Pacer {
             }
             return Answer::Refuse(self.refuse(scene, limits, asking, Reason::RetryAfter, silent_ms));
         }
-        match self.breaker.permits(now) {
+        match self.breaker.permits(now, asking.retried) {
             Permission::Not(until) => {
                 let until_ms = until.since_ms(now);
                 return Answer::Refuse(self.refuse(scene, limits, asking, Reason::Breaker, until_ms));
@@ -237,7 +239,7 @@ impl Pacer {
             // Nobody knows how long a probe takes.
             Permission::Probe if asking.batched => return Answer::Apart,
             Permission::Probe => {
-                self.breaker.probe();
+                self.breaker.probe(now);
                 return Answer::Start(self.start(now, asking.lane, true));
             }
             Permission::All | Permission::Few(_) => {}
@@ -322,7 +324,7 @@ impl Pacer {
         let waiting = |lane: &usize| self.waiting[*lane] > 0;
         let turns = (1..=LANES).map(|step| (self.last_called + step) % LANES);
         let first = turns.clone().find(waiting)?;
-        let open = matches!(self.breaker.permits(now), Permission::All | Permission::Few(_));
+        let open = matches!(self.breaker.permits(now, false), Permission::All | Permission::Few(_));
         let silent_ms = self.paused_until.since_ms(now);
         if silent_ms > MAX_WAIT_MS || !open || self.pulse.is_slow(now) {
             self.waiting[first] -= 1;
@@ -446,7 +448,7 @@ impl Pacer {
 
     /// Requests a second that this worker can begin to the webhook.
     fn drains(&self, scene: &Scene, limits: Limits) -> f64 {
-        let open = matches!(self.breaker.permits(scene.now), Permission::All | Permission::Few(_));
+        let open = matches!(self.breaker.permits(scene.now, false), Permission::All | Permission::Few(_));
         if !open {
             return 0.0;
         }

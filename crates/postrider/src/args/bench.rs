@@ -19,6 +19,18 @@ pub struct Bench {
     /// Only these workloads, with their baselines, such as one-to-one-1k; may be repeated
     #[arg(long, value_name = "WORKLOAD", value_delimiter = ',', value_parser = crate::bench::NAMES)]
     pub only: Vec<String>,
+    /// So many workers [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub workers: Option<u32>,
+    /// So many routers, of which one is active [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub routers: Option<u32>,
+    /// So many shards, each with its queues [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: Option<u16>,
+    /// Keep each worker and each router on one core, in turn
+    #[arg(long)]
+    pub pin: bool,
     /// The same as --output json
     #[arg(long)]
     pub json: bool,

@@ -8,12 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::patience::Patience;
 use super::plan::Workload;
 use super::publish::Pace;
-use super::rig::{DONE, LOOK, Rig};
+use super::rig::{DONE, LOOK, ROUTED, Rig};
 use super::run::{Latency, Run};
 use crate::exit::Failure;
 
-/// Events that are routed.
-const ROUTED: &str = "postrider_events_total{fate=\"routed\"}";
 /// The facts of a delivery that goes well: it is owed, it was attempted, it is done.
 const FACTS: [&str; 3] =
     ["postrider_recorded_total{kind=\"event\"}", "postrider_recorded_total{kind=\"attempt\"}", DONE];
@@ -81,7 +79,7 @@ async fn work_off<'a>(
 ) -> Result<Run, Failure> {
     let usage = rig.usage();
     rig.system.begin(role)?;
-    rig.processes.add(role, rig.system.pid(role));
+    rig.processes.add(role, rig.system.pids(role));
     let wanted = rig.plan.pile * steps;
     let mut patience = Patience::with(name);
     let (mut begun, mut first) = (Instant::now(), 0);

@@ -9,6 +9,7 @@
 //! what the numbers have to be.
 
 mod alone;
+mod behind;
 mod burst;
 mod chart;
 mod figures;
@@ -39,6 +40,7 @@ pub use plan::NAMES;
 use plan::Plan;
 use report::Report;
 use rig::Rig;
+use system::Fleet;
 use usage::Machine;
 
 /// Measures, and prints what came of it.
@@ -56,9 +58,11 @@ pub async fn run(context: &Context, bench: Bench) -> Result<Exit, Failure> {
     };
     let plan = plan.only(&bench.only);
     let mut signals = Signals::listen()?;
-    let place = Place::new(context, bench.dir.as_deref())?;
+    let place = Place::new(context, bench.dir.as_deref(), bench.shards)?;
+    let fleet =
+        Fleet { workers: bench.workers.unwrap_or(1), routers: bench.routers.unwrap_or(1), pinned: bench.pin };
     let measured = tokio::select! {
-        measured = measure(context, &plan, &place) => measured.map(Some),
+        measured = measure(context, &plan, &place, fleet) => measured.map(Some),
         () = signals.next() => Ok(None),
     };
     // Whatever came of it.
@@ -101,10 +105,10 @@ pub async fn run(context: &Context, bench: Bench) -> Result<Exit, Failure> {
 }
 
 /// Gives every workload its turns.
-async fn measure(context: &Context, plan: &Plan, place: &Place) -> Result<Report, Failure> {
+async fn measure(context: &Context, plan: &Plan, place: &Place, fleet: Fleet) -> Result<Report, Failure> {
     let mut progress = context.out.progress("measured", u64::try_from(plan.turns()).ok());
     progress.at(0, "starting");
-    let mut rig = Rig::start(plan, place).await?;
+    let mut rig = Rig::start(plan, place, fleet).await?;
     let (mut runs, mut turns) = (Vec::new(), 0);
     for round in 0..plan.rounds {
         for workload in plan.round(round) {

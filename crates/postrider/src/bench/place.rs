@@ -18,12 +18,17 @@ pub(super) struct Place {
     /// The broker's URL.
     pub(super) url: Secret,
     settings: Settings,
+    shards: u16,
     dir: TempDir,
 }
 
 impl Place {
     /// New names and a new directory, which is removed with the value.
-    pub(super) fn new(context: &Context, within: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        context: &Context,
+        within: Option<&Path>,
+        shards: Option<u16>,
+    ) -> Result<Self, Failure> {
         let mut settings = context.settings.clone();
         let url = settings.amqp_url()?;
         settings.broker.prefix = format!("bench-{:08x}", rand::random::<u32>());
@@ -34,7 +39,7 @@ impl Place {
             Failure::new(Exit::Other, format!("cannot make a directory in {}", within.display()), error)
                 .next("give --dir a directory that can be written")
         })?;
-        Ok(Self { url, settings, dir })
+        Ok(Self { url, settings, shards: shards.unwrap_or(broker_topology::DEFAULT_SHARDS), dir })
     }
 
     /// Where files go.
@@ -50,6 +55,11 @@ impl Place {
     /// The settings that this bench uses.
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> u16 {
+        self.shards
     }
 
     /// The names on the broker.
@@ -75,7 +85,7 @@ impl Place {
     /// Declares everything.
     pub(super) async fn apply(&self) -> Result<(), Failure> {
         let settings = self.settings.broker_as("bench")?;
-        topology::apply(&settings, Some(broker_topology::DEFAULT_SHARDS)).await?;
+        topology::apply(&settings, Some(self.shards)).await?;
         let session = topology::open(&settings).await?;
         let quorum = BTreeMap::from([("x-queue-type", Argument::Text("quorum".to_owned()))]);
         let queues = vec![Queue { name: self.naked_queue(), arguments: quorum }];
@@ -97,7 +107,7 @@ impl Place {
     }
 
     fn everything(&self, session: &Session) -> Topology {
-        let mut everything = Topology::new(session.names(), broker_topology::DEFAULT_SHARDS);
+        let mut everything = Topology::new(session.names(), self.shards);
         everything.queues.push(Queue { name: self.naked_queue(), arguments: BTreeMap::new() });
         everything
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Every workload, in the order in which they take turns: each beside its baseline.
-const WORKLOADS: [Workload; 13] = [
+const WORKLOADS: [Workload; 16] = [
     naked_loop("naked-loop-1k", KIB),
     Workload { baseline: Some("naked-loop-1k"), ..speed("one-to-one-1k", 1, 1, KIB) },
     workload("naked-post-1k", Kind::NakedPost, KIB),
@@ -17,7 +17,17 @@ const WORKLOADS: [Workload; 13] = [
     workload("steady-500", Kind::Steady, KIB),
     workload("retry-burst", Kind::Burst, KIB),
     workload("alone", Kind::Alone, KIB),
+    speed("ten-webhooks-1k", 1, 10, KIB),
+    Workload { baseline: Some("ten-webhooks-1k"), ..speed("hundred-thousand-webhooks-1k", 1, 100_000, KIB) },
+    Workload {
+        baseline: Some("ten-webhooks-1k"),
+        behind: 1_000_000,
+        ..speed("million-behind-1k", 1, 10, KIB)
+    },
 ];
+
+/// What shows how the cost grows: so large that it is measured only where it is asked for.
+const GROWN: [&str; 3] = ["ten-webhooks-1k", "hundred-thousand-webhooks-1k", "million-behind-1k"];
 
 /// The name of every workload.
 pub const NAMES: [&str; WORKLOADS.len()] = {
@@ -46,6 +56,8 @@ pub(super) struct Workload {
     pub(super) body_bytes: usize,
     /// What its throughput is compared with.
     pub(super) baseline: Option<&'static str>,
+    /// Deliveries that wait meanwhile for a webhook whose receiver is busy.
+    pub(super) behind: u64,
 }
 
 /// What is done.
@@ -93,6 +105,8 @@ pub(super) struct Plan {
     pub(super) retry: Duration,
     /// Events that pile up.
     pub(super) pile: u64,
+    /// Most groups of webhooks, and most deliveries that wait, of one workload.
+    pub(super) most: (u32, u64),
     /// What has its turn in a round.
     pub(super) workloads: Vec<Workload>,
 }
@@ -112,7 +126,8 @@ impl Plan {
             // Two hops on the ladder, and where the retries of a webhook usually begin.
             retry: Duration::from_secs(5),
             pile: 50_000,
-            workloads: WORKLOADS.to_vec(),
+            most: (u32::MAX, u64::MAX),
+            workloads: WORKLOADS.iter().filter(|workload| !workload.is_grown()).copied().collect(),
         }
     }
 
@@ -144,6 +159,7 @@ impl Plan {
             failing: 100,
             retry: Duration::from_secs(1),
             pile: 100,
+            most: (50, 200),
             ..Self::full()
         }
         .for_targets()
@@ -166,6 +182,18 @@ impl Plan {
             WORKLOADS.iter().filter(|one| named(one.name)).filter_map(|one| one.baseline).collect();
         self.workloads = WORKLOADS.to_vec();
         self.workloads.retain(|workload| named(workload.name) || baselines.contains(&workload.name));
+        if self.workloads.iter().any(Workload::is_grown) {
+            // What has grown stays: whatever came after it would not be without it.
+            self.rounds = 1;
+            self.measured *= 2;
+        }
+        let (groups_most, behind_most) = self.most;
+        for workload in &mut self.workloads {
+            workload.behind = workload.behind.min(behind_most);
+            if let Kind::Speed { groups, .. } = &mut workload.kind {
+                *groups = groups_most.min(*groups);
+            }
+        }
         self
     }
 
@@ -184,6 +212,11 @@ impl Workload {
     /// Whether it may be left out of some rounds.
     fn is_long(&self) -> bool {
         matches!(self.kind, Kind::Steady | Kind::Burst | Kind::Alone)
+    }
+
+    /// Whether it shows how the cost grows.
+    fn is_grown(&self) -> bool {
+        GROWN.contains(&self.name)
     }
 
     /// Whether Postrider takes part in it.
@@ -208,7 +241,7 @@ impl Workload {
 }
 
 const fn workload(name: &'static str, kind: Kind, body_bytes: usize) -> Workload {
-    Workload { name, kind, body_bytes, baseline: None }
+    Workload { name, kind, body_bytes, baseline: None, behind: 0 }
 }
 
 const fn naked_loop(name: &'static str, body_bytes: usize) -> Workload {
@@ -240,6 +273,20 @@ mod tests {
         let names: Vec<&str> = plan.workloads.iter().map(|workload| workload.name).collect();
         assert_eq!(names, ["naked-loop-16k", "one-to-one-16k"]);
         assert_eq!(Plan::quick().only(&[]), Plan::quick());
+    }
+
+    #[test]
+    fn what_grows_is_measured_once_and_only_when_asked_for() {
+        assert!(!Plan::full().workloads.iter().any(Workload::is_grown));
+        let plan = Plan::full().only(&["million-behind-1k".to_owned()]);
+        let names: Vec<&str> = plan.workloads.iter().map(|workload| workload.name).collect();
+        assert_eq!(
+            (names.as_slice(), plan.turns()),
+            (["ten-webhooks-1k", "million-behind-1k"].as_slice(), 2)
+        );
+        assert_eq!(plan.workloads[1].behind, 1_000_000);
+        let tiny = Plan::tiny().only(&["hundred-thousand-webhooks-1k".to_owned()]);
+        assert_eq!(tiny.workloads[1].webhooks(), (50, 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Everything that a bench runs: the roles, the sink, and who publishes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,15 +12,17 @@ use super::plan::{Kind, Plan, Workload};
 use super::publish::{Events, Load, Pace, Publisher};
 use super::run::Run;
 use super::sink::Sink;
-use super::system::System;
+use super::system::{Fleet, System};
 use super::usage::{self, Cpu, Processes};
-use super::{alone, burst, speed, steady};
+use super::{alone, behind, burst, speed, steady};
 use crate::exit::Failure;
 use tokio_util::sync::CancellationToken;
 
 /// How often is looked how far something is.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
+/// Events that are routed.
+pub(super) const ROUTED: &str = "postrider_events_total{fate=\"routed\"}";
 /// Deliveries that are recorded as delivered.
 pub(super) const DONE: &str = "postrider_recorded_total{kind=\"done\"}";
 
@@ -33,37 +36,45 @@ pub(super) struct Rig<'a> {
     pub(super) publisher: Publisher,
     pub(super) client: reqwest::Client,
     pub(super) processes: Processes,
+    /// The workloads that have their webhooks.
+    prepared: BTreeSet<&'static str>,
     /// Why the broker's processor time is not known, where it is not.
     pub(super) broker_unseen: Option<String>,
 }
 
 impl<'a> Rig<'a> {
-    /// Declares queues, starts everything, and makes the webhooks.
-    pub(super) async fn start(plan: &'a Plan, place: &'a Place) -> Result<Self, Failure> {
+    /// Declares queues, and starts everything.
+    pub(super) async fn start(plan: &'a Plan, place: &'a Place, fleet: Fleet) -> Result<Self, Failure> {
         place.apply().await?;
         let sink = Sink::start(plan.retry).await?;
-        let mut system = System::at(place)?;
+        let mut system = System::at(place, fleet)?;
         for role in ["control", "router", "worker"] {
             system.begin(role)?;
         }
         for role in ["control", "router", "worker"] {
             system.ready(role).await?;
         }
-        system.prepare(plan, &sink).await?;
         let mut processes = Processes::default();
-        processes.add("publisher", Some(std::process::id()));
+        processes.add("publisher", [std::process::id()]);
         processes.add("sink", sink.pid());
         let broker = usage::broker(&place.parsed_url()?);
         processes.add("broker", broker.as_ref().ok().copied());
         for role in ["control", "router", "worker"] {
-            processes.add(role, system.pid(role));
+            processes.add(role, system.pids(role));
         }
         let (publisher, client) = (Publisher::connect(&place.url).await?, naked::client()?);
-        Ok(Self { plan, place, system, sink, publisher, client, processes, broker_unseen: broker.err() })
+        let (prepared, broker_unseen) = (BTreeSet::new(), broker.err());
+        Ok(Self { plan, place, system, sink, publisher, client, processes, prepared, broker_unseen })
     }
 
     /// Gives a workload its turn.
     pub(super) async fn turn(&mut self, workload: &Workload) -> Result<Vec<Run>, Failure> {
+        if self.prepared.insert(workload.name) {
+            self.system.prepare(workload, self.plan.retry, &self.sink).await?;
+            if workload.behind > 0 {
+                behind::pile_up(self, workload).await?;
+            }
+        }
         match workload.kind {
             Kind::NakedLoop | Kind::NakedPost | Kind::Speed { .. } => {
                 Ok(vec![speed::run(self, workload).await?])

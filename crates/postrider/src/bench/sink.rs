@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 /// How far into a body the time is looked for.
 const TIME_WITHIN: usize = 512;
+/// What the webhook is called whose requests are answered with 503 and `Retry-After: 3600`.
+pub(super) const BUSY: &str = "busy";
 /// The most deliveries that have been refused and did not come again yet.
 const MAX_REFUSED: usize = 1_000_000;
 
@@ -216,8 +218,11 @@ impl Board {
         }
     }
 
-    /// A request came; whether it is taken.
-    fn took(&self, request: &Request<'_>) -> bool {
+    /// A request came; how it is answered.
+    fn took(&self, request: &Request<'_>) -> Answer {
+        if request.busy {
+            return Answer::Busy;
+        }
         let now = micros();
         let (sent, refuse) = marked(request.body);
         let mut state = self.state();
@@ -228,7 +233,7 @@ impl Board {
             let due = now + u64::try_from(self.retry.as_micros()).unwrap_or(u64::MAX);
             state.due.insert(request.id.into(), due);
             state.counted.refused += 1;
-            return false;
+            return Answer::Refused;
         }
         if request.attempt.is_some_and(|attempt| attempt > 1)
             && let Some(due) = state.due.remove(request.id)
@@ -240,7 +245,25 @@ impl Board {
             }
         }
         state.counted.taken += 1;
-        true
+        Answer::Taken
+    }
+}
+
+/// How a request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Taken,
+    Refused,
+    Busy,
+}
+
+impl Answer {
+    fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Taken => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            Self::Refused => b"HTTP/1.1 500 Refused\r\ncontent-length: 0\r\n\r\n",
+            Self::Busy => b"HTTP/1.1 503 Busy\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n",
+        }
     }
 }
 
@@ -262,7 +285,7 @@ async fn serve(listener: std::net::TcpListener, board: Arc<Board>) {
 async fn converse(mut connection: TcpStream, board: Arc<Board>) -> Option<()> {
     let mut buffer = Vec::with_capacity(32 * 1024);
     loop {
-        let (whole, taken) = loop {
+        let (whole, answer) = loop {
             if let Some(request) = Request::read(&buffer)? {
                 break (request.whole, board.took(&request));
             }
@@ -271,11 +294,7 @@ async fn converse(mut connection: TcpStream, board: Arc<Board>) -> Option<()> {
             }
         };
         buffer.drain(..whole);
-        let answer: &[u8] = match taken {
-            true => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
-            false => b"HTTP/1.1 500 Refused\r\ncontent-length: 0\r\n\r\n",
-        };
-        connection.write_all(answer).await.ok()?;
+        connection.write_all(answer.bytes()).await.ok()?;
     }
 }
 
@@ -283,6 +302,7 @@ async fn converse(mut connection: TcpStream, board: Arc<Board>) -> Option<()> {
 #[derive(Debug, PartialEq, Eq)]
 struct Request<'a> {
     whole: usize,
+    busy: bool,
     attempt: Option<u32>,
     id: &'a [u8],
     body: &'a [u8],
@@ -292,6 +312,7 @@ impl<'a> Request<'a> {
     /// The first request in a buffer, if it is there as a whole; nothing at all if it is none.
     fn read(buffer: &'a [u8]) -> Option<Option<Self>> {
         let (mut length, mut attempt, mut id) = (0, None, &b""[..]);
+        let busy = buffer.strip_prefix(b"POST /").is_some_and(|path| path.starts_with(BUSY.as_bytes()));
         let mut at = 0;
         loop {
             let Some(end) = buffer[at..].iter().position(|byte| *byte == b'\n') else { return Some(None) };
@@ -311,7 +332,7 @@ impl<'a> Request<'a> {
             }
         }
         let whole = at.checked_add(length)?;
-        Some(buffer.get(at..whole).map(|body| Self { whole, attempt, id, body }))
+        Some(buffer.get(at..whole).map(|body| Self { whole, busy, attempt, id, body }))
     }
 }
 
@@ -337,7 +358,7 @@ mod tests {
     }
 
     fn request<'a>(attempt: u32, body: &'a [u8]) -> Request<'a> {
-        Request { whole: 0, attempt: Some(attempt), id: b"msg_1", body }
+        Request { whole: 0, busy: false, attempt: Some(attempt), id: b"msg_1", body }
     }
 
     #[test]
@@ -347,9 +368,11 @@ mod tests {
             assert_eq!(Request::read(&one[..end]), Some(None), "{end}");
         }
         let read = Request::read(one).unwrap().unwrap();
-        assert_eq!(read, Request { whole: one.len(), attempt: Some(3), id: b"m", body: b"{}" });
+        assert_eq!(read, Request { whole: one.len(), busy: false, attempt: Some(3), id: b"m", body: b"{}" });
         let two = [&one[..], &one[..]].concat();
         assert_eq!(Request::read(&two).unwrap().unwrap(), read);
+        let busy = b"POST /busy-0-0 HTTP/1.1\r\ncontent-length: 0\r\n\r\n";
+        assert!(Request::read(busy).unwrap().unwrap().busy);
         assert_eq!(Request::read(b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"), None);
     }
 
@@ -365,12 +388,17 @@ mod tests {
     fn what_is_refused_is_due_again() {
         let board = board();
         let refuse = br#"{"at":1,"refuse":true}"#;
-        assert!(!board.took(&request(1, refuse)));
-        assert!(board.took(&request(2, refuse)), "only the first attempt is refused");
-        assert!(!board.took(&request(1, refuse)));
+        assert_eq!(board.took(&request(1, refuse)), Answer::Refused);
+        assert_eq!(board.took(&request(2, refuse)), Answer::Taken, "only the first attempt is refused");
+        assert_eq!(board.took(&request(1, refuse)), Answer::Refused);
         std::thread::sleep(Duration::from_millis(25));
-        assert!(board.took(&request(2, refuse)));
-        assert!(board.took(&request(1, br#"{"at":1}"#)));
+        assert_eq!(board.took(&request(2, refuse)), Answer::Taken);
+        assert_eq!(board.took(&request(1, br#"{"at":1}"#)), Answer::Taken);
+        assert_eq!(
+            board.took(&Request { busy: true, ..request(1, refuse) }),
+            Answer::Busy,
+            "and is not counted"
+        );
         let counted = board.answer(Question::Mark);
         assert_eq!((counted.taken, counted.refused, counted.retried, counted.early), (3, 2, 2, 1));
         assert_eq!((counted.late.count(), counted.latency.count()), (1, 5));

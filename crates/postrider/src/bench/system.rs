@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use url::Url;
 
 use super::patience::reach;
 use super::place::Place;
-use super::plan::{Kind, Plan};
+use super::plan::{Kind, Workload};
 use super::sink::Sink;
 use crate::api::{Api, read_body};
 use crate::exit::{Exit, Failure, cause};
@@ -46,7 +47,29 @@ pub(super) struct System {
     environment: Vec<(&'static str, String)>,
     api: Api,
     http: reqwest::Client,
-    roles: BTreeMap<&'static str, Role>,
+    fleet: Fleet,
+    roles: BTreeMap<&'static str, Vec<Role>>,
+}
+
+/// How many processes of which role there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fleet {
+    /// Workers.
+    pub(super) workers: u32,
+    /// Routers, of which one is active.
+    pub(super) routers: u32,
+    /// Whether each of them is kept on one core, in turn.
+    pub(super) pinned: bool,
+}
+
+impl Fleet {
+    fn of(self, role: &str) -> u32 {
+        match role {
+            "worker" => self.workers,
+            "router" => self.routers,
+            _ => 1,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,7 +80,7 @@ struct Role {
 
 impl System {
     /// The roles at a place, none of which runs yet.
-    pub(super) fn at(place: &Place) -> Result<Self, Failure> {
+    pub(super) fn at(place: &Place, fleet: Fleet) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::new(Exit::Other, "cannot start the roles", error);
         let program = std::env::current_exe().map_err(failed)?;
         let listen = free_address()?;
@@ -86,12 +109,20 @@ impl System {
             environment,
             http: crate::api::http_client(&base)?,
             api: Api::new(base, token)?,
+            fleet,
             roles: BTreeMap::new(),
         })
     }
 
-    /// Starts a role. It is not ready at once.
+    /// Starts a role, all processes of it. They are not ready at once.
     pub(super) fn begin(&mut self, role: &'static str) -> Result<(), Failure> {
+        let processes: Result<Vec<Role>, Failure> =
+            (0..self.fleet.of(role)).map(|n| self.spawn(role, n)).collect();
+        self.roles.insert(role, processes?);
+        Ok(())
+    }
+
+    fn spawn(&self, role: &'static str, n: u32) -> Result<Role, Failure> {
         let failed = |error| Failure::new(Exit::Other, format!("cannot start {role}"), error);
         let health = free_address()?;
         let log = File::options().create(true).append(true).open(self.log(role)).map_err(failed)?;
@@ -107,16 +138,31 @@ impl System {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        self.roles.insert(role, Role { child, health });
+        // What it starts itself stays there, too: it has not got so far yet.
+        if self.fleet.pinned && role != "control" {
+            pin(child.id(), n).map_err(|error| failed(error.into()))?;
+        }
+        Ok(Role { child, health })
+    }
+
+    /// Waits until all processes of a role are ready.
+    pub(super) async fn ready(&mut self, role: &'static str) -> Result<(), Failure> {
+        let begun = Instant::now();
+        for health in self.health(role) {
+            self.one_ready(role, health, begun).await?;
+        }
         Ok(())
     }
 
-    /// Waits until a role is ready.
-    pub(super) async fn ready(&mut self, role: &'static str) -> Result<(), Failure> {
-        let begun = Instant::now();
+    async fn one_ready(
+        &mut self,
+        role: &'static str,
+        health: SocketAddr,
+        begun: Instant,
+    ) -> Result<(), Failure> {
         loop {
             self.check()?;
-            let why = match self.ask(role, "readyz").await {
+            let why = match self.ask(health, "readyz").await {
                 Ok(response) if response.status().is_success() => return Ok(()),
                 Ok(response) => read_body(response).await.unwrap_or_else(|why| why),
                 Err(error) => cause(&error),
@@ -130,9 +176,16 @@ impl System {
         }
     }
 
-    /// Stops a role in order.
+    /// Stops a role in order, all processes of it.
     pub(super) async fn stop(&mut self, role: &'static str) -> Result<(), Failure> {
-        let Some(Role { mut child, health: _ }) = self.roles.remove(role) else { return Ok(()) };
+        for process in self.roles.remove(role).unwrap_or_default() {
+            self.stop_one(role, process).await?;
+        }
+        Ok(())
+    }
+
+    async fn stop_one(&self, role: &'static str, process: Role) -> Result<(), Failure> {
+        let mut child = process.child;
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM)
@@ -153,17 +206,19 @@ impl System {
         }
     }
 
-    /// The process of a role.
-    pub(super) fn pid(&self, role: &str) -> Option<u32> {
-        self.roles.get(role)?.child.id()
+    /// The processes of a role.
+    pub(super) fn pids(&self, role: &str) -> Vec<u32> {
+        self.roles.get(role).into_iter().flatten().filter_map(|process| process.child.id()).collect()
     }
 
     /// Whether every role still runs.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         let mut ended = None;
-        for (name, role) in &mut self.roles {
-            if let Ok(Some(status)) = role.child.try_wait() {
-                ended = Some((*name, status));
+        for (name, processes) in &mut self.roles {
+            for process in processes {
+                if let Ok(Some(status)) = process.child.try_wait() {
+                    ended = Some((*name, status));
+                }
             }
         }
         let Some((name, status)) = ended else { return Ok(()) };
@@ -172,58 +227,71 @@ impl System {
             .next("its last lines are above; postrider serve shows whether it can run with these settings"))
     }
 
-    /// The value of a metric of a role; nothing while the role does not answer.
+    /// The value of a metric of a role with one process; nothing while it does not answer.
     pub(super) async fn metric(&mut self, role: &'static str, name: &str) -> Result<Option<f64>, Failure> {
         self.check()?;
-        let Ok(response) = self.ask(role, "metrics").await else { return Ok(None) };
+        let Some(health) = self.health(role).first().copied() else { return Ok(None) };
+        let Ok(response) = self.ask(health, "metrics").await else { return Ok(None) };
         Ok(read_body(response).await.ok().and_then(|text| value_of(&text, name)))
     }
 
-    /// The sum of metrics that count; 0 while the role does not answer.
+    /// The sum of metrics that count, over all processes of a role; 0 for those that do not answer.
     pub(super) async fn counters(&mut self, role: &'static str, names: &[&str]) -> Result<u64, Failure> {
         self.check()?;
-        let Ok(response) = self.ask(role, "metrics").await else { return Ok(0) };
-        let text = read_body(response).await.unwrap_or_default();
-        Ok(names.iter().filter_map(|name| value_of(&text, name)).sum::<f64>() as u64)
+        let mut sum = 0.0;
+        for health in self.health(role) {
+            let Ok(response) = self.ask(health, "metrics").await else { continue };
+            let text = read_body(response).await.unwrap_or_default();
+            sum += names.iter().filter_map(|name| value_of(&text, name)).sum::<f64>();
+        }
+        Ok(sum as u64)
     }
 
-    /// Makes every webhook that a plan needs, and waits until the router knows them.
-    pub(super) async fn prepare(&mut self, plan: &Plan, sink: &Sink) -> Result<(), Failure> {
-        let mut webhooks = Vec::new();
-        for workload in &plan.workloads {
-            let (groups, fan_out) = workload.webhooks();
-            let burst = workload.kind == Kind::Burst;
-            for (group, n) in (0..groups).flat_map(|group| (0..fan_out).map(move |n| (group, n))) {
-                let name = format!("{}-{group}-{n}", workload.name);
-                let mut webhook = json!({
-                    "name": name,
-                    "url": sink.url(&name),
-                    "subscription": { "event_types": [workload.event_type(group)] },
-                    "max_in_flight": IN_FLIGHT,
-                });
-                if burst {
-                    let retry_ms = u64::try_from(plan.retry.as_millis()).unwrap_or(u64::MAX);
-                    webhook["retry"] = json!({ "initial_ms": retry_ms, "jitter": 0.0 });
-                }
-                webhooks.push(webhook.to_string());
+    /// Makes every webhook that a workload needs, and waits until the router knows them.
+    pub(super) async fn prepare(
+        &mut self,
+        workload: &Workload,
+        retry: Duration,
+        sink: &Sink,
+    ) -> Result<(), Failure> {
+        let (groups, fan_out) = workload.webhooks();
+        let each = (0..groups).flat_map(|group| (0..fan_out).map(move |n| (group, n)));
+        let webhook = |(group, n): (u32, u32)| {
+            let name = format!("{}-{group}-{n}", workload.name);
+            let mut webhook = webhook(&name, &sink.url(&name), &workload.event_type(group));
+            if workload.kind == Kind::Burst {
+                let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+                webhook["retry"] = json!({ "initial_ms": retry_ms, "jitter": 0.0 });
             }
-        }
+            webhook
+        };
+        self.make(each.map(webhook)).await
+    }
+
+    /// Makes webhooks, and waits until the router knows them.
+    pub(super) async fn make(&mut self, webhooks: impl Iterator<Item = Value>) -> Result<(), Failure> {
+        let unmatched = "postrider_events_total{fate=\"unmatched\"}";
+        let before = self.counters("router", &[unmatched]).await?;
         let api = &self.api;
         stream::iter(webhooks)
-            .map(|webhook| api.post("cannot make a webhook", &["webhooks"], Some(webhook)))
+            .map(|webhook| api.post("cannot make a webhook", &["webhooks"], Some(webhook.to_string())))
             .buffer_unordered(AT_ONCE)
             .try_for_each(|_| async { Ok(()) })
             .await?;
         // An event over HTTP waits until the router knows what control knew; the measured ones, over AMQP, do not.
         let event = json!({ "event_type": "bench.nobody" }).to_string();
         api.post("cannot send an event", &["events"], Some(event)).await?;
-        let unmatched = "postrider_events_total{fate=\"unmatched\"}";
-        reach("events that nobody takes", 1, LOOK, async || self.counters("router", &[unmatched]).await).await
+        reach("events that nobody takes", before + 1, LOOK, async || {
+            self.counters("router", &[unmatched]).await
+        })
+        .await
     }
 
-    async fn ask(&self, role: &str, path: &str) -> Result<reqwest::Response, reqwest::Error> {
-        let health =
-            self.roles.get(role).map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9)), |role| role.health);
+    fn health(&self, role: &str) -> Vec<SocketAddr> {
+        self.roles.get(role).into_iter().flatten().map(|process| process.health).collect()
+    }
+
+    async fn ask(&self, health: SocketAddr, path: &str) -> Result<reqwest::Response, reqwest::Error> {
         self.http.get(format!("http://{health}/{path}")).send().await
     }
 
@@ -240,6 +308,25 @@ impl System {
             output::note(&format!("{role}: {}", crate::table::printable(line)));
         }
     }
+}
+
+/// What is asked of the API for a webhook that takes one type of event.
+pub(super) fn webhook(name: &str, url: &str, event_type: &str) -> Value {
+    json!({
+        "name": name,
+        "url": url,
+        "subscription": { "event_types": [event_type] },
+        "max_in_flight": IN_FLIGHT,
+    })
+}
+
+/// Keeps a process on the core of a number, in turn.
+fn pin(pid: Option<u32>, n: u32) -> rustix::io::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut set = CpuSet::new();
+    set.set(n as usize % cores);
+    let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    sched_setaffinity(pid, &set)
 }
 
 /// The value of a metric, with its labels, in the text of `/metrics`.

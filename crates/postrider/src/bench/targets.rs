@@ -8,7 +8,7 @@ const LEAST: Bound = Bound::AtLeast;
 const MOST: Bound = Bound::AtMost;
 
 /// Every target. The numbers are those that the product promises on two cores.
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 12] = [
     Target {
         aim: Some(0.9),
         ..target("one-to-one-ratio", "of naked-loop-1k", LEAST, 0.6, |r| r.ratio("one-to-one-1k"))
@@ -28,6 +28,12 @@ const TARGETS: [Target; 10] = [
     }),
     target("router-memory", "MiB", MOST, 128.0, |r| {
         r.most_at_full_speed(|run| run.peak_mib.get("router").copied())
+    }),
+    target("cost-of-webhooks", "of ten-webhooks-1k", MOST, 1.2, |r| {
+        r.cost("hundred-thousand-webhooks-1k", "ten-webhooks-1k")
+    }),
+    target("cost-of-a-backlog", "of ten-webhooks-1k", MOST, 1.2, |r| {
+        r.cost("million-behind-1k", "ten-webhooks-1k")
     }),
 ];
 
@@ -90,6 +96,12 @@ impl Results {
 
     fn times(&self, workload: &str, other: &str) -> Option<f64> {
         let (one, other) = (self.of(workload)?.per_second, self.of(other)?.per_second);
+        (other > 0.0).then(|| one / other)
+    }
+
+    /// The processor time of one delivery of a workload, over that of another.
+    fn cost(&self, workload: &str, other: &str) -> Option<f64> {
+        let (one, other) = (self.of(workload)?.cpu_sum(), self.of(other)?.cpu_sum());
         (other > 0.0).then(|| one / other)
     }
 
@@ -161,6 +173,9 @@ pub(super) mod tests {
             (served("steady-500", 500.0), None),
             (Run { retries: Some(retries), ..served("retry-burst", 2_000.0) }, None),
             (Run { latency_ms: None, ..served("recorder-alone", 9_000.0) }, None),
+            (served("ten-webhooks-1k", 3_000.0), None),
+            (served("hundred-thousand-webhooks-1k", 2_500.0), None),
+            (served("million-behind-1k", 2_500.0), None),
         ])
     }
 
@@ -182,6 +197,8 @@ pub(super) mod tests {
             ("recorder-alone", 3.0, true),
             ("worker-memory", 129.0, false),
             ("router-memory", 40.0, true),
+            ("cost-of-webhooks", 1.0, true),
+            ("cost-of-a-backlog", 1.0, true),
         ] {
             let verdict = verdict(&results, name);
             assert_eq!((verdict.value, verdict.met), (Some(value), Some(met)), "{name}");

@@ -11,39 +11,42 @@ const TICKS: f64 = 100.0;
 
 /// The processes that are looked at, by what they are.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Processes(BTreeMap<&'static str, u32>);
+pub(super) struct Processes(BTreeMap<&'static str, Vec<u32>>);
 
 impl Processes {
-    /// One more, in place of the one that was called so.
-    pub(super) fn add(&mut self, name: &'static str, pid: Option<u32>) {
-        match pid {
-            Some(pid) => drop(self.0.insert(name, pid)),
-            None => self.remove(name),
-        }
+    /// These, in place of those that were called so.
+    pub(super) fn add(&mut self, name: &'static str, pids: impl IntoIterator<Item = u32>) {
+        self.0.insert(name, pids.into_iter().collect());
     }
 
-    /// One less.
+    /// Those that are called so are looked at no longer.
     pub(super) fn remove(&mut self, name: &'static str) {
         self.0.remove(name);
     }
 
     /// Processor time so far, seconds.
     pub(super) fn cpu(&self) -> Cpu {
-        let of = |(name, pid): (&&'static str, &u32)| Some((*name, cpu_of(*pid)?));
+        let of = |(name, pids): (&&'static str, &Vec<u32>)| {
+            let each: Vec<f64> = pids.iter().filter_map(|pid| cpu_of(*pid)).collect();
+            (!each.is_empty()).then(|| (*name, each.iter().sum()))
+        };
         Cpu(self.0.iter().filter_map(of).collect())
     }
 
     /// Forgets how much memory the processes had at most.
     pub(super) fn forget_peaks(&self) {
-        for pid in self.0.values() {
+        for pid in self.0.values().flatten() {
             // Where this is not allowed the peak is that since the process began.
             std::fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
         }
     }
 
-    /// The most resident memory since then, MiB.
+    /// The most resident memory since then, MiB: of several, that of the largest.
     pub(super) fn peaks_mib(&self) -> BTreeMap<&'static str, f64> {
-        let of = |(name, pid): (&&'static str, &u32)| Some((*name, peak_mib(*pid)?));
+        let of = |(name, pids): (&&'static str, &Vec<u32>)| {
+            let most = pids.iter().filter_map(|pid| peak_mib(*pid)).max_by(f64::total_cmp)?;
+            Some((*name, most))
+        };
         self.0.iter().filter_map(of).collect()
     }
 }

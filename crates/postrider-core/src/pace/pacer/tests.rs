@@ -4,7 +4,8 @@ use crate::pace::{RUNGS_SECS, SLOW_MS};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { most: 4, per_second: None, first_retry_ms: 6_000 };
-const ASKING: Asking = Asking { lane: 0, test: false, batched: false, may_wait: true, left_ms: u64::MAX };
+const ASKING: Asking =
+    Asking { lane: 0, retried: false, test: false, batched: false, may_wait: true, left_ms: u64::MAX };
 
 fn scene(ms: i64) -> Scene {
     let (now, chance) = (Timestamp::from_millis(ms), Chance::MIDDLE);
@@ -266,7 +267,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<(u64, f64, Event)>> {
     let asking = (0..LANES, prop::bool::weighted(0.02), any::<bool>(), any::<bool>()).prop_map(
         |(lane, test, batched, may_wait)| {
-            Event::Ask(Asking { lane, test, batched, may_wait, left_ms: 10_000_000 })
+            Event::Ask(Asking { lane, retried: lane == 1, test, batched, may_wait, left_ms: 10_000_000 })
         },
     );
     let event = prop_oneof![
