@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-smoke bench-isolation compose-test build lint fmt doc direction clean-broker
+.PHONY: help demo test chaos bench bench-smoke bench-growth bench-scale bench-isolation compose-test build lint fmt doc direction clean-broker
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -20,6 +20,12 @@ bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, te
 
 bench-smoke: ## Measure for a minute, and fail where it has become grossly slower
 	@dev/bench-smoke
+
+bench-growth: ## Measure what 100,000 webhooks, and a million deliveries that wait, cost the others; a quarter of an hour
+	@dev/bench-growth
+
+bench-scale: ## Measure how far more workers, routers and shards carry; ten minutes
+	@dev/bench-scale
 
 bench-isolation: ## Measure what bad neighbours do to others, and write docs/isolation.svg; takes half an hour
 	@dev/bench-isolation
