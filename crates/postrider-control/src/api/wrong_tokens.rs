@@ -16,8 +16,9 @@ use crate::keys::KeyHash;
 
 /// Places for addresses, and as many for tokens that were right.
 const PLACES: usize = 4096;
-/// Wrong tokens that an address may send at once, and one more for each second after that.
-const OF_ADDRESS: Limit = Limit { at_once: 30.0, per_second: 1.0 };
+/// Wrong tokens that an address may send at once, and one more for each second after that. Until it is looked up each token
+/// counts as a wrong one, so it is also how many requests may begin at the same time with a key that is new there.
+const OF_ADDRESS: Limit = Limit { at_once: 100.0, per_second: 1.0 };
 /// The same for all addresses together.
 const OF_ALL: Limit = Limit { at_once: 500.0, per_second: 50.0 };
 
@@ -190,14 +191,14 @@ mod tests {
     fn an_address_may_guess_some_and_then_slowly() {
         let (limits, now) = (WrongTokens::default(), Instant::now());
         let one = peer("192.0.2.1");
-        assert_eq!(guesses(&limits, one, 1000, now), 30);
+        assert_eq!(guesses(&limits, one, 1000, now), 100);
         assert_eq!(limits.look(one, &token(1), now).unwrap_err(), 1);
         assert_eq!(guesses(&limits, peer("192.0.2.2"), 10, now), 10, "others go on");
         // A thousand a second for a minute: one of each thousand is looked at.
         let looked: u64 =
             (1..=60).map(|second| guesses(&limits, one, 1000, now + Duration::from_secs(second))).sum();
         assert_eq!(looked, 60);
-        assert_eq!(guesses(&limits, one, 1000, now + Duration::from_secs(3600)), 30);
+        assert_eq!(guesses(&limits, one, 1000, now + Duration::from_secs(3600)), 100);
         assert_eq!(guesses(&limits, one, 9, now), 0, "a clock does not give any back");
     }
 
@@ -217,8 +218,8 @@ mod tests {
     fn a_network_of_ipv6_is_one_sender() {
         let (limits, now) = (WrongTokens::default(), Instant::now());
         let looked: u64 =
-            (0..50).map(|n| guesses(&limits, peer(&format!("2001:db8:1:2::{n:x}")), 1, now)).sum();
-        assert_eq!(looked, 30);
+            (0..200).map(|n| guesses(&limits, peer(&format!("2001:db8:1:2::{n:x}")), 1, now)).sum();
+        assert_eq!(looked, 100);
         assert_eq!(peer("::ffff:192.0.2.1").network(), peer("192.0.2.1").network());
         assert_ne!(peer("2001:db8:1:3::1").network(), peer("2001:db8:1:2::1").network());
     }
@@ -231,7 +232,7 @@ mod tests {
         for _ in 0..100 {
             limits.right(limits.look(one, &right, now).unwrap());
         }
-        assert_eq!(guesses(&limits, one, 100, now), 30, "right ones cost nothing");
+        assert_eq!(guesses(&limits, one, 100, now), 100, "right ones cost nothing");
         limits.right(limits.look(one, &right, now).unwrap());
         assert!(limits.look(one, &KeyHash::of("another"), now).is_err(), "even if it were right");
         assert!(limits.look(peer("192.0.2.2"), &right, now).is_ok(), "another address has its own");
@@ -245,9 +246,9 @@ mod tests {
     fn many_at_once_are_no_more_than_one_after_the_other() {
         let (limits, now) = (WrongTokens::default(), Instant::now());
         let one = peer("192.0.2.1");
-        let looks: Vec<Look> = (0..100).filter_map(|n| limits.look(one, &token(n), now).ok()).collect();
-        assert_eq!(looks.len(), 30);
+        let looks: Vec<Look> = (0..200).filter_map(|n| limits.look(one, &token(n), now).ok()).collect();
+        assert_eq!(looks.len(), 100);
         looks.into_iter().for_each(|look| limits.unknown(look));
-        assert_eq!(guesses(&limits, one, 100, now), 30, "when the store fails nobody is blamed");
+        assert_eq!(guesses(&limits, one, 100, now), 100, "when the store fails nobody is blamed");
     }
 }
