@@ -6,6 +6,7 @@
 //! - `store` holds all SQL; `recorder` writes what the other roles report into it, a batch in one transaction.
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
 //! - `reminders` sends what is due, `replays` what is made again by filter, `release` what was held.
+//! - `keys` are those of the API; the audit log says who changed what.
 //! - `books` says whether everything adds up, [`audit`] reads the store for the checker; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]
@@ -13,6 +14,7 @@ mod api;
 pub mod audit;
 mod books;
 mod config;
+mod keys;
 mod link;
 mod metrics;
 mod publisher;

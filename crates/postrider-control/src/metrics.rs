@@ -188,7 +188,7 @@ impl Metrics {
             ))?,
         };
         for (route, method) in routes() {
-            metrics.create(&route, method);
+            metrics.create(&route, method.as_str());
         }
         for method in METHODS {
             metrics.create(UNMATCHED, method);

@@ -30,6 +30,8 @@ const GATHER: [(usize, Duration); 3] =
     [(1_000, Duration::from_millis(400)), (64, Duration::from_millis(50)), (0, Duration::from_millis(5))];
 /// Pauses between tries when the store fails.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
+/// A batch that waits ends when nothing came for so long: the load is over.
+const QUIET: Duration = Duration::from_millis(50);
 /// How long a message of a newer release is put away, seconds: one of the parking queues.
 const PARK_SECS: u32 = 600;
 
@@ -114,7 +116,8 @@ async fn gather(
         if batch.len() >= BATCH || facts >= BATCH_FACTS {
             break;
         }
-        next = tokio::time::timeout_at(until, messages.recv()).await.ok().flatten();
+        let quiet = Instant::now() + QUIET;
+        next = tokio::time::timeout_at(until.min(quiet), messages.recv()).await.ok().flatten();
     }
     (batch, facts)
 }

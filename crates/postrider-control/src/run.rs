@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::books::Bookkeeper;
 use crate::config::{Config, Listen};
+use crate::keys::Uses;
 use crate::link::{Broker, Link};
 use crate::metrics::Metrics;
 use crate::publisher::OutboxPublisher;
@@ -70,6 +71,7 @@ pub async fn run(
     let activity = Activity::new();
     let broker: Arc<dyn Broker> = link.clone();
     let books = Arc::new(Bookkeeper::new(store.clone(), broker.clone(), activity.clone(), metrics.clone()));
+    let uses = Arc::new(Uses::default());
     let api = Api {
         store: store.clone(),
         broker,
@@ -77,6 +79,8 @@ pub async fn run(
         metrics: metrics.clone(),
         key: config.master_key,
         token: config.admin_token,
+        wrong_tokens: api::WrongTokens::default(),
+        uses: uses.clone(),
         egress: config.egress,
         https_only: config.https_only,
         in_progress: api::InProgress::default(),
@@ -118,6 +122,8 @@ pub async fn run(
     });
     let stop = tasks.stop.clone();
     tasks.start("books", async move { books.run(&stop, &told).await });
+    let (used, stop) = (store.clone(), tasks.stop.clone());
+    tasks.start("api keys", async move { uses.run(&used, &stop).await });
     let (held, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("release", async move { release::release(&held, &stop).await });
     let (chosen, stop) = (store.clone(), tasks.stop.clone());

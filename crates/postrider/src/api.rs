@@ -109,21 +109,31 @@ impl Api {
         Self { tenant, ..self }
     }
 
-    /// The API that the settings name, with their token, or the one in the state directory.
+    /// The API that the settings name, with their API key, or their admin token, or the one in the state directory.
     ///
     /// # Errors
     /// [`Failure`] when there is no token.
     pub fn from_settings(settings: &Settings, base: Option<Url>) -> Result<Self, Failure> {
         let kept = settings.state_dir.admin_token_file();
-        let token = match settings.admin_token()? {
+        let given = match settings.api_token()? {
+            Some(key) => Some(key),
+            None => settings.admin_token()?,
+        };
+        let token = match given {
             Some(token) => token,
             None if kept.exists() => crate::settings::read_file_or_stdin(&kept)?,
             None => {
                 return Err(Failure::usage(
-                    "there is no admin token",
-                    format!("POSTRIDER_ADMIN_TOKEN is not set and {} does not exist", kept.display()),
+                    "there is no API key and no admin token",
+                    format!(
+                        "POSTRIDER_API_TOKEN and POSTRIDER_ADMIN_TOKEN are not set and {} does not exist",
+                        kept.display()
+                    ),
                 )
-                .next("set POSTRIDER_ADMIN_TOKEN_FILE to the file that control reads its token from"));
+                .next(
+                    "set POSTRIDER_API_TOKEN_FILE to a file with an API key, or POSTRIDER_ADMIN_TOKEN_FILE to the one that \
+                     control reads its token from",
+                ));
             }
         };
         Self::new(base.unwrap_or_else(|| settings.operator.api_url.clone()), token)
@@ -243,7 +253,10 @@ fn refusal(what: &str, status: u16, raw: &str) -> Failure {
     let mut failure = Failure::new(exit, what, why);
     failure.next = match status {
         // What the API advises is for those who write requests.
-        401 => Some("give control's admin token in POSTRIDER_ADMIN_TOKEN_FILE".to_owned()),
+        401 => Some(
+            "give a valid API key in POSTRIDER_API_TOKEN_FILE, or control's admin token in POSTRIDER_ADMIN_TOKEN_FILE"
+                .to_owned(),
+        ),
         _ => problem.hint,
     };
     failure
@@ -261,6 +274,25 @@ mod tests {
         assert_eq!(failure.to_string(), "cannot create the webhook: url: 10.0.0.1 is private");
         assert_eq!(failure.next.as_deref(), Some("open the range"));
         assert_eq!(failure.exit, Exit::Invalid);
+    }
+
+    #[test]
+    fn an_api_key_goes_before_the_admin_token() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let dir = tempfile::tempdir().unwrap();
+        let of = |pairs: &[(&str, &str)]| {
+            let env = pairs.iter().map(|(name, value)| (format!("POSTRIDER_{name}"), (*value).to_owned()));
+            let state = ("POSTRIDER_STATE_DIR".to_owned(), dir.path().display().to_string());
+            let settings = Settings::from_parts(env.chain([state]), None).unwrap().settings;
+            Api::from_settings(&settings, None).map(|api| api.token.reveal().to_owned())
+        };
+        let key = format!("ptr_{}", "A".repeat(43));
+        let (key, token) = (("API_TOKEN", key.as_str()), ("ADMIN_TOKEN", "0123456789abcdef"));
+        assert_eq!(of(&[token]).unwrap(), token.1);
+        assert_eq!(of(&[key]).unwrap(), key.1);
+        assert_eq!(of(&[token, key]).unwrap(), key.1);
+        let failure = of(&[]).unwrap_err();
+        assert!(failure.to_string().contains("POSTRIDER_API_TOKEN"), "{failure}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::doc_markdown, reason = "clap shows these comments as they are, in a terminal")]
 
+mod access;
 mod bench;
 mod replay;
 
@@ -14,6 +15,7 @@ use url::Url;
 
 use crate::output::Format;
 
+pub use access::{ApiKeyCreate, ApiKeys, Audit};
 pub use bench::{Bench, BenchCommand};
 pub use replay::{Replay, ReplayRun, ReplayWhich};
 
@@ -41,7 +43,7 @@ pub struct Cli {
     /// The API to talk to [default: POSTRIDER_API_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub api: Option<Url>,
-    /// Whose webhooks, events and deliveries [default: default]
+    /// Whose webhooks, events and deliveries [default: that of the API key, or default]
     #[arg(long, global = true, value_name = "TENANT")]
     pub tenant: Option<String>,
     /// What to do.
@@ -92,6 +94,11 @@ pub enum Command {
     /// Settings of a tenant
     #[command(subcommand)]
     Settings(TenantSettings),
+    /// API keys: who else may use the API, and for what
+    #[command(subcommand)]
+    ApiKeys(ApiKeys),
+    /// List who changed what over the API, newest first; with --tenant, only of that tenant
+    Audit(Audit),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
@@ -1010,6 +1017,16 @@ fn moment(text: &str) -> Result<String, String> {
     at.ok_or_else(|| "write how long ago, such as 2h, or a time such as 2026-11-21T20:00:00Z".to_owned())
 }
 
+/// Reads a time, or in how long it is, and returns RFC 3339.
+fn later(text: &str) -> Result<String, String> {
+    if let Ok(length) = duration(text) {
+        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        return Ok(postrider_broker::now().plus_ms(length_ms).to_rfc3339());
+    }
+    let at = Timestamp::parse_rfc3339(text).map(Timestamp::to_rfc3339);
+    at.ok_or_else(|| "write in how long, such as 90d, or a time such as 2026-12-01T00:00:00Z".to_owned())
+}
+
 /// Reads a time and returns it as RFC 3339, UTC.
 fn instant(text: &str) -> Result<String, String> {
     let at = Timestamp::parse_rfc3339(text).map(Timestamp::to_rfc3339);
@@ -1098,6 +1115,10 @@ mod tests {
         let ago = Timestamp::parse_rfc3339(&moment("2h").unwrap()).unwrap();
         assert!((7_200_000..7_260_000).contains(&now.plus_ms(1).since_ms(ago)));
         assert!(moment("yesterday").is_err());
+        assert_eq!(later("2026-11-21T21:00:00+01:00").as_deref(), Ok("2026-11-21T20:00:00Z"));
+        let in_two_hours = Timestamp::parse_rfc3339(&later("2h").unwrap()).unwrap();
+        assert!((7_140_000..=7_200_000).contains(&in_two_hours.since_ms(postrider_broker::now())));
+        assert!(later("tomorrow").is_err());
     }
 
     #[test]
@@ -1140,6 +1161,10 @@ mod tests {
         assert!(refused("postrider settings set --schemas maybe"));
         assert!(refused("postrider webhook create --name a --url http://a --api-key-header X"));
         assert!(refused("postrider serve everything"));
+        assert!(refused("postrider api-keys create --name ci"));
+        assert!(refused("postrider api-keys create --name ci --scope write"));
+        assert!(!refused("postrider api-keys create --name ci --scope events:write,read --expires 90d"));
+        assert!(!refused("postrider audit --since 2h --actor key_1 --all"));
         assert!(!refused("postrider event send --from-file f --rate 5/s -o jsonl"));
     }
 }

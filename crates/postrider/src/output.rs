@@ -91,7 +91,9 @@ impl Output {
             "dead" | "disabled" | "invalid" | "failed" => ("✕", Tone::Bad),
             "pending" | "retrying" | "planning" | "running" => ("↻", Tone::Open),
             "held" | "paused" | "waiting" | "planned" => ("●", Tone::Open),
-            "cancelled" | "cancelling" | "skipped" | "unmatched" => ("–", Tone::Faint),
+            "cancelled" | "cancelling" | "skipped" | "unmatched" | "revoked" | "expired" => {
+                ("–", Tone::Faint)
+            }
             _ => return table::printable(state),
         };
         self.paint(tone, &format!("{mark} {state}"))
@@ -157,8 +159,9 @@ impl Output {
 
     fn ids(&self, items: &[Value]) -> Result<(), Failure> {
         for item in items {
-            let id =
-                ["id", "delivery", "name"].iter().find_map(|name| item.get(name)).and_then(Value::as_str);
+            // A change that was made has no id of its own, but something that it was made to.
+            let own = ["id", "delivery", "name"].iter().find_map(|name| item.get(name));
+            let id = own.or_else(|| item.pointer("/subject/id")).and_then(Value::as_str);
             if let Some(id) = id {
                 data(&table::printable(id))?;
             }

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::{Body, Params, moment};
 use super::cursor::{List, limit};
 use super::deliveries::not_called_off;
@@ -133,6 +134,15 @@ pub(super) async fn create(
         });
     }
     let made = change.cancel_matching(&filter, now).await?.map_err(not_called_off)?;
+    let changes = Changes::none()
+        .with_some("webhook", filter.webhook.as_ref().map(ToString::to_string))
+        .with_some("event_type", filter.event_type.as_ref().map(ToString::to_string))
+        .with_some("since", filter.since.map(shown))
+        .with("until", shown(filter.before))
+        .with("state", word(filter.held_only))
+        .with("deliveries", made.pending);
+    let entry = scope.entry(Some(&filter.tenant), Subject::Cancellation, &made.id, changes);
+    change.note(&entry, now).await?;
     let answer = Answer::json(StatusCode::CREATED, &Cancellation::from(made))?;
     once.keep(&api, &mut change, &answer).await?;
     change.commit().await?;

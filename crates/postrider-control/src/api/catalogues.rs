@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::{self, Params};
 use super::problem::{Code, Problem, ProblemBody};
 use super::scope::Scope;
@@ -176,7 +177,11 @@ pub(super) async fn put(
     let mut revision = before.as_ref().map(|row| row.revision);
     let same = old.is_some_and(|old| json!(old) == json!(catalogue));
     if !dry_run && !same {
-        revision = Some(change.put_catalogue(&tenant, &catalogue, postrider_broker::now()).await?);
+        let now = postrider_broker::now();
+        let put = change.put_catalogue(&tenant, &catalogue, now).await?;
+        let noted = Changes::none().turned("revision", revision, put).with("changes", changes.len());
+        change.note(&scope.entry(Some(&tenant), Subject::Catalogue, &product, noted), now).await?;
+        revision = Some(put);
     }
     let status = if before.is_none() && !dry_run { StatusCode::CREATED } else { StatusCode::OK };
     let answer = Answer::json(status, &Import { product, dry_run, revision, changes, findings })?;
@@ -351,7 +356,10 @@ pub(super) async fn delete(
     let mut change = api.store.change().await?;
     let Some(row) = change.catalogue(tenant.as_str(), &product).await? else { return Err(unknown()) };
     refuse_loss(&mut change, tenant.as_str(), &row.catalogue, None).await?;
-    change.delete_catalogue(tenant.as_str(), &product, postrider_broker::now()).await?;
+    let now = postrider_broker::now();
+    change.delete_catalogue(tenant.as_str(), &product, now).await?;
+    let noted = Changes::none().was("revision", row.revision);
+    change.note(&scope.entry(Some(&tenant), Subject::Catalogue, &product, noted), now).await?;
     change.commit().await?;
     Ok(Answer::nothing())
 }

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::{self, Params};
 use super::cursor::{List, limit};
 use super::deliveries::{Redelivery, again, word};
@@ -179,10 +180,15 @@ pub(super) async fn resolve(
             "reason must have 1 to 256 characters and no control characters",
         ));
     }
+    let (tenant, now) = (scope.tenant(), postrider_broker::now());
     let mut change = api.store.change().await?;
-    let resolved =
-        change.resolve_dead_letter(scope.tenant().as_str(), &id, &reason, postrider_broker::now()).await?;
+    let before = change.dead_letter(tenant.as_str(), &id).await?;
+    let resolved = change.resolve_dead_letter(tenant.as_str(), &id, &reason, now).await?;
     let Some(row) = resolved else { return Err(Problem::not_found("dead letter")) };
+    if before.is_some_and(|before| before.resolved_at.is_none()) {
+        let changes = Changes::none().with("resolution", &reason);
+        change.note(&scope.entry(Some(&tenant), Subject::DeadLetter, &id, changes), now).await?;
+    }
     let answer = Answer::ok(&DeadLetter::from(row))?;
     once.keep(&api, &mut change, &answer).await?;
     change.commit().await?;
@@ -211,7 +217,10 @@ pub(super) async fn redeliver(
             "Correct the message, publish it again, and resolve this one.",
         ));
     }
-    let answer = again(&mut change, tenant.as_str(), &row.delivery).await?;
+    let (answer, series) = again(&mut change, tenant.as_str(), &row.delivery).await?;
+    let changes = Changes::none().with("delivery", &row.delivery).with("series", series);
+    let entry = scope.entry(Some(&tenant), Subject::DeadLetter, &id, changes);
+    change.note(&entry, postrider_broker::now()).await?;
     once.keep(&api, &mut change, &answer).await?;
     change.commit().await?;
     Ok(answer)

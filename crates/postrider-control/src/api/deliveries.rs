@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::Params;
 use super::cursor::{List, limit};
 use super::idempotency::Once;
@@ -368,8 +369,11 @@ pub(super) async fn redeliver(
     once: Once,
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
+    let tenant = scope.tenant();
     let mut change = api.store.change().await?;
-    let answer = again(&mut change, scope.tenant().as_str(), &id).await?;
+    let (answer, series) = again(&mut change, tenant.as_str(), &id).await?;
+    let entry = scope.entry(Some(&tenant), Subject::Delivery, &id, Changes::none().with("series", series));
+    change.note(&entry, postrider_broker::now()).await?;
     once.keep(&api, &mut change, &answer).await?;
     change.commit().await?;
     Ok(answer)
@@ -389,8 +393,21 @@ pub(super) async fn cancel(
     once: Once,
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
+    let (tenant, now) = (scope.tenant(), postrider_broker::now());
     let mut change = api.store.change().await?;
-    let answer = match change.cancel(&scope.tenant(), &id, postrider_broker::now()).await? {
+    let called_off = change.cancel(&tenant, &id, now).await?;
+    let done = match &called_off {
+        Ok(CalledOff::Ended { series }) => Some(Changes::none().with("series", series)),
+        Ok(CalledOff::UnderWay { series, cancellation: Some(made) }) => {
+            Some(Changes::none().with("series", series).with("cancellation", made))
+        }
+        // It was called off before.
+        Ok(CalledOff::UnderWay { cancellation: None, .. }) | Err(_) => None,
+    };
+    if let Some(changes) = done {
+        change.note(&scope.entry(Some(&tenant), Subject::Delivery, &id, changes), now).await?;
+    }
+    let answer = match called_off {
         Ok(CalledOff::Ended { series }) => {
             let (state, cancelling, cancellation) = ("cancelled", false, None);
             Answer::ok(&Cancelled { id, series, state, cancelling, cancellation })?
@@ -425,8 +442,8 @@ pub(super) fn not_called_off(refused: NotCalledOff) -> Problem {
     }
 }
 
-/// Makes a delivery again, as part of a change.
-pub(super) async fn again(change: &mut Change<'_>, tenant: &str, id: &str) -> Result<Answer, Problem> {
+/// Makes a delivery again, as part of a change: the answer, and the series that begins.
+pub(super) async fn again(change: &mut Change<'_>, tenant: &str, id: &str) -> Result<(Answer, u32), Problem> {
     let now = postrider_broker::now();
     match change.redeliver(tenant, id, now).await? {
         Ok(made) => {
@@ -437,7 +454,7 @@ pub(super) async fn again(change: &mut Change<'_>, tenant: &str, id: &str) -> Re
                 note: note_of(&made.webhook, now),
                 webhook_state: made.webhook.state,
             };
-            Answer::json(StatusCode::ACCEPTED, &redelivery)
+            Ok((Answer::json(StatusCode::ACCEPTED, &redelivery)?, redelivery.series))
         }
         Err(RedeliverRefused::Unknown) => Err(Problem::not_found("delivery")),
         Err(RedeliverRefused::NotFinal { held: true, .. }) => Err(Problem::new(

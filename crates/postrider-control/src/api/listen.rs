@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
+
+use super::wrong_tokens::Peer;
 
 /// Connections at the same time; more wait to be accepted.
 const CONNECTIONS: usize = 512;
@@ -26,6 +29,7 @@ const FINISH: Duration = Duration::from_secs(15);
 pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let listener = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) };
     let stop = shutdown.clone();
+    let router = router.into_make_service_with_connect_info::<Peer>();
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
     let ending = async {
         shutdown.cancelled().await;
@@ -62,6 +66,12 @@ impl Listener for Bounded {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        Self(stream.remote_addr().ip())
     }
 }
 

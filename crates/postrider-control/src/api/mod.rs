@@ -1,9 +1,11 @@
 //! The API under `/v1`: one file for each resource.
 //!
-//! Around every handler, from the outside in: measuring, catching panics, the length of the URL, the token, the body
-//! (content type, size, time), the `Idempotency-Key`, and a deadline.
+//! Around every handler, from the outside in: measuring, catching panics, the length of the URL, the token and what it may,
+//! the body (content type, size, time), the `Idempotency-Key`, and a deadline.
 
 mod answer;
+mod api_keys;
+mod audit;
 mod body;
 mod cancellations;
 mod catalogues;
@@ -19,6 +21,7 @@ mod merge;
 mod problem;
 mod reminders;
 mod replays;
+mod rights;
 mod scope;
 mod settings;
 mod status;
@@ -26,6 +29,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod webhooks;
+mod wrong_tokens;
 
 use std::sync::Arc;
 
@@ -45,6 +49,7 @@ use utoipa_axum::routes;
 
 use crate::books::Bookkeeper;
 use crate::config::AdminToken;
+use crate::keys::Uses;
 use crate::link::Broker;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -52,6 +57,7 @@ use crate::store::Store;
 pub(crate) use idempotency::InProgress;
 pub(crate) use layers::Bodies;
 pub(crate) use problem::PROBLEM_CODES;
+pub(crate) use wrong_tokens::WrongTokens;
 
 /// Where the description of the API is; the only thing that needs no token.
 pub(crate) const OPENAPI_PATH: &str = "/openapi.json";
@@ -64,6 +70,8 @@ pub(crate) struct Api {
     pub metrics: Metrics,
     pub key: MasterKey,
     pub token: AdminToken,
+    pub wrong_tokens: WrongTokens,
+    pub uses: Arc<Uses>,
     pub egress: EgressPolicy,
     pub https_only: bool,
     pub in_progress: InProgress,
@@ -75,7 +83,9 @@ pub(crate) struct Api {
     info(
         title = "Postrider",
         description = "Events in, webhooks out. Every POST takes an `Idempotency-Key`; errors are RFC 9457 problems \
-                       with a `code` from a closed list and a `hint`."
+                       with a `code` from a closed list and a `hint`. The token is an API key, or the admin token. The role that \
+                       stands in the security of an operation is the scope that a key needs for it; a key acts for its \
+                       own tenant, which need not be named, and sees no other."
     ),
     components(schemas(problem::ProblemBody)),
     security(("token" = [])),
@@ -90,6 +100,8 @@ pub(crate) struct Api {
         (name = "tenants", description = "Owners of webhooks and events"),
         (name = "settings", description = "What a tenant decided"),
         (name = "reminders", description = "Events that are due some days before a date"),
+        (name = "api keys", description = "Who else may use the API, and for what"),
+        (name = "audit", description = "Who changed what"),
         (name = "status", description = "The books"),
     )
 )]
@@ -136,8 +148,12 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(reminders::get, reminders::put, reminders::delete))
         .routes(routes!(tenants::create, tenants::list))
         .routes(routes!(tenants::get, tenants::delete))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::get, api_keys::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(status::status));
     list_codes(router.get_openapi_mut());
+    rights::describe(router.get_openapi_mut());
     router
 }
 
@@ -157,20 +173,10 @@ pub fn openapi() -> String {
 }
 
 /// Every route with its method, as labels of metrics.
-pub(crate) fn routes() -> Vec<(String, &'static str)> {
-    let mut routes = vec![(OPENAPI_PATH.to_owned(), "GET")];
+pub(crate) fn routes() -> Vec<(String, http::Method)> {
+    let mut routes = vec![(OPENAPI_PATH.to_owned(), http::Method::GET)];
     for (path, item) in described().into_openapi().paths.paths {
-        for (method, operation) in [
-            ("GET", &item.get),
-            ("POST", &item.post),
-            ("PUT", &item.put),
-            ("PATCH", &item.patch),
-            ("DELETE", &item.delete),
-        ] {
-            if operation.is_some() {
-                routes.push((path.clone(), method));
-            }
-        }
+        routes.extend(rights::operations(&item).map(|(method, _)| (path.clone(), method)));
     }
     routes
 }
@@ -178,6 +184,7 @@ pub(crate) fn routes() -> Vec<(String, &'static str)> {
 /// The whole API as a service.
 pub(crate) fn router(api: Arc<Api>) -> Router {
     let (router, description) = described().split_for_parts();
+    let door = scope::Door { api: api.clone(), rights: Arc::new(rights::Rights::of(&description)) };
     let description: Arc<str> = description.to_pretty_json().unwrap_or_default().into();
     let describe = move || {
         let description = description.clone();
@@ -192,7 +199,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .layer(from_fn(layers::deadline))
         .layer(from_fn_with_state(api.clone(), idempotency::once))
         .layer(from_fn_with_state(api.clone(), layers::take_body))
-        .layer(from_fn_with_state(api.clone(), scope::authorize))
+        .layer(from_fn_with_state(door, scope::authorize))
         .layer(from_fn(layers::short_uri))
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(from_fn_with_state(api.clone(), layers::measure))

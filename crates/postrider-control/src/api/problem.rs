@@ -50,6 +50,8 @@ codes! {
     BadCursor = BAD_REQUEST, "bad_cursor", "The cursor is not one of this list";
     /// No token, or not the right one.
     Unauthorized = UNAUTHORIZED, "unauthorized", "A valid token is needed";
+    /// The key is not for this, or not for this tenant.
+    Forbidden = FORBIDDEN, "forbidden", "The API key does not allow it";
     /// Too many of something.
     Quota = FORBIDDEN, "quota", "There are too many of these";
     /// Nothing there.
@@ -110,6 +112,8 @@ codes! {
     BadIdempotencyKey = UNPROCESSABLE_ENTITY, "bad_idempotency_key", "The Idempotency-Key cannot be used";
     /// Too soon after the last time.
     TooSoon = TOO_MANY_REQUESTS, "too_soon", "It was done a moment ago";
+    /// Too many requests without a valid token.
+    WrongTokens = TOO_MANY_REQUESTS, "wrong_tokens", "Too many requests had no valid token";
     /// A fault of ours.
     Internal = INTERNAL_SERVER_ERROR, "internal", "Something failed here";
     /// The broker does not take it now.

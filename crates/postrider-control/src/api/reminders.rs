@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::{Body, Params};
 use super::cursor::{List, limit};
 use super::deliveries::{time, word};
@@ -110,11 +111,17 @@ pub(super) async fn put(
     Body(given): Body<Given>,
 ) -> Result<Answer, Problem> {
     let new = check(scope.tenant(), key, given)?;
+    let now = postrider_broker::now();
     let mut change = api.store.change().await?;
-    let put = match change.put_reminder(&new, postrider_broker::now()).await? {
+    let put = match change.put_reminder(&new, now).await? {
         Ok(put) => put,
         Err(refused) => return Err(refusal(refused, &new)),
     };
+    if put.is_changed {
+        let changes =
+            Changes::none().with("event_type", &put.row.event_type).with("date", put.row.date.to_string());
+        change.note(&scope.entry(Some(&new.tenant), Subject::Reminder, &new.key, changes), now).await?;
+    }
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let due = put.rule.due(put.row.date);
     let answer = Answer::json(status, &Reminder::of(put.row, due))?;
@@ -224,9 +231,14 @@ pub(super) async fn delete(
     scope: Scope,
     Path(key): Path<String>,
 ) -> Result<Answer, Problem> {
+    let (tenant, now) = (scope.tenant(), postrider_broker::now());
     let mut change = api.store.change().await?;
-    match change.cancel_reminder(scope.tenant().as_str(), &key, postrider_broker::now()).await? {
-        Ok(()) => {
+    match change.cancel_reminder(tenant.as_str(), &key, now).await? {
+        Ok(was_pending) => {
+            if was_pending {
+                let entry = scope.entry(Some(&tenant), Subject::Reminder, &key, Changes::none());
+                change.note(&entry, now).await?;
+            }
             change.commit().await?;
             Ok(Answer::nothing())
         }

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::{Body, Params, moment};
 use super::cursor::{List, limit};
 use super::event_types;
@@ -125,6 +126,7 @@ impl Replay {
         let planned = matches!(row.state, ReplayState::Planned) && !row.run;
         Self {
             because: because(&row),
+            target: target_of(&row).to_owned(),
             to_send: row.to_send(),
             expires_at: row.planned_at.filter(|_| planned).map(|at| shown(at.plus_ms(EXPIRES_MS))),
             outcomes: outcomes.map(|n| ReplayOutcomes {
@@ -145,11 +147,6 @@ impl Replay {
             events_named: row.asked.events,
             since: row.since.map(shown),
             until: shown(row.until),
-            target: match row.asked.target {
-                ReplayTarget::Original => "original".to_owned(),
-                ReplayTarget::Matching => "matching".to_owned(),
-                ReplayTarget::Webhook(id) => id,
-            },
             again: row.asked.again,
             rate_per_second: row.rate_per_second,
             looked_at: row.looked_at,
@@ -162,6 +159,14 @@ impl Replay {
             started_at: row.started_at.map(shown),
             finished_at: row.finished_at.map(shown),
         }
+    }
+}
+
+fn target_of(row: &ReplayRow) -> &str {
+    match &row.asked.target {
+        ReplayTarget::Original => "original",
+        ReplayTarget::Matching => "matching",
+        ReplayTarget::Webhook(id) => id,
     }
 }
 
@@ -224,15 +229,27 @@ pub(super) async fn create(
     once: Once,
     Body(asked): Body<NewReplayBody>,
 ) -> Result<Answer, Problem> {
-    let tenant = scope.of_body(asked.tenant.as_deref())?.to_string();
-    let new = read(&api, tenant, asked).await?;
+    let tenant = scope.of_body(asked.tenant.as_deref())?;
+    let new = read(&api, tenant.to_string(), asked).await?;
+    let now = postrider_broker::now();
     let mut change = api.store.change().await?;
     if !change.has_tenant(&new.tenant).await? {
         let detail = format!("there is no tenant {:?}", new.tenant);
         return Err(Problem::new(Code::UnknownTenant, detail, "POST /v1/tenants makes one.").field("tenant"));
     }
-    let made = change.make_replay(&new, postrider_broker::now()).await?;
+    let made = change.make_replay(&new, now).await?;
     let row = made.map_err(|refused| problem(refused, "planned"))?;
+    let changes = Changes::none()
+        .with("target", target_of(&row))
+        .with("states", &row.asked.states)
+        .with_some("webhook", row.asked.webhook.as_ref())
+        .with("event_types", &row.asked.event_types)
+        .with("events_named", row.asked.events)
+        .with_some("since", row.since.map(shown))
+        .with("until", shown(row.until))
+        .with("rate_per_second", row.rate_per_second)
+        .with("run", row.run);
+    change.note(&scope.entry(Some(&tenant), Subject::Replay, &row.id, changes), now).await?;
     let answer = Answer::json(StatusCode::ACCEPTED, &Replay::of(row, Some(Outcomes::default())))?;
     once.keep(&api, &mut change, &answer).await?;
     change.commit().await?;
@@ -419,9 +436,16 @@ pub(super) async fn run(
     once: Once,
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
+    let tenant = scope.tenant();
     let mut change = api.store.change().await?;
-    let ran = change.run_replay(scope.tenant().as_str(), &id).await?;
-    let row = ran.map_err(|refused| problem(refused, "run"))?;
+    let before = change.run_replay(tenant.as_str(), &id).await?;
+    let mut row = before.map_err(|refused| problem(refused, "run"))?;
+    if !row.run {
+        let changes = Changes::none().turned("run", false, true);
+        let entry = scope.entry(Some(&tenant), Subject::Replay, &id, changes);
+        change.note(&entry, postrider_broker::now()).await?;
+    }
+    row.run = true;
     let outcomes = api.store.replay_outcomes(row.seq).await?;
     let answer = Answer::json(StatusCode::ACCEPTED, &Replay::of(row, Some(outcomes)))?;
     once.keep(&api, &mut change, &answer).await?;
@@ -439,9 +463,12 @@ pub(super) async fn cancel(
     once: Once,
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
+    let (tenant, now) = (scope.tenant(), postrider_broker::now());
     let mut change = api.store.change().await?;
-    let cancelled = change.cancel_replay(scope.tenant().as_str(), &id, postrider_broker::now()).await?;
+    let cancelled = change.cancel_replay(tenant.as_str(), &id, now).await?;
     let row = cancelled.map_err(|refused| problem(refused, "cancelled"))?;
+    let changes = Changes::none().with("sent", row.sent).with("not_sent", row.to_send());
+    change.note(&scope.entry(Some(&tenant), Subject::Replay, &id, changes), now).await?;
     let outcomes = api.store.replay_outcomes(row.seq).await?;
     let answer = Answer::ok(&Replay::of(row, Some(outcomes)))?;
     once.keep(&api, &mut change, &answer).await?;

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::answer::Answer;
+use super::audit::{Changes, Subject, differing};
 use super::body::{self, Body};
 use super::merge::merge;
 use super::problem::{Code, Problem, ProblemBody};
@@ -184,7 +185,11 @@ pub(super) async fn patch(
     check(&shape)?;
     let settings = Settings::from(shape);
     if settings != before {
-        change.put_settings(&tenant, &settings, postrider_broker::now()).await?;
+        let now = postrider_broker::now();
+        change.put_settings(&tenant, &settings, now).await?;
+        let (old, new) = (json!(Shape::from(before)), json!(Shape::from(settings.clone())));
+        let changes = Changes::of(&differing(&old, &new), &old, &new);
+        change.note(&scope.entry(Some(&tenant), Subject::Settings, tenant.as_str(), changes), now).await?;
     }
     let answer = Answer::ok(&Shape::from(settings))?;
     change.commit().await?;

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::answer::{Answer, shown};
+use super::audit::{Changes, Subject};
 use super::body::{Body, Params};
 use super::cursor::{List, limit};
 use super::idempotency::Once;
@@ -55,14 +56,17 @@ pub(super) struct Asked {
     responses((status = 201, body = Tenant), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
-    _: Scope,
+    scope: Scope,
     once: Once,
     Body(new): Body<NewTenant>,
 ) -> Result<Answer, Problem> {
     let id = TenantId::parse(&new.id).map_err(|e| Problem::body("id", e.to_string()))?;
+    let now = postrider_broker::now();
     let mut change = api.store.change().await?;
-    match change.create_tenant(&id, postrider_broker::now()).await? {
+    match change.create_tenant(&id, now).await? {
         Ok(row) => {
+            let entry = scope.entry(Some(&id), Subject::Tenant, id.as_str(), Changes::none());
+            change.note(&entry, now).await?;
             let answer = Answer::json(StatusCode::CREATED, &Tenant::from(row))?;
             once.keep(&api, &mut change, &answer).await?;
             change.commit().await?;
@@ -122,13 +126,13 @@ pub(super) async fn get(
     }
 }
 
-/// Removes a tenant that has no webhooks. Its events and deliveries stay in the books.
+/// Removes a tenant that has no webhooks, and revokes its API keys. Its events and deliveries stay in the books.
 #[utoipa::path(delete, path = "/v1/tenants/{id}", tag = "tenants", operation_id = "delete_tenant",
     params(("id" = String, Path, description = "The tenant")),
     responses((status = 204), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
-    _: Scope,
+    scope: Scope,
     Path(id): Path<String>,
 ) -> Result<Answer, Problem> {
     let Ok(id) = TenantId::parse(&id) else { return Err(unknown()) };
@@ -136,9 +140,12 @@ pub(super) async fn delete(
         let detail = "the default tenant exists for those who name none";
         return Err(Problem::new(Code::TenantInUse, detail, "Leave it; it costs nothing."));
     }
+    let now = postrider_broker::now();
     let mut change = api.store.change().await?;
-    match change.delete_tenant(&id, postrider_broker::now()).await? {
+    match change.delete_tenant(&id, now).await? {
         Ok(_) => {
+            let entry = scope.entry(Some(&id), Subject::Tenant, id.as_str(), Changes::none());
+            change.note(&entry, now).await?;
             change.commit().await?;
             Ok(Answer::nothing())
         }

@@ -1,6 +1,7 @@
 //! The API as its callers see it. No broker here: what is published is written down instead; what depends on a broker
 //! is tested with one, in `tests/it`.
 
+mod access;
 mod configuration;
 mod endings;
 mod replays;
@@ -95,6 +96,8 @@ impl Test {
             metrics,
             key: key(1),
             token: AdminToken::new(TOKEN).unwrap(),
+            wrong_tokens: WrongTokens::default(),
+            uses: Arc::default(),
             egress: EgressPolicy::default(),
             https_only: false,
             in_progress: InProgress::default(),

@@ -5,6 +5,7 @@
 //! its place behind the same methods.
 
 pub(crate) mod audit;
+mod audit_log;
 mod books;
 mod cancellations;
 mod catalogues;
@@ -16,6 +17,7 @@ mod events;
 mod health;
 mod idempotency;
 mod judging;
+mod keys;
 mod ledger;
 mod outbox;
 mod own_events;
@@ -44,6 +46,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Notify;
 
+pub(crate) use audit_log::{AuditEntry, AuditFilter, AuditRow};
 pub(crate) use books::Books;
 pub(crate) use cancellations::{CalledOff, CancelFilter, CancellationRow, NotCalledOff};
 pub(crate) use catalogues::{CatalogueRow, MAX_CATALOGUES, Term, TermKind, TypeFilter, TypeRow, terms};
@@ -56,6 +59,7 @@ pub use error::StoreError;
 pub(crate) use events::{EventFilter, EventRow};
 pub(crate) use health::Health;
 pub(crate) use idempotency::KeptAnswer;
+pub(crate) use keys::{KeyRefused, KeyRow, MAX_KEYS, NewKeyRow};
 pub(crate) use ledger::letter_id;
 #[cfg(test)]
 pub(crate) use outbox::OutboxKind;

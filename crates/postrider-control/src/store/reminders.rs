@@ -88,6 +88,8 @@ pub(crate) struct PutReminder {
     pub row: ReminderRow,
     /// There was none of this key.
     pub is_new: bool,
+    /// It is not as it was.
+    pub is_changed: bool,
     /// When reminders of its kind go out.
     pub rule: Rule,
 }
@@ -390,7 +392,7 @@ impl Change<'_> {
             && row.state != ReminderState::Cancelled
             && row.is(event_type, date, new)
         {
-            return Ok(Ok(PutReminder { row: row.clone(), is_new: false, rule }));
+            return Ok(Ok(PutReminder { row: row.clone(), is_new: false, is_changed: false, rule }));
         }
         if known.is_none()
             && settings.unknown_types == UnknownTypes::Refuse
@@ -442,16 +444,16 @@ impl Change<'_> {
         self.for_reminders = true;
         let row = self.reminder(tenant, &new.key).await?;
         let row = row.ok_or_else(|| StoreError::Damaged("a reminder that was just written".into()))?;
-        Ok(Ok(PutReminder { row, is_new: before.is_none(), rule }))
+        Ok(Ok(PutReminder { row, is_new: before.is_none(), is_changed: true, rule }))
     }
 
-    /// Takes a reminder back, unless its event was published.
+    /// Takes a reminder back, unless its event was published. Gives whether it was pending.
     pub(crate) async fn cancel_reminder(
         &mut self,
         tenant: &str,
         key: &str,
         now: Timestamp,
-    ) -> Result<Result<(), NotCancelled>, StoreError> {
+    ) -> Result<Result<bool, NotCancelled>, StoreError> {
         let Some(row) = self.reminder(tenant, key).await? else { return Ok(Err(NotCancelled::Unknown)) };
         match row.state {
             ReminderState::Sent => return Ok(Err(NotCancelled::Sent(row.sent_at.unwrap_or(row.updated_at)))),
@@ -465,7 +467,7 @@ impl Change<'_> {
                 self.count_pending(row.grp, -1).await?;
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(row.state == ReminderState::Pending))
     }
 
     /// Publishes what is due of a group, the earliest dates first, up to `most`.

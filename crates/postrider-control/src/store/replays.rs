@@ -461,7 +461,7 @@ impl Change<'_> {
         Ok(Ok(replay_of(&row)?))
     }
 
-    /// Has a replay run, now or when it is planned. One that runs goes on.
+    /// Has a replay run, now or when it is planned. One that runs goes on. Gives it as it was before.
     pub(crate) async fn run_replay(
         &mut self,
         tenant: &str,
@@ -473,7 +473,7 @@ impl Change<'_> {
         };
         sqlx::query("UPDATE replays SET run = 1 WHERE seq = $1").bind(row.seq).execute(&mut *self.tx).await?;
         self.for_replays = true;
-        Ok(Ok(ReplayRow { run: true, ..row }))
+        Ok(Ok(row))
     }
 
     /// Sends nothing more of a replay. What was sent goes its way.

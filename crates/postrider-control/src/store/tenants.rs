@@ -96,7 +96,7 @@ impl Change<'_> {
         Ok(Ok(TenantRow { id: id.to_string(), revision, created_at: now }))
     }
 
-    /// Removes a tenant that has no webhooks, with its catalogues.
+    /// Removes a tenant that has no webhooks, with its catalogues; its keys are revoked.
     pub(crate) async fn delete_tenant(
         &mut self,
         id: &TenantId,
@@ -114,6 +114,7 @@ impl Change<'_> {
         for row in self.catalogues(id.as_str()).await? {
             self.delete_catalogue(id.as_str(), &row.catalogue.product.id, now).await?;
         }
+        self.revoke_keys_of(id, now).await?;
         let revision = self.next_revision().await?;
         sqlx::query("UPDATE tenants SET revision = $2, deleted_at = $3 WHERE id = $1")
             .bind(id.as_str())

@@ -755,6 +755,57 @@ async fn old_rows_are_removed_and_others_are_not() {
     assert_eq!(t.rows("SELECT COUNT(*) FROM idempotency").await, 0);
 }
 
+/// The audit log is kept for 90 days, and for as long a key that opens nothing any more.
+#[tokio::test]
+async fn the_audit_log_and_old_keys_are_kept_for_ninety_days() {
+    let t = TestStore::new().await;
+    let (mut entry, mut ids) = (audit_entry("default", "wh_1"), Vec::new());
+    let mut change = t.store.change().await.unwrap();
+    for n in 0..3 {
+        let new = NewKeyRow {
+            id: format!("key_{n}"),
+            hash: crate::keys::KeyHash::of(&n.to_string()),
+            tenant: Some(TenantId::default_tenant()),
+            name: "n".into(),
+            scopes: std::iter::once(crate::keys::KeyScope::Read).collect(),
+            hint: "abcd".into(),
+            expires_at: (n == 1).then(|| NOW.plus_ms(5)),
+        };
+        ids.push(change.make_key(&new, NOW).await.unwrap().unwrap().id);
+    }
+    assert!(change.revoke_key("key_0", NOW).await.unwrap().unwrap().revoked_at.is_none());
+    assert_eq!(change.revoke_key("key_0", NOW.plus_ms(9)).await.unwrap().unwrap().revoked_at, Some(NOW));
+    change.note(&entry, NOW).await.unwrap();
+    entry.operation = "later";
+    change.note(&entry, NOW.plus_ms(10)).await.unwrap();
+    change.commit().await.unwrap();
+    // A change that is not committed was never made, and nobody made it.
+    let mut change = t.store.change().await.unwrap();
+    change.note(&entry, NOW).await.unwrap();
+    drop(change);
+    let then = NOW.plus_ms(upkeep::AUDIT_MS);
+    t.store.prune(then).await.unwrap();
+    assert_eq!(t.rows("SELECT COUNT(*) FROM audit").await, 2);
+    assert_eq!(t.rows("SELECT COUNT(*) FROM api_keys").await, 3);
+    t.store.prune(then.plus_ms(6)).await.unwrap();
+    assert_eq!(t.rows("SELECT COUNT(*) FROM audit WHERE operation = 'later'").await, 1);
+    assert_eq!(t.rows("SELECT COUNT(*) FROM audit").await, 1);
+    let left = t.store.keys(None, None, 9).await.unwrap();
+    assert_eq!(left.iter().map(|key| &key.id).collect::<Vec<_>>(), [&ids[2]], "one that still opens stays");
+}
+
+fn audit_entry(tenant: &str, subject: &str) -> AuditEntry {
+    AuditEntry {
+        tenant: (!tenant.is_empty()).then(|| TenantId::parse(tenant).unwrap()),
+        actor: "admin token".into(),
+        actor_name: String::new(),
+        operation: "update_webhook",
+        subject_kind: "webhook",
+        subject: subject.into(),
+        changes: "{}".into(),
+    }
+}
+
 #[tokio::test]
 async fn lists_page_without_gaps_or_repeats() {
     let t = TestStore::new().await;
@@ -805,6 +856,12 @@ async fn lists_are_read_by_an_index() {
         cancellations::OPEN,
         cancellations::OLD,
         cancellations::SKIPPED,
+        upkeep::OLD_AUDIT,
+        upkeep::OLD_KEYS,
+        "SELECT * FROM api_keys WHERE hash = x'00'",
+        "SELECT * FROM api_keys WHERE seq < 9 AND tenant = 'a' ORDER BY seq DESC LIMIT 5",
+        "SELECT * FROM api_keys WHERE seq < 9 ORDER BY seq DESC LIMIT 5",
+        "SELECT COUNT(*) FROM api_keys WHERE tenant = 'a' AND revoked_at IS NULL",
     ] {
         let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {list}")))
             .fetch_all(&t.store.readers)

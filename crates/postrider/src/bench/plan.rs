@@ -18,7 +18,11 @@ const WORKLOADS: [Workload; 16] = [
     workload("retry-burst", Kind::Burst, KIB),
     workload("alone", Kind::Alone, KIB),
     speed("ten-webhooks-1k", 1, 10, KIB),
-    Workload { baseline: Some("ten-webhooks-1k"), ..speed("hundred-thousand-webhooks-1k", 1, 100_000, KIB) },
+    Workload {
+        baseline: Some("ten-webhooks-1k"),
+        tenants: 10,
+        ..speed("hundred-thousand-webhooks-1k", 1, 100_000, KIB)
+    },
     Workload {
         baseline: Some("ten-webhooks-1k"),
         behind: 1_000_000,
@@ -56,6 +60,8 @@ pub(super) struct Workload {
     pub(super) body_bytes: usize,
     /// What its throughput is compared with.
     pub(super) baseline: Option<&'static str>,
+    /// Whose its webhooks are, in turn: of the default tenant, or of so many. One tenant may have 10,000.
+    pub(super) tenants: u32,
     /// Deliveries that wait meanwhile for a webhook whose receiver is busy.
     pub(super) behind: u64,
 }
@@ -234,6 +240,14 @@ impl Workload {
         }
     }
 
+    /// Whose events and webhooks of a group are.
+    pub(super) fn tenant(&self, group: u32) -> String {
+        match self.tenants {
+            1 => "default".to_owned(),
+            tenants => format!("bench-{}", group % tenants),
+        }
+    }
+
     /// The type of its events for a group of webhooks.
     pub(super) fn event_type(&self, group: u32) -> String {
         format!("bench.{}.{group}", self.name)
@@ -241,7 +255,7 @@ impl Workload {
 }
 
 const fn workload(name: &'static str, kind: Kind, body_bytes: usize) -> Workload {
-    Workload { name, kind, body_bytes, baseline: None, behind: 0 }
+    Workload { name, kind, body_bytes, baseline: None, tenants: 1, behind: 0 }
 }
 
 const fn naked_loop(name: &'static str, body_bytes: usize) -> Workload {

@@ -38,10 +38,20 @@ impl Events {
         Self { workload: *workload, ids: format!("{:08x}", rand::random::<u32>()) }
     }
 
+    fn group(&self, n: u64) -> u32 {
+        let groups = u64::from(self.workload.webhooks().0.max(1));
+        u32::try_from(n % groups).unwrap_or(0)
+    }
+
+    /// Whose the event of a number is.
+    pub(super) fn tenant(&self, n: u64) -> String {
+        self.workload.tenant(self.group(n))
+    }
+
     /// The event of a number, published at a time.
     pub(super) fn body(&self, n: u64, at: u64) -> Vec<u8> {
         let groups = u64::from(self.workload.webhooks().0.max(1));
-        let event_type = self.workload.event_type(u32::try_from(n % groups).unwrap_or(0));
+        let event_type = self.workload.event_type(self.group(n));
         // Every other event of a webhook.
         let refuse = match self.workload.kind {
             Kind::Burst if (n / groups).is_multiple_of(2) => ",\"refuse\":true",
@@ -77,14 +87,21 @@ pub(super) struct Load {
     pub(super) events: Events,
     /// The exchange.
     pub(super) exchange: String,
-    /// With which key.
-    pub(super) routing_key: String,
+    /// With which key: that of each event's tenant if there is none.
+    pub(super) routing_key: Option<String>,
     /// When the next one is due.
     pub(super) pace: Pace,
     /// So many at most.
     pub(super) most: u64,
     /// Ends it.
     pub(super) stop: CancellationToken,
+}
+
+impl Load {
+    /// The routing key of the event of a number.
+    fn key(&self, n: u64) -> String {
+        self.routing_key.clone().unwrap_or_else(|| self.events.tenant(n))
+    }
 }
 
 /// A load under way.
@@ -180,7 +197,7 @@ async fn publish_over(channel: Channel, course: Arc<Course>) -> Result<u64, Fail
             confirmed(oldest).await?;
         }
         let load = &course.load;
-        let (exchange, key) = (load.exchange.as_str().into(), load.routing_key.as_str().into());
+        let (exchange, key) = (load.exchange.as_str().into(), load.key(n).into());
         let body = load.events.body(n, at);
         let publish = channel.basic_publish(exchange, key, options, &body, properties.clone());
         unconfirmed.push_back(answered("publish", publish).await?);
@@ -267,7 +284,7 @@ mod tests {
         let load = Load {
             events: events("steady-500"),
             exchange: String::new(),
-            routing_key: String::new(),
+            routing_key: None,
             pace: Pace::Rate(100.0),
             most: 3,
             stop: CancellationToken::new(),

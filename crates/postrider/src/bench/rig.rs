@@ -90,7 +90,7 @@ impl<'a> Rig<'a> {
         Load {
             events: Events::of(workload),
             exchange: self.place.names().events(),
-            routing_key: "default".to_owned(),
+            routing_key: None,
             pace,
             most,
             stop: stop.clone(),

@@ -53,7 +53,11 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
             consuming = Some(tokio::spawn(running));
             let pace = Pace::Permitted(room.clone());
             let load = rig.load(workload, pace, u64::MAX, &stop);
-            tokio::spawn(rig.publisher.publish(Load { exchange: String::new(), routing_key: queue, ..load }))
+            tokio::spawn(rig.publisher.publish(Load {
+                exchange: String::new(),
+                routing_key: Some(queue),
+                ..load
+            }))
         }
         Kind::Speed { .. } | Kind::Steady | Kind::Burst | Kind::Alone => {
             let pace = Pace::Permitted(room.clone());

@@ -259,12 +259,17 @@ impl System {
         let webhook = |(group, n): (u32, u32)| {
             let name = format!("{}-{group}-{n}", workload.name);
             let mut webhook = webhook(&name, &sink.url(&name), &workload.event_type(group));
+            webhook["tenant"] = workload.tenant(group).into();
             if workload.kind == Kind::Burst {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
                 webhook["retry"] = json!({ "initial_ms": retry_ms, "jitter": 0.0 });
             }
             webhook
         };
+        for group in (0..workload.tenants).filter(|_| workload.tenants > 1) {
+            let tenant = json!({ "id": workload.tenant(group) }).to_string();
+            self.api.post("cannot make a tenant", &["tenants"], Some(tenant)).await?;
+        }
         self.make(each.map(webhook)).await
     }
 

@@ -46,6 +46,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         settings.amqp_url()?;
     }
     settings.admin_token()?;
+    settings.api_token()?;
     settings.master_key()?;
     Ok(Exit::Ok)
 }

@@ -1,5 +1,7 @@
 //! Operator commands, one module for each thing they are about.
 
+pub mod api_keys;
+pub mod audit;
 pub mod catalogue;
 pub mod config;
 pub mod dead;
@@ -19,11 +21,11 @@ pub mod trigger;
 pub mod verify;
 pub mod webhook;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
 
@@ -31,7 +33,7 @@ use crate::api::{Answer, Api};
 use crate::args::Page;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, Output};
-use crate::settings::Settings;
+use crate::settings::{Secret, Settings, write_new};
 
 /// How often something is asked again while a command waits for it.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -161,6 +163,36 @@ async fn each(
     failures.iter().for_each(crate::output::failure);
     let exit = if answers.is_empty() { last.exit } else { Exit::Partly };
     Err(Failure { exit, ..last })
+}
+
+/// A secret is never written over another file; `flag` says where to write it.
+fn refuse_existing(path: Option<&Path>, flag: &str) -> Result<(), Failure> {
+    match path.filter(|path| path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(Failure::usage(
+            format!("{} exists", path.display()),
+            "a secret is never written over another file",
+        )
+        .next(format!("give {flag} a new file"))),
+    }
+}
+
+/// Shows an answer with a secret in this member, which is not shown again; or writes the secret to a file and shows where it is.
+fn show_secret(
+    context: &Context,
+    answer: &mut Answer,
+    member: &str,
+    to: Option<PathBuf>,
+) -> Result<Exit, Failure> {
+    if let (Some(path), Some(secret)) = (to, answer.value.get_mut(member).filter(|s| s.is_string())) {
+        write_new(&path, &Secret::new(secret.as_str().unwrap_or_default()))?;
+        *secret = Value::String(format!("in {}", path.display()));
+        answer.raw = answer.value.to_string();
+    } else if context.out.is_table() && answer.value.get(member).is_some_and(Value::is_string) {
+        context.out.note(&format!("keep the {member} now: it may not be shown again"));
+    }
+    context.out.one(&answer.raw, &answer.value)?;
+    Ok(Exit::Ok)
 }
 
 /// Asks a person. Only `y` and `yes` are a yes.

@@ -1,6 +1,6 @@
 //! `postrider webhook`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use reqwest::Method;
 use serde::Serialize;
@@ -9,14 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::delivery::{ATTEMPT_COLUMNS, attempts_of, is_final};
 use super::event::json_argument;
-use super::{Context, each, list, read_text, show, wait_for};
-use crate::api::Answer;
+use super::{Context, each, list, read_text, refuse_existing, show, show_secret, wait_for};
 use crate::args::{
     RotateSecret, Webhook, WebhookAuth, WebhookCreate, WebhookFields, WebhookList, WebhookTest, WebhookUpdate,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, plain};
-use crate::settings::{Secret, read_file_or_stdin, write_new};
+use crate::settings::read_file_or_stdin;
 use crate::table;
 
 const COLUMNS: &[Column] = &[
@@ -82,7 +81,7 @@ async fn post_each(context: &Context, verb: &'static str, ids: &[String]) -> Res
 
 async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failure> {
     let WebhookCreate { name, url, from_file, secret_file, secret_to, disabled, fields } = command;
-    refuse_existing(secret_to.as_deref())?;
+    refuse_existing(secret_to.as_deref(), "--secret-to")?;
     let mut body = match &from_file {
         Some(path) => match serde_json::from_str(&read_text(path)?) {
             Ok(Value::Object(body)) => body,
@@ -106,37 +105,12 @@ async fn create(context: &Context, command: WebhookCreate) -> Result<Exit, Failu
     }
     let body = Value::Object(body).to_string();
     let mut answer = context.api()?.post("cannot make the webhook", &["webhooks"], Some(body)).await?;
-    show_secret(context, &mut answer, secret_to)
-}
-
-/// A secret is never written over another file.
-fn refuse_existing(path: Option<&Path>) -> Result<(), Failure> {
-    match path.filter(|path| path.exists()) {
-        None => Ok(()),
-        Some(path) => Err(Failure::usage(
-            format!("{} exists", path.display()),
-            "a secret is never written over another file",
-        )
-        .next("give --secret-to a new file")),
-    }
-}
-
-/// Shows an answer with a new secret in it, or writes the secret to a file and shows where it is.
-fn show_secret(context: &Context, answer: &mut Answer, to: Option<PathBuf>) -> Result<Exit, Failure> {
-    if let (Some(path), Some(secret)) = (to, answer.value.get_mut("secret").filter(|s| s.is_string())) {
-        write_new(&path, &Secret::new(secret.as_str().unwrap_or_default()))?;
-        *secret = Value::String(format!("in {}", path.display()));
-        answer.raw = answer.value.to_string();
-    } else if context.out.is_table() && answer.value.get("secret").is_some_and(Value::is_string) {
-        context.out.note("keep the secret now: it may not be shown again");
-    }
-    context.out.one(&answer.raw, &answer.value)?;
-    Ok(Exit::Ok)
+    show_secret(context, &mut answer, "secret", secret_to)
 }
 
 async fn rotate(context: &Context, command: RotateSecret) -> Result<Exit, Failure> {
     let RotateSecret { id, secret_file, secret_to, overlap } = command;
-    refuse_existing(secret_to.as_deref())?;
+    refuse_existing(secret_to.as_deref(), "--secret-to")?;
     let mut body = Map::new();
     if let Some(path) = &secret_file {
         body.insert("secret".into(), read_file_or_stdin(path)?.reveal().into());
@@ -145,7 +119,7 @@ async fn rotate(context: &Context, command: RotateSecret) -> Result<Exit, Failur
     let what = format!("cannot rotate the secret of the webhook {id}");
     let body = Value::Object(body).to_string();
     let mut answer = context.api()?.post(&what, &["webhooks", &id, "rotate-secret"], Some(body)).await?;
-    show_secret(context, &mut answer, secret_to)
+    show_secret(context, &mut answer, "secret", secret_to)
 }
 
 async fn explain(
@@ -346,6 +320,7 @@ impl WebhookAuth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Secret, write_new};
     use std::time::Duration;
 
     fn written(fields: WebhookFields) -> Value {

@@ -48,6 +48,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("https_only", Kind::Plain, Some("false"), "refuse webhooks whose URL begins with http://"),
     key("admin_token", Kind::Secret, None, "the token of the API, for control and for operator commands"),
+    key("api_token", Kind::Secret, None, "an API key for operator commands, in place of the admin token"),
     key(
         "master_key",
         Kind::Secret,
@@ -333,17 +334,32 @@ impl Settings {
     /// # Errors
     /// [`Failure`] when its file cannot be read, or it is too short to be one.
     pub fn admin_token(&self) -> Result<Option<Secret>, Failure> {
-        let Some(token) = self.layers.secret("admin_token")? else { return Ok(None) };
+        self.token("admin_token")
+    }
+
+    /// The API key of operator commands, if one is set.
+    ///
+    /// # Errors
+    /// [`Failure`] when its file cannot be read, or it is too short to be one.
+    pub fn api_token(&self) -> Result<Option<Secret>, Failure> {
+        self.token("api_token")
+    }
+
+    fn token(&self, name: &'static str) -> Result<Option<Secret>, Failure> {
+        let Some(token) = self.layers.secret(name)? else { return Ok(None) };
         let fits =
             token.reveal().len() >= MIN_TOKEN_BYTES && token.reveal().bytes().all(|b| b.is_ascii_graphic());
         if !fits {
             return Err(Failure::usage(
-                self.layers.called("admin_token"),
+                self.layers.called(name),
                 format!(
                     "a token must have at least {MIN_TOKEN_BYTES} printable ASCII characters and no spaces"
                 ),
             )
-            .next("openssl rand -hex 32 makes one"));
+            .next(match name {
+                "api_token" => "postrider api-keys create makes one",
+                _ => "openssl rand -hex 32 makes one",
+            }));
         }
         Ok(Some(token))
     }
@@ -515,11 +531,16 @@ mod tests {
             ("AMQP_URL", "hunter2"),
             ("ADMIN_TOKEN", "hunter2"),
             ("ADMIN_TOKEN", "hunter2 hunter2 hunter2"),
+            ("API_TOKEN", "hunter2"),
             ("MASTER_KEY", "hunter2"),
         ] {
             let settings = load(&[(name, value)]).unwrap();
-            let failures =
-                [settings.amqp_url().err(), settings.admin_token().err(), settings.master_key().err()];
+            let failures = [
+                settings.amqp_url().err(),
+                settings.admin_token().err(),
+                settings.api_token().err(),
+                settings.master_key().err(),
+            ];
             let failure =
                 failures.into_iter().flatten().find(|failure| failure.to_string().contains(name)).unwrap();
             assert!(!failure.to_string().contains("hunter2"), "{failure}");

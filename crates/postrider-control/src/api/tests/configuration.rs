@@ -40,7 +40,7 @@ pub(super) fn shop() -> Value {
 }
 
 /// `shop` as another product with other words, all with this prefix.
-fn other(prefix: &str) -> Value {
+pub(super) fn other(prefix: &str) -> Value {
     let text = shop().to_string();
     let mut text = text.replace("\"shop\"", &format!("\"{prefix}shop\""));
     for word in

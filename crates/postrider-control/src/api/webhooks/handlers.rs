@@ -19,6 +19,7 @@ use super::secrets::{as_kept, fits, hint_of};
 use super::shape::{NewApiKey, NewAuth, NewSubscription, NewTls, NewWebhook, Retry, Webhook, limits_of};
 use super::{Profiles, find, look_up, profile_of, unreadable_secret};
 use crate::api::answer::Answer;
+use crate::api::audit::{Changes, Subject, differing};
 use crate::api::body::{self, Body, Params};
 use crate::api::cursor::{List, limit};
 use crate::api::deliveries::{time, word};
@@ -70,6 +71,8 @@ pub(in crate::api) async fn create(
     record.secrets = vec![SecretRecord::current(api.seal(&record, SecretKind::Signing, &secret)?)];
     let row = change.put_webhook(&record, &hint_of(&secret), now).await?;
     change.own_event(OwnEvent::WebhookCreated(&record), now).await?;
+    let changes = Changes::made(&told(api.as_new(&record)?)?);
+    change.note(&scope.entry(Some(&tenant), Subject::Webhook, id.as_str(), changes), now).await?;
     let mut webhook = api.shown(row, Some(&profile))?;
     webhook.warnings.extend(warnings);
     webhook.public_key = SigningKey::of_secret(&secret, form).ok().and_then(|key| key.public_key());
@@ -206,7 +209,7 @@ pub(in crate::api) async fn patch(
         return Err(Problem::body("secret", detail));
     }
     if let Some(tenant) = patch.get("tenant")
-        && tenant.as_str() != Some(scope.tenant().as_str())
+        && tenant.as_str().map(|tenant| scope.of_body(Some(tenant))).transpose()? != Some(scope.tenant())
     {
         return Err(Problem::body("tenant", "a webhook cannot move to another tenant"));
     }
@@ -242,7 +245,13 @@ pub(in crate::api) async fn patch(
         made = Some(secret);
     }
     let is = serde_json::to_value(api.as_new(&record)?).map_err(|error| unreadable_secret(&error))?;
+    // Compared with their secrets, told without them.
     let changed = differing(&was, &is);
+    let mut changes = Changes::of(&changed, &told(api.as_new(&before)?)?, &told(api.as_new(&record)?)?);
+    if made.is_some() {
+        changes = changes.turned("secret_version", before.secret_version, record.secret_version);
+    }
+    change.note(&scope.entry(Some(&record.tenant), Subject::Webhook, &id, changes), now).await?;
     let mut row = change.put_webhook(&record, &hint, now).await?;
     if made.is_some() {
         change.note_rotation(&id, now).await?;
@@ -259,14 +268,9 @@ pub(in crate::api) async fn patch(
     Ok(answer)
 }
 
-/// The members in which two objects differ.
-fn differing(a: &Value, b: &Value) -> Vec<String> {
-    let (Value::Object(a), Value::Object(b)) = (a, b) else { return Vec::new() };
-    let mut names: Vec<String> =
-        a.keys().chain(b.keys()).filter(|name| a.get(*name) != b.get(*name)).cloned().collect();
-    names.sort();
-    names.dedup();
-    names
+/// A webhook as the audit log tells of it.
+fn told(webhook: NewWebhook) -> Result<Value, Problem> {
+    serde_json::to_value(webhook.without_secrets()).map_err(|error| unreadable_secret(&error))
 }
 
 /// Members of a webhook to change.
@@ -309,6 +313,8 @@ pub(in crate::api) async fn delete(
     let row = find(&mut change, &scope, &id).await?;
     change.delete_webhook(&id, now).await?;
     change.own_event(OwnEvent::WebhookDeleted(&row.record), now).await?;
+    let changes = Changes::none().was("name", &row.record.name);
+    change.note(&scope.entry(Some(&row.record.tenant), Subject::Webhook, &id, changes), now).await?;
     change.commit().await?;
     Ok(Answer::nothing())
 }
@@ -344,6 +350,8 @@ async fn turn(
         }
         row = change.put_webhook(&record, &row.secret_hint, now).await?;
         change.own_event(OwnEvent::WebhookUpdated(&record, &["state".to_owned()]), now).await?;
+        let changes = Changes::none().turned("state", is.as_str(), to.as_str());
+        change.note(&scope.entry(Some(&record.tenant), Subject::Webhook, id, changes), now).await?;
     }
     let profile = profile_of(&mut change, row.record.tenant.as_str(), &row.record.profile).await?;
     let mut webhook = api.shown(row, profile.as_ref())?;

@@ -15,6 +15,7 @@ use super::shape::Webhook;
 use super::{Profiles, find, look_up, profile_of};
 use crate::api::Api;
 use crate::api::answer::{Answer, shown};
+use crate::api::audit::{Changes, Subject};
 use crate::api::body;
 use crate::api::idempotency::Once;
 use crate::api::problem::{Code, Problem, ProblemBody};
@@ -121,10 +122,15 @@ pub(in crate::api) async fn rotate_secret(
         return Err(Problem::new(Code::SecretRules, detail, hint));
     }
     record.secrets = secrets;
-    record.secret_version = record.secret_version.saturating_add(1);
+    let version = record.secret_version;
+    record.secret_version = version.saturating_add(1);
     change.put_webhook(&record, &hint_of(&secret), now).await?;
     change.note_rotation(&id, now).await?;
     change.own_event(OwnEvent::WebhookUpdated(&record, &["secret".to_owned()]), now).await?;
+    let changes = Changes::none()
+        .turned("secret_version", version, record.secret_version)
+        .with("overlap_seconds", overlap_secs);
+    change.note(&scope.entry(Some(&record.tenant), Subject::Webhook, &id, changes), now).await?;
     let row = find(&mut change, &scope, &id).await?;
     let mut webhook = api.shown(row, Some(&profile))?;
     webhook.public_key = SigningKey::of_secret(&secret, form).ok().and_then(|key| key.public_key());
@@ -168,7 +174,7 @@ pub(in crate::api) struct Secret {
     secret_version: u32,
 }
 
-/// The signing secret, if the webhook's profile shows it again; most show it once.
+/// The signing secret, if the webhook's profile shows it again; most show it once. Who saw it is in the audit log.
 #[utoipa::path(get, path = "/v1/webhooks/{id}/secret", tag = "webhooks", operation_id = "get_secret",
     params(("id" = String, Path, description = "The webhook"), ("tenant" = Option<String>, Query, description = "Whose; `default` by default")),
     responses((status = 200, body = Secret), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
@@ -190,6 +196,10 @@ pub(in crate::api) async fn get_secret(
     }
     let Some(current) = record.secrets.first() else { return Err(Problem::not_found("secret")) };
     let secret = api.open(&record, SecretKind::Signing, &current.value)?;
+    let mut change = api.store.change().await?;
+    let entry = scope.entry(Some(&record.tenant), Subject::Webhook, &id, Changes::none());
+    change.note(&entry, postrider_broker::now()).await?;
+    change.commit().await?;
     Answer::ok(&Secret { secret, secret_version: record.secret_version })
 }
 

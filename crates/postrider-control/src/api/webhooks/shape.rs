@@ -78,6 +78,32 @@ pub(in crate::api) struct NewWebhook {
     pub(super) secret: Option<String>,
 }
 
+impl NewWebhook {
+    /// The same without what may be a secret. Names of headers stay, and of an `auth` which kind it is.
+    pub(super) fn without_secrets(mut self) -> Self {
+        // A query is where receivers' tokens are, when they are in a URL.
+        if let Some((url, _)) = self.url.split_once('?') {
+            self.url = format!("{url}?{MASK}");
+        }
+        if let Some(key) = &mut self.api_key {
+            key.value = MASK.to_owned();
+        }
+        let mask = || Some(MASK.to_owned());
+        self.auth = self.auth.map(NewAuth::kind_alone);
+        self.tls = self.tls.map(|tls| NewTls {
+            certificate_pem: tls.certificate_pem.and_then(|_| mask()),
+            key_pem: tls.key_pem.and_then(|_| mask()),
+            ca_pem: tls.ca_pem.and_then(|_| mask()),
+        });
+        for value in self.headers.iter_mut().flat_map(BTreeMap::values_mut) {
+            value.clear();
+            value.push_str(MASK);
+        }
+        self.secret = None;
+        self
+    }
+}
+
 /// Which events a webhook takes: those of its types, groups and categories, or all, as far as the filter holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -229,6 +255,23 @@ impl NewAuth {
                 in_body: it.in_body,
             })),
             _ => None,
+        }
+    }
+
+    /// Which kind it is, and nothing else of it.
+    fn kind_alone(self) -> Self {
+        let mask = || MASK.to_owned();
+        Self {
+            basic: self.basic.map(|_| Basic { username: mask(), password: mask() }),
+            bearer: self.bearer.map(|_| Bearer { token: mask() }),
+            oauth2: self.oauth2.map(|it| Oauth2 {
+                token_url: mask(),
+                client_id: mask(),
+                client_secret: mask(),
+                scope: it.scope.map(|_| mask()),
+                audience: it.audience.map(|_| mask()),
+                in_body: it.in_body,
+            }),
         }
     }
 

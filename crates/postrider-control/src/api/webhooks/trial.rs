@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::explain::{directory_of, subscription_of};
 use super::{find, look_up};
 use crate::api::answer::Answer;
+use crate::api::audit::{Changes, Subject};
 use crate::api::idempotency::Once;
 use crate::api::problem::{Code, Problem, ProblemBody};
 use crate::api::scope::Scope;
@@ -118,6 +119,8 @@ pub(in crate::api) async fn test(
         event_id: event.id.to_string(),
         event_type: event.event_type.to_string(),
     };
+    let changes = Changes::none().with("event_id", &trial.event_id).with("event_type", &trial.event_type);
+    change.note(&scope.entry(Some(&tenant), Subject::Webhook, &id, changes), now).await?;
     let answer = Answer::json(StatusCode::ACCEPTED, &trial)?;
     once.keep(&api, &mut change, &answer).await?;
     change.commit().await?;
