@@ -28,10 +28,10 @@ const BATCH_FACTS: usize = 8192;
 /// cheaper, and who looks sees it half a second later.
 const GATHER: [(usize, Duration); 3] =
     [(1_000, Duration::from_millis(400)), (64, Duration::from_millis(50)), (0, Duration::from_millis(5))];
-/// Pauses between tries when the store fails.
-const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
 /// A batch that waits ends when nothing came for so long: the load is over.
 const QUIET: Duration = Duration::from_millis(50);
+/// Pauses between tries when the store fails.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
 /// How long a message of a newer release is put away, seconds: one of the parking queues.
 const PARK_SECS: u32 = 600;
 

@@ -480,18 +480,18 @@ mod tests {
     proptest! {
         #[test]
         fn while_it_is_open_at_most_one_probe_is_out(
-            steps in prop::collection::vec((0i64..4_000, any::<bool>(), any::<bool>()), 1..300),
+            steps in prop::collection::vec((0i64..4_000, any::<bool>(), any::<bool>(), any::<bool>()), 1..300),
         ) {
             let mut breaker = opened();
             let (mut now, mut probing) = (10, false);
-            for (n, (step, end, well)) in steps.into_iter().enumerate() {
+            for (n, (step, end, well, retried)) in steps.into_iter().enumerate() {
                 now += step;
                 if probing && end {
                     let health = if well { Health::Well } else { Health::Ill };
                     breaker.ended(at(now), health, n as u64, 5, true, LIMITS);
                     probing = false;
                 }
-                match breaker.permits(at(now), false) {
+                match breaker.permits(at(now), retried) {
                     Permission::Probe => {
                         prop_assert!(!probing);
                         breaker.probe(at(now));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use url::Url;
@@ -258,28 +258,28 @@ impl System {
         let each = (0..groups).flat_map(|group| (0..fan_out).map(move |n| (group, n)));
         let webhook = |(group, n): (u32, u32)| {
             let name = format!("{}-{group}-{n}", workload.name);
-            let mut webhook = webhook(&name, &sink.url(&name), &workload.event_type(group));
-            webhook["tenant"] = workload.tenant(group).into();
+            let mut webhook = json!({
+                "name": name,
+                "tenant": workload.tenant(group),
+                "url": sink.url(&name),
+                "subscription": { "event_types": [workload.event_type(group)] },
+                "max_in_flight": IN_FLIGHT,
+            });
             if workload.kind == Kind::Burst {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
                 webhook["retry"] = json!({ "initial_ms": retry_ms, "jitter": 0.0 });
             }
-            webhook
+            webhook.to_string()
         };
         for group in (0..workload.tenants).filter(|_| workload.tenants > 1) {
             let tenant = json!({ "id": workload.tenant(group) }).to_string();
             self.api.post("cannot make a tenant", &["tenants"], Some(tenant)).await?;
         }
-        self.make(each.map(webhook)).await
-    }
-
-    /// Makes webhooks, and waits until the router knows them.
-    pub(super) async fn make(&mut self, webhooks: impl Iterator<Item = Value>) -> Result<(), Failure> {
         let unmatched = "postrider_events_total{fate=\"unmatched\"}";
         let before = self.counters("router", &[unmatched]).await?;
         let api = &self.api;
-        stream::iter(webhooks)
-            .map(|webhook| api.post("cannot make a webhook", &["webhooks"], Some(webhook.to_string())))
+        stream::iter(each.map(webhook))
+            .map(|webhook| api.post("cannot make a webhook", &["webhooks"], Some(webhook)))
             .buffer_unordered(AT_ONCE)
             .try_for_each(|_| async { Ok(()) })
             .await?;
@@ -313,16 +313,6 @@ impl System {
             output::note(&format!("{role}: {}", crate::table::printable(line)));
         }
     }
-}
-
-/// What is asked of the API for a webhook that takes one type of event.
-pub(super) fn webhook(name: &str, url: &str, event_type: &str) -> Value {
-    json!({
-        "name": name,
-        "url": url,
-        "subscription": { "event_types": [event_type] },
-        "max_in_flight": IN_FLIGHT,
-    })
 }
 
 /// Keeps a process on the core of a number, in turn.
