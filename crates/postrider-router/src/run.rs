@@ -20,8 +20,11 @@ use crate::metrics::Metrics;
 use crate::seen::{Seen, WINDOW_MS};
 use crate::standstill::Standstill;
 
-/// Events that the broker hands out before they are acked: also the most that a crash repeats (DESIGN §1).
-const PREFETCH: u16 = 100;
+/// Events that are settled together: also the most that a crash repeats (DESIGN §1).
+const ROUND: usize = 100;
+/// Events that the broker hands out before they are acked: those of a round, and those of the next, so that they are here
+/// when it begins. Nothing was begun with the latter, so a crash repeats none of them.
+const PREFETCH: u16 = 200;
 /// After a round of at least so many events, the next one waits a moment until it is full: what a round costs the broker,
 /// syncing above all, is the same for one event and for a hundred.
 const MANY: usize = 16;
@@ -100,7 +103,7 @@ pub async fn run(
 async fn round(first: Incoming, events: &mut Consumer, gather: Duration) -> Vec<Incoming> {
     let until = tokio::time::Instant::now() + gather;
     let mut messages = vec![first];
-    while messages.len() < usize::from(PREFETCH) {
+    while messages.len() < ROUND {
         let next = match events.try_next() {
             Some(next) => Some(next),
             None if gather.is_zero() => None,
