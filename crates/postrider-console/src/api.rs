@@ -1,0 +1,196 @@
+//! Asking the API, as whoever has logged in.
+
+use std::sync::{Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, OriginalUri};
+use http::{Extensions, HeaderValue, Method, Request, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tower::ServiceExt as _;
+use url::form_urlencoded::Serializer;
+use zeroize::Zeroizing;
+
+/// The longest answer that is read, bytes: a page of 200 with everything in them is far below.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// The most requests that a page remembers, to show them at its end.
+const MAX_CALLS: usize = 8;
+
+/// What was asked of the API for a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// The method.
+    pub(crate) method: Method,
+    /// The path with its query.
+    pub(crate) path: String,
+}
+
+/// Why the API did not do it: the problem that it answered (RFC 9457).
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Refused {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// One word from the API's list.
+    pub(crate) code: String,
+    /// What exactly is wrong.
+    pub(crate) detail: String,
+    /// What to do next.
+    pub(crate) hint: String,
+    /// Which member or parameter is meant, if it is one.
+    #[serde(default)]
+    pub(crate) field: Option<String>,
+    /// More members, such as the scope that is missing.
+    #[serde(flatten)]
+    pub(crate) more: Map<String, Value>,
+}
+
+impl Refused {
+    fn unreadable(what: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%what, "the console cannot read an answer of the API");
+        Self {
+            status: 500,
+            code: "internal".into(),
+            detail: "the console could not read what the API answered".into(),
+            hint: "Report this; the log of control says more.".into(),
+            field: None,
+            more: Map::new(),
+        }
+    }
+
+    /// Whether the token opens nothing any more.
+    pub(crate) fn is_logged_out(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED.as_u16()
+    }
+}
+
+/// The API, for one request of a browser.
+pub(crate) struct Api {
+    router: Router,
+    token: Zeroizing<String>,
+    /// What the socket knows of who asks: the API limits wrong tokens by it.
+    socket: Extensions,
+    tenant: Option<String>,
+    calls: Mutex<Vec<Call>>,
+}
+
+impl Api {
+    /// The API, asked with this token for a request with these extensions.
+    pub(crate) fn new(
+        router: Router,
+        token: Zeroizing<String>,
+        tenant: Option<String>,
+        extensions: &Extensions,
+    ) -> Self {
+        let mut socket = extensions.clone();
+        socket.remove::<MatchedPath>();
+        socket.remove::<OriginalUri>();
+        Self { router, token, socket, tenant, calls: Mutex::default() }
+    }
+
+    /// Whose things are asked for.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// Reads something. Parameters without a value are left out.
+    ///
+    /// # Errors
+    /// [`Refused`] with the API's problem.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, Refused> {
+        self.ask(Method::GET, path, query, None).await
+    }
+
+    /// Changes something.
+    ///
+    /// # Errors
+    /// [`Refused`] with the API's problem.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Refused> {
+        self.ask(method, path, &[], body).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<T, Refused> {
+        let path = self.path(path, query);
+        self.note(Call { method: method.clone(), path: path.clone() });
+        let mut request = Request::new(body.map_or_else(Body::empty, |body| Body::from(body.to_string())));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|e| Refused::unreadable(&e))?;
+        *request.extensions_mut() = self.socket.clone();
+        let token = HeaderValue::from_str(&format!("Bearer {}", self.token.as_str()));
+        let mut token = token.map_err(|e| Refused::unreadable(&e))?;
+        token.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, token);
+        if body.is_some() {
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+        }
+        let response = match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let status = response.status();
+        let bytes =
+            to_bytes(response.into_body(), MAX_ANSWER_BYTES).await.map_err(|e| Refused::unreadable(&e))?;
+        if status.is_success() {
+            let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+            return serde_json::from_slice(bytes).map_err(|e| Refused::unreadable(&e));
+        }
+        Err(serde_json::from_slice(&bytes).unwrap_or_else(|e| Refused::unreadable(&e)))
+    }
+
+    /// The path with its query, and with the tenant where one was chosen.
+    fn path(&self, path: &str, query: &[(&str, &str)]) -> String {
+        let mut all = Serializer::new(String::new());
+        for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
+            all.append_pair(name, value);
+        }
+        if let Some(tenant) = &self.tenant {
+            all.append_pair("tenant", tenant);
+        }
+        let all = all.finish();
+        if all.is_empty() { path.to_owned() } else { format!("{path}?{all}") }
+    }
+
+    fn note(&self, call: Call) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.len() < MAX_CALLS && !calls.contains(&call) {
+            calls.push(call);
+        }
+    }
+
+    /// What was read so far.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A word as part of a path.
+pub(crate) fn segment(word: &str) -> String {
+    url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Listed<T> {
+    /// What is on it.
+    pub(crate) items: Vec<T>,
+    /// Where the next page begins; nothing after the last.
+    #[serde(default)]
+    pub(crate) next: Option<String>,
+}

@@ -1,0 +1,10 @@
+//! The catalogue of event types.
+
+use axum::Router;
+
+use crate::Console;
+
+/// Its pages.
+pub(crate) fn routes() -> Router<Console> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! The inbox: a receiver for trying things out.
+
+use axum::Router;
+
+use crate::Console;
+
+/// Its pages.
+pub(crate) fn routes() -> Router<Console> {
+    Router::new()
+}

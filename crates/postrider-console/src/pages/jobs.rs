@@ -1,0 +1,10 @@
+//! Jobs: replays and cancellations.
+
+use axum::Router;
+
+use crate::Console;
+
+/// Its pages.
+pub(crate) fn routes() -> Router<Console> {
+    Router::new()
+}

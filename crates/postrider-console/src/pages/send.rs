@@ -1,0 +1,10 @@
+//! Sending an event.
+
+use axum::Router;
+
+use crate::Console;
+
+/// Its pages.
+pub(crate) fn routes() -> Router<Console> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! Settings: keys, tenants, the audit log.
+
+use axum::Router;
+
+use crate::Console;
+
+/// Its pages.
+pub(crate) fn routes() -> Router<Console> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! Making and changing a webhook.
+
+use axum::Router;
+
+use crate::Console;
+
+/// Its pages.
+pub(crate) fn routes() -> Router<Console> {
+    Router::new()
+}
