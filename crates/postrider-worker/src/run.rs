@@ -31,6 +31,8 @@ const AHEAD: u32 = 50;
 const GIVEN_BACK: usize = 64;
 /// How often the workers of the fleet are counted.
 const COUNT_WORKERS: Duration = Duration::from_secs(2);
+/// How long changes of the configuration are gathered: what follows from them looks at every webhook.
+const CHANGES: Duration = Duration::from_millis(100);
 
 /// What the worker needs.
 #[derive(Clone, Debug)]
@@ -209,7 +211,11 @@ impl Worker {
                     Some(Err(error)) => return Err(BrokerError::Config(format!("a consumer's task failed: {error}"))),
                     None => return Err(BrokerError::Lost),
                 },
-                changed = changes.changed() => changed.map_err(|_| BrokerError::Lost)?,
+                changed = async {
+                    let changed = changes.changed().await;
+                    tokio::time::sleep(CHANGES).await;
+                    changed
+                } => changed.map_err(|_| BrokerError::Lost)?,
             }
         }
         self.drain(intakes).await
