@@ -35,7 +35,7 @@ mod wrong_tokens;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use postrider_core::Timestamp;
@@ -61,6 +61,7 @@ use crate::store::Store;
 pub(crate) use idempotency::InProgress;
 pub(crate) use layers::Bodies;
 pub(crate) use problem::PROBLEM_CODES;
+use wrong_tokens::Peer;
 pub(crate) use wrong_tokens::WrongTokens;
 
 /// Where the description of the API is; the only thing that needs no token.
@@ -240,6 +241,14 @@ impl postrider_console::Surroundings for Surroundings {
 
     fn now(&self) -> Timestamp {
         postrider_broker::now()
+    }
+
+    fn socket(&self, of: &http::Extensions) -> http::Extensions {
+        let mut socket = http::Extensions::new();
+        if let Some(peer) = of.get::<ConnectInfo<Peer>>() {
+            socket.insert(*peer);
+        }
+        socket
     }
 }
 
