@@ -30,6 +30,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn;
 use axum::routing::get;
+use http::Extensions;
 use postrider_core::Timestamp;
 use tower_http::compression::CompressionLayer;
 
@@ -44,6 +45,8 @@ pub trait Surroundings: Send + Sync {
     fn broker_lost_since(&self) -> Option<Timestamp>;
     /// The time.
     fn now(&self) -> Timestamp;
+    /// What the API has to know of the socket over which a request came, out of that request's extensions.
+    fn socket(&self, of: &Extensions) -> Extensions;
 }
 
 /// What the pages work with.
