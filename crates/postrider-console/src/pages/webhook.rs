@@ -63,7 +63,11 @@ fn link(id: &str, tab: &str) -> String {
 }
 
 fn tabs(webhook: &Webhook, chosen: &str) -> Vec<Tab> {
-    let tab = |(value, name): &(&str, &'static str)| Tab { name, link: link(&webhook.id, value), chosen: *value == chosen };
+    let tab = |(value, name): &(&str, &'static str)| Tab {
+        name,
+        link: link(&webhook.id, value),
+        chosen: *value == chosen,
+    };
     TABS.iter().map(tab).collect()
 }
 

@@ -87,7 +87,13 @@ struct Form<'a> {
 
 async fn show_new(visit: Visit) -> Response {
     let fields = defaults(&visit.query());
-    let form = Form { fields: &fields, before: None, wrong: Wrong::default(), status: StatusCode::OK, previewed: false };
+    let form = Form {
+        fields: &fields,
+        before: None,
+        wrong: Wrong::default(),
+        status: StatusCode::OK,
+        previewed: false,
+    };
     let made = shown(&visit, form).await;
     visit.or_refused(Part::Webhooks, made)
 }
@@ -118,15 +124,22 @@ async fn shown(visit: &Visit, form: Form<'_>) -> Answer {
         }
     };
     let (categories, groups) = (fields.all("category").collect(), fields.all("group").collect());
-    let heading = before.map_or_else(|| "Create webhook".to_owned(), |before| format!("Edit {}", before.name));
+    let heading =
+        before.map_or_else(|| "Create webhook".to_owned(), |before| format!("Edit {}", before.name));
     let mut shell = visit.shell(Part::Webhooks, heading.clone());
     // What is being typed stays.
     shell.live = false;
     let sections = known.sections(&names);
     let form = FormPage {
         shell,
-        action: before.map_or_else(|| "/webhooks/new".to_owned(), |before| format!("/webhooks/{}/edit", segment(&before.id))),
-        back: before.map_or_else(|| "/webhooks".to_owned(), |before| format!("/webhooks/{}?tab=settings", segment(&before.id))),
+        action: before.map_or_else(
+            || "/webhooks/new".to_owned(),
+            |before| format!("/webhooks/{}/edit", segment(&before.id)),
+        ),
+        back: before.map_or_else(
+            || "/webhooks".to_owned(),
+            |before| format!("/webhooks/{}?tab=settings", segment(&before.id)),
+        ),
         button: if before.is_some() { "Save" } else { "Create" },
         id: before.map(|before| before.id.clone()),
         heading,
@@ -244,7 +257,8 @@ mod tests {
         let preview = |text: &str| preview_of(&known, &Fields::parse(text.as_bytes()));
         assert!(preview("").unwrap().starts_with("12 attempts over 2 d 7 h"));
         assert!(preview("profile=standard").unwrap().contains("5 s, 5 min, 30 min, 2 h"));
-        let own = preview("profile=standard&retry_initial=1+s&retry_factor=2&retry_max_attempts=3&retry_jitter=0");
+        let own =
+            preview("profile=standard&retry_initial=1+s&retry_factor=2&retry_max_attempts=3&retry_jitter=0");
         assert_eq!(own.unwrap(), "3 attempts over 3 s: at once, then after 1 s, 2 s.");
         let wrong = preview("retry_max_attempts=1000").unwrap_err();
         assert_eq!(wrong.input, "retry_max_attempts");

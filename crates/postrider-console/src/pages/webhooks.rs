@@ -101,7 +101,8 @@ async fn listed(visit: &Visit) -> Answer {
         name,
     };
     let chips = FILTERS.iter().filter(|(name, _)| *name != "state" && fields.has(name));
-    let chips = chips.map(|(name, words)| choice(format!("{words}: {}", fields.get(name)), name, "")).collect();
+    let chips =
+        chips.map(|(name, words)| choice(format!("{words}: {}", fields.get(name)), name, "")).collect();
     let tabs = STATES.iter().map(|(value, name)| choice((*name).to_owned(), "state", value)).collect();
     let rows = found.items.into_iter().map(|webhook| row(webhook, &sparks, visit.now)).collect();
     let mut shell = visit.shell(Part::Webhooks, "Webhooks");
@@ -149,7 +150,8 @@ fn row(webhook: Webhook, sparks: &HashMap<String, Spark>, now: Timestamp) -> Row
         return Row { webhook, pulse: None, success: "–".to_owned(), last: when_if(None, now) };
     };
     let points: Vec<(u64, u64)> = spark.points.iter().map(|point| (point.delivered, point.failed)).collect();
-    let told = format!("Last 24 hours: {} delivered, {} failed", number(spark.delivered), number(spark.failed));
+    let told =
+        format!("Last 24 hours: {} delivered, {} failed", number(spark.delivered), number(spark.failed));
     let success = percent(spark.delivered, spark.delivered.saturating_add(spark.failed));
     Row {
         pulse: Some(pulse(&told, &points)),
@@ -174,9 +176,10 @@ mod tests {
     fn a_webhook_of_which_nothing_is_known_has_a_dash() {
         let now = Timestamp::from_millis(0);
         let webhook = |id: &str| Webhook { id: id.to_owned(), ..Webhook::default() };
-        let spark: Spark = serde_json::from_value(serde_json::json!({"webhook": "wh_1", "delivered": 3, "failed": 1,
+        let spark: Spark =
+            serde_json::from_value(serde_json::json!({"webhook": "wh_1", "delivered": 3, "failed": 1,
             "p95_ms": 20, "points": [{"delivered": 3, "failed": 1}]}))
-        .unwrap();
+            .unwrap();
         let sparks = HashMap::from([("wh_1".to_owned(), spark)]);
         let known = row(webhook("wh_1"), &sparks, now);
         assert_eq!(known.success, "75 %");

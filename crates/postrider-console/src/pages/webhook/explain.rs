@@ -175,7 +175,10 @@ mod tests {
     fn a_question_is_an_event_or_the_id_of_one() {
         assert_eq!(body_of(&Question::Nothing).unwrap(), None);
         assert_eq!(body_of(&Question::Known("e")).unwrap(), Some(json!({"event_id": "e"})));
-        assert_eq!(body_of(&Question::Event("{\"event_type\":\"A\"}")).unwrap(), Some(json!({"event": {"event_type": "A"}})));
+        assert_eq!(
+            body_of(&Question::Event("{\"event_type\":\"A\"}")).unwrap(),
+            Some(json!({"event": {"event_type": "A"}}))
+        );
         assert_eq!(body_of(&Question::Event("{")).unwrap_err().input, "event");
     }
 
@@ -186,6 +189,8 @@ mod tests {
             "taken_by": [{"by": "alias", "name": "a"}], "filter": {"source": "data.n > 1", "holds": false, "error": null},
             "marks": [], "remark": null}))
         .unwrap();
-        assert!(!found.matches && found.taken_by[0].by == "alias" && found.filter.unwrap().holds == Some(false));
+        assert!(
+            !found.matches && found.taken_by[0].by == "alias" && found.filter.unwrap().holds == Some(false)
+        );
     }
 }

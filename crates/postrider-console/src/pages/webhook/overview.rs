@@ -18,8 +18,12 @@ use crate::pages::overview::{Percentiles, Stats, buckets, plot_deliveries, plot_
 use crate::words::{Html, counted, duration, number, percent, when, when_if};
 
 /// How far back the plots go.
-const RANGES: [(&str, &str, u64); 4] =
-    [("1h", "1 h", 3_600_000), ("24h", "24 h", 86_400_000), ("7d", "7 d", 7 * 86_400_000), ("30d", "30 d", 30 * 86_400_000)];
+const RANGES: [(&str, &str, u64); 4] = [
+    ("1h", "1 h", 3_600_000),
+    ("24h", "24 h", 86_400_000),
+    ("7d", "7 d", 7 * 86_400_000),
+    ("30d", "30 d", 30 * 86_400_000),
+];
 /// How many retries are told.
 const MOST: usize = 20;
 /// Statuses as the API counts them, with how they are shown.
@@ -174,7 +178,8 @@ fn failing(webhook: &Webhook, now: Timestamp) -> Option<Html> {
 
 fn what_follows(webhook: &Webhook, health: &Health, now: Timestamp) -> String {
     let most = webhook.effective.as_ref().map_or(0, |effective| effective.disable_after_failures);
-    let count = (most > 0).then(|| format!("after {} given up in a row", counted(most.into(), "delivery", "deliveries")));
+    let count = (most > 0)
+        .then(|| format!("after {} given up in a row", counted(most.into(), "delivery", "deliveries")));
     let from = health.disabled_by_failure_from.as_deref();
     let is_over = |from: &str| Timestamp::parse_rfc3339(from).is_some_and(|from| from <= now);
     let time = from.map(|from| match is_over(from) {
@@ -210,8 +215,18 @@ fn tiles(stats: &Stats, attempts: Option<Percentiles>) -> Vec<Tile> {
         Tile { label: "Delivered", value: number(totals.delivered), unit: "", bad: false },
         Tile { label: "Attempts that failed", value: number(totals.failed), unit: "", bad: false },
         Tile { label: "Given up", value: number(totals.dead), unit: "", bad: totals.dead > 0 },
-        Tile { label: "Success", unit: unit(success.is_some()), value: success.unwrap_or_else(dash), bad: false },
-        Tile { label: "At the first try", unit: unit(first.is_some()), value: first.unwrap_or_else(dash), bad: false },
+        Tile {
+            label: "Success",
+            unit: unit(success.is_some()),
+            value: success.unwrap_or_else(dash),
+            bad: false,
+        },
+        Tile {
+            label: "At the first try",
+            unit: unit(first.is_some()),
+            value: first.unwrap_or_else(dash),
+            bad: false,
+        },
         Tile {
             label: "Answer, p95",
             value: attempts.map_or_else(dash, |at| duration(at.p95.max(0.0).round() as u64)),
@@ -295,9 +310,11 @@ mod tests {
         let stats = json!({"since": "", "until": "", "bucket_ms": 3600000, "points": [point], "totals": totals,
             "by_event_type": [{"event_type": "A", "delivered": 3, "failed": 1}]});
         let plots = plots("wh_1", stats, now()).unwrap();
-        let told: Vec<(&str, &str)> = plots.tiles.iter().map(|tile| (tile.label, tile.value.as_str())).collect();
+        let told: Vec<(&str, &str)> =
+            plots.tiles.iter().map(|tile| (tile.label, tile.value.as_str())).collect();
         assert_eq!(told[3..], [("Success", "75"), ("At the first try", "66.6"), ("Answer, p95", "1.5 s")]);
-        let shares: Vec<(&str, &str)> = plots.statuses.iter().map(|it| (it.name, it.percent.as_str())).collect();
+        let shares: Vec<(&str, &str)> =
+            plots.statuses.iter().map(|it| (it.name, it.percent.as_str())).collect();
         assert_eq!(shares, [("2xx", "75"), ("5xx", "25")]);
         assert_eq!(plots.types[0].failing, "25 %");
     }

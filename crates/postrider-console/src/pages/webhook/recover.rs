@@ -74,7 +74,8 @@ fn shown(visit: &Visit, webhook: Webhook, fields: Fields, wrong: Wrong) -> Answe
 /// Since when: moments that the webhook is known for come first.
 fn ranges(webhook: &Webhook, fields: &Fields, now: Timestamp) -> Vec<Choice> {
     let success = webhook.health.as_ref().and_then(|health| health.last_success_at.as_deref());
-    let known = [("Since the last success", success), ("Since it was disabled", webhook.disabled_at.as_deref())];
+    let known =
+        [("Since the last success", success), ("Since it was disabled", webhook.disabled_at.as_deref())];
     let mut choices: Vec<Choice> = known
         .into_iter()
         .filter_map(|(words, at)| {
@@ -83,9 +84,11 @@ fn ranges(webhook: &Webhook, fields: &Fields, now: Timestamp) -> Vec<Choice> {
             Some(Choice { value: at.to_owned(), name: format!("{words}, {ago}"), chosen: false })
         })
         .collect();
-    choices.extend(
-        RANGES.iter().map(|(value, name, _)| Choice { value: (*value).into(), name: (*name).into(), chosen: false }),
-    );
+    choices.extend(RANGES.iter().map(|(value, name, _)| Choice {
+        value: (*value).into(),
+        name: (*name).into(),
+        chosen: false,
+    }));
     let wanted = fields.get("since");
     for (i, choice) in choices.iter_mut().enumerate() {
         choice.chosen = if wanted.is_empty() { i == 0 } else { choice.value == wanted };
@@ -95,7 +98,8 @@ fn ranges(webhook: &Webhook, fields: &Fields, now: Timestamp) -> Vec<Choice> {
 
 fn states(fields: &Fields) -> Vec<Choice> {
     let asked = fields.has("csrf");
-    let chosen = |value: &str, first: bool| if asked { fields.all("state").any(|it| it == value) } else { first };
+    let chosen =
+        |value: &str, first: bool| if asked { fields.all("state").any(|it| it == value) } else { first };
     let choice = |(value, name, first): &(&str, &str, bool)| Choice {
         value: (*value).to_owned(),
         name: (*name).to_owned(),
@@ -198,11 +202,13 @@ mod tests {
 
     #[test]
     fn what_is_known_of_the_webhook_is_offered_first() {
-        let webhook: Webhook = serde_json::from_value(json!({"id": "wh_1", "disabled_at": "2026-11-22T19:00:00Z",
+        let webhook: Webhook =
+            serde_json::from_value(json!({"id": "wh_1", "disabled_at": "2026-11-22T19:00:00Z",
             "health": {"last_success_at": "2026-11-22T18:00:00Z"}}))
-        .unwrap();
+            .unwrap();
         let choices = ranges(&webhook, &Fields::default(), now());
-        let told: Vec<(&str, bool)> = choices.iter().take(3).map(|it| (it.name.as_str(), it.chosen)).collect();
+        let told: Vec<(&str, bool)> =
+            choices.iter().take(3).map(|it| (it.name.as_str(), it.chosen)).collect();
         assert_eq!(
             told,
             [
@@ -217,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_was_not_ticked_stays_so() {
-        let ticked = |text: &[u8]| -> Vec<bool> { states(&Fields::parse(text)).iter().map(|it| it.chosen).collect() };
+        let ticked =
+            |text: &[u8]| -> Vec<bool> { states(&Fields::parse(text)).iter().map(|it| it.chosen).collect() };
         assert_eq!(ticked(b""), [true, true, false, false]);
         assert_eq!(ticked(b"csrf=x&state=delivered"), [false, false, false, true]);
     }

@@ -104,7 +104,10 @@ fn events(webhook: &Webhook) -> Vec<Fact> {
         }
     }
     if let Some(types) = &subscription.means_today {
-        facts.push(Fact { name: "Today that is", value: text(&counted(types.len() as u64, "event type", "event types")) });
+        facts.push(Fact {
+            name: "Today that is",
+            value: text(&counted(types.len() as u64, "event type", "event types")),
+        });
     }
     facts.extend(subscription.filter.as_deref().map(|filter| Fact { name: "Filter", value: code(filter) }));
     facts
@@ -164,7 +167,8 @@ fn retries(webhook: &Webhook) -> Html {
 /// When it is disabled by itself.
 fn disabled(effective: &Effective) -> String {
     let count = effective.disable_after_failures;
-    let count = (count > 0).then(|| format!("after {} given up in a row", counted(count.into(), "delivery", "deliveries")));
+    let count = (count > 0)
+        .then(|| format!("after {} given up in a row", counted(count.into(), "delivery", "deliveries")));
     let ms = effective.disable_after_ms;
     let time = (ms > 0).then(|| format!("after {} without a success", duration(ms)));
     match [count, time].into_iter().flatten().collect::<Vec<_>>().as_slice() {
@@ -182,15 +186,21 @@ mod tests {
     fn told(json: serde_json::Value) -> Vec<String> {
         let webhook: Webhook = serde_json::from_value(json).unwrap();
         let groups = groups(&webhook, Timestamp::from_millis(0));
-        groups.iter().flat_map(|group| &group.facts).map(|fact| format!("{}: {}", fact.name, fact.value)).collect()
+        groups
+            .iter()
+            .flat_map(|group| &group.facts)
+            .map(|fact| format!("{}: {}", fact.name, fact.value))
+            .collect()
     }
 
     #[test]
     fn settings_are_told_in_words() {
-        let told = told(json!({"id": "wh_1", "url": "https://example.com/?<", "signed": true, "timeout_ms": 15000,
+        let told = told(
+            json!({"id": "wh_1", "url": "https://example.com/?<", "signed": true, "timeout_ms": 15000,
             "max_in_flight": 10, "api_key": {"in": "query", "name": "key"}, "auth": {"bearer": {"token": "x"}},
             "headers": {"X-Env": "x"}, "retry": {"schedule_ms": [1000], "jitter": 0.0},
-            "effective": {"retry": {"schedule_ms": [1000], "jitter": 0.0}, "disable_after_failures": 20, "disable_after_ms": 432000000}}));
+            "effective": {"retry": {"schedule_ms": [1000], "jitter": 0.0}, "disable_after_failures": 20, "disable_after_ms": 432000000}}),
+        );
         for fact in [
             "URL: <code>https://example.com/?&lt;</code>",
             "API key: in the query parameter <code>key</code>",

@@ -224,10 +224,14 @@ mod tests {
     fn everything_is_a_warning_and_the_rest_is_counted() {
         let all = Subscription { all: true, ..Subscription::default() };
         assert_eq!(all.summary().0, "<span class=\"state all\">All types</span>");
-        let some = webhook(serde_json::json!({"subscription": {"event_types": ["A", "B"], "categories": ["c"]}}));
+        let some =
+            webhook(serde_json::json!({"subscription": {"event_types": ["A", "B"], "categories": ["c"]}}));
         assert_eq!(some.subscription.summary().0, "2 types, 1 category");
         assert_eq!(some.subscription.names(), "A, B, c");
-        let many = Subscription { event_types: (0..50).map(|n| format!("T{n:02}")).collect(), ..Subscription::default() };
+        let many = Subscription {
+            event_types: (0..50).map(|n| format!("T{n:02}")).collect(),
+            ..Subscription::default()
+        };
         assert!(many.names().ends_with("T39 and 10 more"));
     }
 
@@ -240,7 +244,8 @@ mod tests {
 
     #[test]
     fn secrets_and_what_is_missing_are_read() {
-        let it = webhook(serde_json::json!({"id": "wh_1", "auth": {"bearer": {"token": MASK}}, "signed": true,
+        let it =
+            webhook(serde_json::json!({"id": "wh_1", "auth": {"bearer": {"token": MASK}}, "signed": true,
             "api_key": {"in": "query", "name": "key"}, "health": {"failing_since": "2026-11-22T20:00:00Z"},
             "state": "active", "disabled_reason": null}));
         assert_eq!(it.auth.as_ref().unwrap().kind(), "bearer");

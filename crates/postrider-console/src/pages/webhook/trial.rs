@@ -80,7 +80,10 @@ fn shown(
     let mut shell = shell(visit, &webhook, sent.is_some());
     shell.command = format!("postrider webhook test {}", webhook.id);
     let status = if wrong.is_any() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    page_with(status, &TestTab { shell, tabs: tabs(&webhook, "test"), webhook, event_type, payload, wrong, sent })
+    page_with(
+        status,
+        &TestTab { shell, tabs: tabs(&webhook, "test"), webhook, event_type, payload, wrong, sent },
+    )
 }
 
 /// What became of a test. Its delivery is not known before the router has seen it.
@@ -123,7 +126,11 @@ async fn sent(visit: &Visit, id: &str, fields: &Fields) -> Answer {
         Ok(body) => Value::Object(body),
         Err(wrong) => return shown(visit, read(visit, id).await?, event_type, payload, wrong, None),
     };
-    match visit.api.send::<Trial>(Method::POST, &format!("/v1/webhooks/{}/test", segment(id)), Some(&body)).await {
+    match visit
+        .api
+        .send::<Trial>(Method::POST, &format!("/v1/webhooks/{}/test", segment(id)), Some(&body))
+        .await
+    {
         Ok(trial) => {
             let there = format!("{}&sent={}", link(id, "test"), segment(&trial.delivery_id));
             Ok(visit.done(&there, "Sent: one signed request, and no other."))
@@ -149,11 +156,13 @@ fn input_of(member: Option<&str>) -> &'static str {
 fn body_of(event_type: &str, payload: &str) -> Result<Map<String, Value>, Wrong> {
     let mut body = Map::new();
     if !payload.trim().is_empty() {
-        let read = serde_json::from_str::<Value>(payload).map_err(|e| Wrong::at("payload", format!("This is not JSON: {e}.")))?;
+        let read = serde_json::from_str::<Value>(payload)
+            .map_err(|e| Wrong::at("payload", format!("This is not JSON: {e}.")))?;
         let Value::Object(members) = read else {
             return Err(Wrong::at("payload", "This is no JSON object with data and current_context."));
         };
-        if let Some(other) = members.keys().find(|name| !matches!(name.as_str(), "current_context" | "data")) {
+        if let Some(other) = members.keys().find(|name| !matches!(name.as_str(), "current_context" | "data"))
+        {
             let text = format!("Only data and current_context can be given; there is {other:?} beside them.");
             return Err(Wrong::at("payload", text));
         }
@@ -175,12 +184,17 @@ mod tests {
     fn what_is_left_empty_is_the_apis_choice() {
         assert_eq!(Value::Object(body_of("", "  ").unwrap()), json!({}));
         let body = body_of("A", "{\"data\": {\"n\": 1}, \"current_context\": null}").unwrap();
-        assert_eq!(Value::Object(body), json!({"event_type": "A", "data": {"n": 1}, "current_context": null}));
+        assert_eq!(
+            Value::Object(body),
+            json!({"event_type": "A", "data": {"n": 1}, "current_context": null})
+        );
     }
 
     #[test]
     fn what_is_no_payload_is_told() {
-        for (payload, text) in [("{", "not JSON"), ("[]", "no JSON object"), ("{\"event_type\": \"B\"}", "event_type")] {
+        for (payload, text) in
+            [("{", "not JSON"), ("[]", "no JSON object"), ("{\"event_type\": \"B\"}", "event_type")]
+        {
             let wrong = body_of("A", payload).unwrap_err();
             assert!(wrong.input == "payload" && wrong.text.contains(text), "{}", wrong.text);
         }

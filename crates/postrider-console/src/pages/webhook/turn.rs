@@ -58,13 +58,15 @@ impl Turn {
             Self::Resume => "Resumed: what was held is sent, oldest first.".to_owned(),
             Self::Disable => "Disabled: deliveries are skipped until it is enabled.".to_owned(),
             Self::Delete => format!("Deleted: {}.", webhook.name),
-            Self::Enable => match webhook.skipped_while_disabled.as_ref().map_or(0, |skipped| skipped.deliveries) {
-                0 => "Enabled.".to_owned(),
-                n => {
-                    let skipped = counted(n, "delivery was", "deliveries were");
-                    format!("Enabled. {skipped} skipped while it was disabled: “Recover” sends them.")
+            Self::Enable => {
+                match webhook.skipped_while_disabled.as_ref().map_or(0, |skipped| skipped.deliveries) {
+                    0 => "Enabled.".to_owned(),
+                    n => {
+                        let skipped = counted(n, "delivery was", "deliveries were");
+                        format!("Enabled. {skipped} skipped while it was disabled: “Recover” sends them.")
+                    }
                 }
-            },
+            }
         }
     }
 }
@@ -171,7 +173,8 @@ mod tests {
     #[test]
     fn enabling_says_what_was_missed() {
         let webhook = |n: u64| -> Webhook {
-            serde_json::from_value(json!({"skipped_while_disabled": {"deliveries": n, "since": "x"}})).unwrap()
+            serde_json::from_value(json!({"skipped_while_disabled": {"deliveries": n, "since": "x"}}))
+                .unwrap()
         };
         assert_eq!(Turn::Enable.done(&webhook(0)), "Enabled.");
         assert!(Turn::Enable.done(&webhook(1)).starts_with("Enabled. 1 delivery was skipped"));

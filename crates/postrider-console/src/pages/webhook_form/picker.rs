@@ -210,9 +210,9 @@ impl Known {
     pub(crate) fn sections(&self, chosen: &BTreeSet<&str>) -> Vec<Section> {
         let mut sections: Vec<(&str, &str, Section)> = Vec::new();
         for known in &self.types {
-            let at = sections.iter().position(|(product, category, _)| {
-                *product == known.product && *category == known.category
-            });
+            let at = sections
+                .iter()
+                .position(|(product, category, _)| *product == known.product && *category == known.category);
             let at = at.unwrap_or_else(|| {
                 sections.push((&known.product, &known.category, self.section(known)));
                 sections.len() - 1
@@ -248,12 +248,24 @@ impl Known {
             for term in &catalogue.categories {
                 let size = self.types.iter().filter(|known| known.category == term.id).count();
                 let chosen = categories.contains(term.id.as_str());
-                rules.push(Rule { field: "category", id: term.id.clone(), title: term.label.clone(), size, chosen });
+                rules.push(Rule {
+                    field: "category",
+                    id: term.id.clone(),
+                    title: term.label.clone(),
+                    size,
+                    chosen,
+                });
             }
             for term in &catalogue.groups {
                 let size = self.types.iter().filter(|known| known.group.as_ref() == Some(&term.id)).count();
                 let chosen = groups.contains(term.id.as_str());
-                rules.push(Rule { field: "group", id: term.id.clone(), title: term.label.clone(), size, chosen });
+                rules.push(Rule {
+                    field: "group",
+                    id: term.id.clone(),
+                    title: term.label.clone(),
+                    size,
+                    chosen,
+                });
             }
         }
         // What is asked for and in no catalogue any more can be kept.
@@ -283,8 +295,8 @@ impl TypeItem {
 
 impl Section {
     fn add(&mut self, known: &TypeItem, group: Option<String>, chosen: &BTreeSet<&str>) {
-        let is_chosen =
-            chosen.contains(known.name.as_str()) || known.aliases.iter().any(|alias| chosen.contains(alias.as_str()));
+        let is_chosen = chosen.contains(known.name.as_str())
+            || known.aliases.iter().any(|alias| chosen.contains(alias.as_str()));
         let label = if known.label.is_empty() { &known.description } else { &known.label };
         let choice = Choice {
             name: known.name.clone(),

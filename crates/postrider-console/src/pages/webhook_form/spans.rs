@@ -77,7 +77,9 @@ mod tests {
         ] {
             assert_eq!(read(text), Some(ms), "{text}");
         }
-        for text in ["", "5", "s", "5 weeks", "-5 s", "1.2.3 s", "5 s later", "99999999999999999999 d", "1 h 30"] {
+        for text in
+            ["", "5", "s", "5 weeks", "-5 s", "1.2.3 s", "5 s later", "99999999999999999999 d", "1 h 30"]
+        {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -64,7 +64,11 @@ impl Wrong {
 
     /// Whether it is at an input that is shown only when it is asked for.
     pub(crate) fn is_advanced(&self) -> bool {
-        self.is_any() && !matches!(self.input.as_str(), "" | "name" | "url" | "event_type" | "api_key" | "notification_type")
+        self.is_any()
+            && !matches!(
+                self.input.as_str(),
+                "" | "name" | "url" | "event_type" | "api_key" | "notification_type"
+            )
     }
 }
 
@@ -431,7 +435,8 @@ pub(crate) fn retry(fields: &Fields) -> Result<Map<String, Value>, Wrong> {
     let schedule = match fields.get("retry_schedule") {
         "" => Value::Null,
         typed => {
-            let wrong = || Wrong::at("retry_schedule", "Write times with commas between them: 5 s, 5 min, 30 min.");
+            let wrong =
+                || Wrong::at("retry_schedule", "Write times with commas between them: 5 s, 5 min, 30 min.");
             json!(spans::read_all(typed).ok_or_else(wrong)?)
         }
     };
@@ -474,8 +479,10 @@ mod tests {
 
     #[test]
     fn the_first_screen_makes_a_webhook() {
-        let body = body("name=billing&url=https%3A%2F%2Fexample.com&event_type=A&event_type=B&api_key=k&signed=on&state=active\
-                         &profile=postrider&auth=none&api_key_in=header&api_key_name=X-API-Key");
+        let body = body(
+            "name=billing&url=https%3A%2F%2Fexample.com&event_type=A&event_type=B&api_key=k&signed=on&state=active\
+                         &profile=postrider&auth=none&api_key_in=header&api_key_name=X-API-Key",
+        );
         assert_eq!(body["subscription"]["event_types"], json!(["A", "B"]));
         assert_eq!(body["api_key"], json!({"in": "header", "name": "X-API-Key", "value": "k"}));
         assert_eq!(body["notification_type"], "rest");
@@ -491,14 +498,19 @@ mod tests {
 
     #[test]
     fn types_are_picked_and_typed() {
-        assert_eq!(body("event_type=A&other_types=+B+%0D%0A%0D%0AC%2C1")["subscription"]["event_types"], json!(["A", "B", "C,1"]));
+        assert_eq!(
+            body("event_type=A&other_types=+B+%0D%0A%0D%0AC%2C1")["subscription"]["event_types"],
+            json!(["A", "B", "C,1"])
+        );
     }
 
     #[test]
     fn everything_advanced_is_sent() {
-        let body = body("timeout=5+s&retry_schedule=5+s%2C+5+min&retry_jitter=20+%25&retry_factor=1.5&max_in_flight=3&all=on\
+        let body = body(
+            "timeout=5+s&retry_schedule=5+s%2C+5+min&retry_jitter=20+%25&retry_factor=1.5&max_in_flight=3&all=on\
                          &active_from=2026-11-22T20%3A00&category=users&group=logins&headers=X-Env%3A+a%3Ab%0D%0AX-Team%3Ac\
-                         &auth=bearer&auth_token=t&disable_after=0");
+                         &auth=bearer&auth_token=t&disable_after=0",
+        );
         assert_eq!(body["timeout_ms"], 5000);
         assert_eq!(body["retry"]["schedule_ms"], json!([5000, 300_000]));
         assert_eq!(body["retry"]["jitter"], 0.2);
@@ -535,14 +547,20 @@ mod tests {
     #[test]
     fn only_what_was_changed_is_sent_and_secrets_stay() {
         assert_eq!(patch(&[("name", "other")]), json!({"name": "other"}));
-        assert_eq!(patch(&[("api_key_name", "X-Other")]), json!({"api_key": {"in": "header", "name": "X-Other"}}));
+        assert_eq!(
+            patch(&[("api_key_name", "X-Other")]),
+            json!({"api_key": {"in": "header", "name": "X-Other"}})
+        );
         assert_eq!(patch(&[("api_key_remove", "on")]), json!({"api_key": null}));
         let auth = patch(&[("auth", "bearer"), ("auth_token", "t")]);
         assert_eq!(auth, json!({"auth": {"basic": null, "bearer": {"token": "t"}, "oauth2": null}}));
         let headers = patch(&[("headers", "X-Env: new\r\nX-More: 1")]);
         assert_eq!(headers, json!({"headers": {"X-Env": "new", "X-More": "1", "X-Team": null}}));
         assert_eq!(patch(&[("tls_certificate", "")]), json!({"tls": null}));
-        assert_eq!(patch(&[("tls_certificate", "OTHER")]), json!({"tls": {"certificate_pem": "OTHER", "ca_pem": null}}));
+        assert_eq!(
+            patch(&[("tls_certificate", "OTHER")]),
+            json!({"tls": {"certificate_pem": "OTHER", "ca_pem": null}})
+        );
         assert_eq!(patch(&[("timeout", "")]), json!({"timeout_ms": null}));
         assert_eq!(patch(&[("expires_at", "")]), json!({"expires_at": null}));
     }
@@ -570,7 +588,10 @@ mod tests {
 
     #[test]
     fn problems_are_sentences() {
-        assert_eq!(sentence("the name must have 1 to 256 characters"), "The name must have 1 to 256 characters.");
+        assert_eq!(
+            sentence("the name must have 1 to 256 characters"),
+            "The name must have 1 to 256 characters."
+        );
         assert_eq!(sentence("retry.factor must be from 1 to 100"), "retry.factor must be from 1 to 100.");
     }
 }
