@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, HeaderValue, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -76,16 +75,13 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The API, asked with this token for a request with these extensions.
+    /// The API, asked with this token for a request over this socket.
     pub(crate) fn new(
         router: Router,
         token: Zeroizing<String>,
         tenant: Option<String>,
-        extensions: &Extensions,
+        socket: Extensions,
     ) -> Self {
-        let mut socket = extensions.clone();
-        socket.remove::<MatchedPath>();
-        socket.remove::<OriginalUri>();
         Self { router, token, socket, tenant, calls: Mutex::default() }
     }
 

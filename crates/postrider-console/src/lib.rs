@@ -34,6 +34,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn;
 use axum::routing::get;
+use http::Extensions;
 use postrider_core::Timestamp;
 use tower_http::compression::CompressionLayer;
 
@@ -53,6 +54,8 @@ pub trait Surroundings: Send + Sync {
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {
         None
     }
+    /// What the API has to know of the socket over which a request came, out of that request's extensions.
+    fn socket(&self, of: &Extensions) -> Extensions;
 }
 
 /// What the pages work with.

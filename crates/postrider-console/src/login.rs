@@ -73,7 +73,7 @@ fn shown(status: StatusCode, login: &LoginPage) -> Response {
 }
 
 async fn log_in(State(console): State<Console>, request: Request) -> Response {
-    let extensions = request.extensions().clone();
+    let socket = console.surroundings.socket(request.extensions());
     let Form(fields) = match <Form as FromRequest<Console>>::from_request(request, &console).await {
         Ok(form) => form,
         Err(refused) => return refused.into_response(),
@@ -93,7 +93,7 @@ async fn log_in(State(console): State<Console>, request: Request) -> Response {
             }
         }
     };
-    let api = Api::new(console.api.clone(), token.clone(), None, &extensions);
+    let api = Api::new(console.api.clone(), token.clone(), None, socket);
     if let Err(refused) = api.get::<IgnoredAny>("/v1/webhooks", &[("limit", "1")]).await {
         let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         login.problem = Some(why_not(&refused));

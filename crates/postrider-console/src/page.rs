@@ -259,8 +259,8 @@ impl FromRequestParts<Console> for Visit {
         let (Some(id), Some(session)) = (id, session) else {
             return Err(log_in(&parts.headers, &parts.method, &here));
         };
-        let api =
-            Api::new(console.api.clone(), session.token.clone(), session.tenant.clone(), &parts.extensions);
+        let socket = console.surroundings.socket(&parts.extensions);
+        let api = Api::new(console.api.clone(), session.token.clone(), session.tenant.clone(), socket);
         let now = console.surroundings.now();
         let notice = if is_refresh(&parts.headers) { None } else { notice_in(&parts.headers) };
         Ok(Self { api, now, id, session, console: console.clone(), here, notice })

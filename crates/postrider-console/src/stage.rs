@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{Extensions, HeaderMap, Request, StatusCode, header};
 use postrider_core::Timestamp;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -31,6 +31,10 @@ impl Surroundings for Around {
 
     fn now(&self) -> Timestamp {
         Timestamp::parse_rfc3339(NOW).unwrap()
+    }
+
+    fn socket(&self, _: &Extensions) -> Extensions {
+        Extensions::new()
     }
 
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {

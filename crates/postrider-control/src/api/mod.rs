@@ -35,12 +35,14 @@ mod wrong_tokens;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{any_service, get};
+use axum::routing::get;
 use postrider_core::Timestamp;
 use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
@@ -59,6 +61,7 @@ use crate::store::Store;
 pub(crate) use idempotency::InProgress;
 pub(crate) use layers::Bodies;
 pub(crate) use problem::PROBLEM_CODES;
+use wrong_tokens::Peer;
 pub(crate) use wrong_tokens::WrongTokens;
 
 /// Where the description of the API is; the only thing that needs no token.
@@ -220,11 +223,12 @@ fn with_console(api: Arc<Api>) -> Router {
     let logins = api.logins.clone();
     let api = router(api);
     let console = postrider_console::router(api.clone(), logins, surroundings);
-    Router::new()
-        .route(OPENAPI_PATH, any_service(api.clone()))
-        .route("/v1", any_service(api.clone()))
-        .route("/v1/{*path}", any_service(api))
-        .fallback_service(console)
+    // Not by routes: the API decides by the route that it finds itself.
+    Router::new().fallback(move |request: Request| {
+        let path = request.uri().path();
+        let is_ours = path == OPENAPI_PATH || path == "/v1" || path.starts_with("/v1/");
+        if is_ours { api.clone() } else { console.clone() }.oneshot(request)
+    })
 }
 
 /// What the console is told about the system.
@@ -244,6 +248,14 @@ impl postrider_console::Surroundings for Surroundings {
 
     fn inbox(&self) -> Option<Arc<dyn postrider_console::Inbox>> {
         self.inbox.clone()
+    }
+
+    fn socket(&self, of: &http::Extensions) -> http::Extensions {
+        let mut socket = http::Extensions::new();
+        if let Some(peer) = of.get::<ConnectInfo<Peer>>() {
+            socket.insert(*peer);
+        }
+        socket
     }
 }
 
