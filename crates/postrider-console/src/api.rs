@@ -110,6 +110,20 @@ impl Api {
         self.ask(method, path, &[], body).await
     }
 
+    /// Changes something, with parameters. Those without a value are left out.
+    ///
+    /// # Errors
+    /// [`Refused`] with the API's problem.
+    pub(crate) async fn send_with<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<T, Refused> {
+        self.ask(method, path, query, body).await
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,

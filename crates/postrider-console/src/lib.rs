@@ -6,6 +6,7 @@
 //!
 //! - `api` asks the API, and notes what was asked: each page ends with the same as `curl`.
 //! - `session` is who has logged in, `login` how: with a key, or with a link that works once.
+//! - `inbox` is how the test inbox is asked, by a client that is given: the console links none.
 //! - `guard` is what surrounds every page: headers for the browser, and the proof that a form came from here.
 //! - `page` puts a page together, `pages` has one module for each, with a template of the same name under `templates`.
 //! - `chart` draws, `words` says times, numbers and states.
@@ -18,10 +19,13 @@ mod assets;
 mod chart;
 mod fields;
 mod guard;
+mod inbox;
 mod login;
 mod page;
 mod pages;
 mod session;
+#[cfg(test)]
+mod stage;
 mod words;
 
 use std::sync::Arc;
@@ -34,6 +38,7 @@ use http::Extensions;
 use postrider_core::Timestamp;
 use tower_http::compression::CompressionLayer;
 
+pub use inbox::{Asking, Inbox, NoAnswer};
 pub use session::{LINK, Sessions};
 
 /// The largest form, bytes: a catalogue is the largest that is sent in one.
@@ -45,6 +50,10 @@ pub trait Surroundings: Send + Sync {
     fn broker_lost_since(&self) -> Option<Timestamp>;
     /// The time.
     fn now(&self) -> Timestamp;
+    /// The test inbox, if whoever runs Postrider named one.
+    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        None
+    }
     /// What the API has to know of the socket over which a request came, out of that request's extensions.
     fn socket(&self, of: &Extensions) -> Extensions;
 }

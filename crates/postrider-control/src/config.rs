@@ -1,6 +1,7 @@
 //! What control needs to be told.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use postrider_broker::Settings;
 use postrider_core::address::EgressPolicy;
@@ -25,6 +26,8 @@ pub struct Config {
     pub egress: EgressPolicy,
     /// Refuse `http:` URLs.
     pub https_only: bool,
+    /// The test inbox that the console shows, if there is one.
+    pub inbox: Option<Arc<dyn postrider_console::Inbox>>,
 }
 
 /// Where the API listens.

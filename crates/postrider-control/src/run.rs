@@ -86,6 +86,7 @@ pub async fn run(
         in_progress: api::InProgress::default(),
         bodies: api::Bodies::default(),
         logins: Arc::default(),
+        inbox: config.inbox,
     };
     let recorder = Arc::new(Recorder {
         store: store.clone(),

@@ -1,5 +1,6 @@
 //! `postrider serve`: roles in this process, until a signal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_broker::topology::{self, Mode};
@@ -15,6 +16,7 @@ use crate::args::Role;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure, chain};
 use crate::health::{self, Health};
+use crate::inbox::Client;
 use crate::output;
 use crate::settings::{Secret, Settings, new_master_key, new_token};
 use crate::telemetry;
@@ -198,6 +200,7 @@ impl Plan {
                     master_key: key("control")?,
                     egress: settings.worker.egress.clone(),
                     https_only: settings.control.https_only,
+                    inbox: inbox(settings)?,
                 })
             }
         };
@@ -222,6 +225,12 @@ impl Plan {
         ];
         all.into_iter().filter(|(_, runs)| *runs).map(|(name, _)| name).collect()
     }
+}
+
+/// The test inbox that the console shows, if somebody named one.
+fn inbox(settings: &Settings) -> Result<Option<Arc<dyn postrider_console::Inbox>>, Failure> {
+    let Some(url) = &settings.control.inbox_url else { return Ok(None) };
+    Ok(Some(Arc::new(Client::new(url)?)))
 }
 
 /// The token as control keeps it.

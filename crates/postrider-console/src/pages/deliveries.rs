@@ -35,7 +35,7 @@ const STATES: [(&str, &str); 7] = [
 ];
 
 /// How far back a list goes.
-const RANGES: [(&str, &str, u64); 5] = [
+pub(crate) const RANGES: [(&str, &str, u64); 5] = [
     ("15m", "Last 15 minutes", 15 * 60_000),
     ("1h", "Last hour", 3_600_000),
     ("24h", "Last 24 hours", 24 * 3_600_000),

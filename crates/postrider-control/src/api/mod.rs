@@ -83,6 +83,8 @@ pub(crate) struct Api {
     pub bodies: Bodies,
     /// Who has logged in to the console.
     pub logins: Arc<postrider_console::Sessions>,
+    /// The test inbox that the console shows.
+    pub inbox: Option<Arc<dyn postrider_console::Inbox>>,
 }
 
 #[derive(OpenApi)]
@@ -217,7 +219,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 
 /// The API, and the console at every path that is not the API's.
 fn with_console(api: Arc<Api>) -> Router {
-    let surroundings = Arc::new(Surroundings { broker: api.broker.clone() });
+    let surroundings = Arc::new(Surroundings { broker: api.broker.clone(), inbox: api.inbox.clone() });
     let logins = api.logins.clone();
     let api = router(api);
     let console = postrider_console::router(api.clone(), logins, surroundings);
@@ -232,6 +234,7 @@ fn with_console(api: Arc<Api>) -> Router {
 /// What the console is told about the system.
 struct Surroundings {
     broker: Arc<dyn Broker>,
+    inbox: Option<Arc<dyn postrider_console::Inbox>>,
 }
 
 impl postrider_console::Surroundings for Surroundings {
@@ -241,6 +244,10 @@ impl postrider_console::Surroundings for Surroundings {
 
     fn now(&self) -> Timestamp {
         postrider_broker::now()
+    }
+
+    fn inbox(&self) -> Option<Arc<dyn postrider_console::Inbox>> {
+        self.inbox.clone()
     }
 
     fn socket(&self, of: &http::Extensions) -> http::Extensions {

@@ -107,6 +107,7 @@ impl Test {
             in_progress: InProgress::default(),
             bodies: Bodies::default(),
             logins: Arc::default(),
+            inbox: None,
         });
         Self { router: router(api.clone()), sheet, api, registry, _dir: dir }
     }

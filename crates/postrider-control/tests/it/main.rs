@@ -66,6 +66,7 @@ impl Place {
             master_key: Configuration::master_key(),
             egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]),
             https_only: false,
+            inbox: None,
         };
         let (readiness, shutdown) = (Readiness::new(), CancellationToken::new());
         let registry = Arc::new(prometheus::Registry::new());

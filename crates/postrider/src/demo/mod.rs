@@ -30,9 +30,10 @@ use story::Story;
 /// [`Failure`] with the first thing that did not come true.
 pub async fn run(context: &Context, demo: &Demo) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let Stage { settings, api, health, lock: _lock } = Stage::set(context, demo).await?;
+    let Stage { mut settings, api, health, lock: _lock } = Stage::set(context, demo).await?;
     let (api_address, health_address) = (address(&api)?, address(&health)?);
     let receiver = Receiver::start().await?;
+    settings.control.inbox_url = Some(url(&receiver.base)?);
     let (mut plan, _) = Plan::of(&settings, Role::All)?;
     plan.listen_on(api);
     let registry = health::registry()?;
@@ -42,9 +43,7 @@ pub async fn run(context: &Context, demo: &Demo) -> Result<Exit, Failure> {
     let stop_health = CancellationToken::new();
     tokio::spawn(health::serve(health, shown, stop_health.clone()));
 
-    let base: Url = format!("http://{api_address}")
-        .parse()
-        .map_err(|error: url::ParseError| Failure::new(Exit::Other, "cannot name the API", error))?;
+    let base = url(&format!("http://{api_address}"))?;
     let story = Story {
         out: context.out,
         api: Api::from_settings(&settings, Some(base.clone()))?,
@@ -87,4 +86,9 @@ pub async fn run(context: &Context, demo: &Demo) -> Result<Exit, Failure> {
         }
     };
     told.and_then(|exit| cleared.map(|()| exit))
+}
+
+fn url(text: &str) -> Result<Url, Failure> {
+    text.parse()
+        .map_err(|error: url::ParseError| Failure::new(Exit::Other, format!("cannot name {text}"), error))
 }

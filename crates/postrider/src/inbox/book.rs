@@ -306,10 +306,22 @@ impl Inbox {
 
     /// What came to `name`, newest last, and how much came in all.
     pub fn received(&self, name: &str) -> (Vec<Received>, u64) {
+        self.newest(name, usize::MAX)
+    }
+
+    /// The newest `most` of what came to `name`, newest last, and how much came in all.
+    pub fn newest(&self, name: &str, most: usize) -> (Vec<Received>, u64) {
         let names = self.lock();
         names.of.get(name).map_or((Vec::new(), 0), |entry| {
-            (entry.requests.iter().map(|(_, received)| received.clone()).collect(), entry.total)
+            let older = entry.requests.len().saturating_sub(most);
+            let newest = entry.requests.iter().skip(older);
+            (newest.map(|(_, received)| received.clone()).collect(), entry.total)
         })
+    }
+
+    /// Every name that it knows, and how much came to it.
+    pub fn names(&self) -> Vec<(String, u64)> {
+        self.lock().of.iter().map(|(name, entry)| (name.clone(), entry.total)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Names> {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use postrider_core::Timestamp;
 use postrider_core::verify::ReceivedLine;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -74,6 +75,7 @@ pub fn routes(
     };
     Router::new()
         .route("/in/{name}", any(take))
+        .route("/_inbox", get(names))
         .route("/_inbox/{name}", get(list).put(order))
         .with_state(shared)
 }
@@ -172,8 +174,26 @@ fn line_of(received: &Received, at: Timestamp) -> ReceivedLine {
     }
 }
 
-async fn list(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    let (items, total) = shared.inbox.received(&name);
+/// Every name, and how much came to it.
+async fn names(State(shared): State<Shared>) -> Response {
+    let names = shared.inbox.names().into_iter();
+    let items: Vec<_> = names.map(|(name, total)| json!({"name": name, "total": total})).collect();
+    Json(json!({"items": items, "next": null})).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    /// At most so many, the newest.
+    limit: Option<usize>,
+}
+
+async fn list(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let (items, total) = shared.inbox.newest(&name, asked.limit.unwrap_or(usize::MAX));
     Json(json!({"items": items, "total": total, "next": null})).into_response()
 }
 
@@ -245,6 +265,13 @@ mod tests {
         assert_eq!(listed["items"][0]["path"], "/in/a?k=v");
         assert_eq!(listed["items"][0]["answer"], 503);
         assert_eq!(listed["items"][0]["event_type"], "X");
+        let newest = call(&routes, request("GET", "/_inbox/a?limit=1", "")).await.2;
+        let newest: serde_json::Value = serde_json::from_str(&newest).unwrap();
+        assert_eq!((&newest["total"], &newest["items"][0]["answer"]), (&json!(2), &json!(200)));
+        assert_eq!(newest["items"].as_array().unwrap().len(), 1);
+        let names = call(&routes, request("GET", "/_inbox", "")).await.2;
+        let names: serde_json::Value = serde_json::from_str(&names).unwrap();
+        assert_eq!(names["items"], json!([{"name": "a", "total": 2}]));
         assert_eq!(seen.load(Ordering::Relaxed), 2);
         let bad = call(&routes, request("PUT", "/_inbox/a", r#"{"secret":"whsec_hunter2"}"#)).await;
         assert_eq!(bad.0, 422);

@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
         "inbox_url",
         Kind::Plain,
         Some("http://127.0.0.1:8081"),
-        "the inbox that postrider inbox answer talks to",
+        "the inbox that postrider inbox answer talks to; where it is set, control shows that inbox in the console",
     ),
 ];
 
@@ -151,6 +151,8 @@ pub struct Control {
     pub store_url: Option<String>,
     /// Whether `http:` webhooks are refused.
     pub https_only: bool,
+    /// The inbox that the console shows, if one was named.
+    pub inbox_url: Option<Url>,
 }
 
 /// The worker role, without its secrets.
@@ -254,10 +256,12 @@ impl Settings {
                 _ => None,
             })?,
         };
+        let inbox_url = checked(&layers, "inbox_url", "a URL such as http://127.0.0.1:8081", base_url)?;
         let control = Control {
             listen: parsed(&layers, "listen", "an address and a port, such as 127.0.0.1:8080")?,
             store_url: layers.text("store_url"),
             https_only: checked(&layers, "https_only", "true or false", truth)?,
+            inbox_url: layers.is_given("inbox_url").then(|| inbox_url.clone()),
         };
         let worker = Worker {
             egress: checked(
@@ -291,7 +295,7 @@ impl Settings {
         };
         let operator = Operator {
             api_url: checked(&layers, "api_url", "a URL such as http://127.0.0.1:8080", base_url)?,
-            inbox_url: checked(&layers, "inbox_url", "a URL such as http://127.0.0.1:8081", base_url)?,
+            inbox_url,
         };
         let settings = Self { broker, control, worker, observe, operator, state_dir, layers };
         Ok(Loaded { settings, warnings })
@@ -472,6 +476,8 @@ mod tests {
         assert_eq!(settings.worker.concurrency, 256);
         assert_eq!(settings.worker.slow_concurrency, 1024);
         assert_eq!(settings.broker.topology, None);
+        assert_eq!(settings.operator.inbox_url.as_str(), "http://127.0.0.1:8081/");
+        assert_eq!(settings.control.inbox_url, None, "the console shows an inbox that somebody named");
         assert!(settings.worker.egress.opened().is_empty());
         assert!(settings.admin_token().unwrap().is_none());
         assert!(settings.master_key().unwrap().is_none());
@@ -509,6 +515,7 @@ mod tests {
             ("LOG", "info,,=", "POSTRIDER_LOG"),
             ("LOG_FORMAT", "xml", "POSTRIDER_LOG_FORMAT"),
             ("API_URL", "ftp://x", "POSTRIDER_API_URL"),
+            ("INBOX_URL", "127.0.0.1:8081", "POSTRIDER_INBOX_URL: it must be a URL"),
         ] {
             let failure = load(&[(name, value)]).unwrap_err();
             assert!(failure.to_string().starts_with(says), "{failure}");
