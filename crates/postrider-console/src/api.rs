@@ -89,11 +89,6 @@ impl Api {
         Self { router, token, socket, tenant, calls: Mutex::default() }
     }
 
-    /// Whose things are asked for.
-    pub(crate) fn tenant(&self) -> Option<&str> {
-        self.tenant.as_deref()
-    }
-
     /// Reads something. Parameters without a value are left out.
     ///
     /// # Errors

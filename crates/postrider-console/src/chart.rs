@@ -74,7 +74,10 @@ fn labels(svg: &mut String, buckets: &[Bucket], width: f64) {
 
 fn open(name: &str, width: f64) -> String {
     let height = TOP + HEIGHT + BOTTOM;
-    format!("<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">", escaped(name))
+    format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
+        escaped(name)
+    )
 }
 
 /// Bars of several kinds on one another.
@@ -180,7 +183,8 @@ pub(crate) fn spark(values: &[f64]) -> Html {
 pub(crate) fn pulse(name: &str, good_and_bad: &[(u64, u64)]) -> Html {
     let most = good_and_bad.iter().map(|(good, bad)| good + bad).max().unwrap_or(0).max(1) as f64;
     let step = 96.0 / good_and_bad.len().max(1) as f64;
-    let mut svg = format!("<svg class=\"pulse\" viewBox=\"0 0 96 20\" role=\"img\" aria-label=\"{}\">", escaped(name));
+    let mut svg =
+        format!("<svg class=\"pulse\" viewBox=\"0 0 96 20\" role=\"img\" aria-label=\"{}\">", escaped(name));
     for (i, (good, bad)) in good_and_bad.iter().enumerate() {
         let x = step * i as f64;
         let (good, bad) = (18.0 * *good as f64 / most, 18.0 * *bad as f64 / most);
@@ -210,7 +214,9 @@ mod tests {
 
     #[test]
     fn the_axis_ends_at_a_round_number() {
-        for (value, round) in [(0.0, 1.0), (0.4, 1.0), (1.2, 2.0), (3.0, 5.0), (7.0, 10.0), (100.0, 100.0), (101.0, 200.0)] {
+        for (value, round) in
+            [(0.0, 1.0), (0.4, 1.0), (1.2, 2.0), (3.0, 5.0), (7.0, 10.0), (100.0, 100.0), (101.0, 200.0)]
+        {
             assert_eq!(round_up(value), round, "{value}");
         }
     }
@@ -232,8 +238,17 @@ mod tests {
     #[test]
     fn a_line_has_a_gap_where_nothing_was_measured() {
         let values = vec![Some(1.0), Some(2.0), None, Some(4.0), None];
-        let svg = lines("ms", &[bucket(0), bucket(1), bucket(2), bucket(3), bucket(4)], &[Series { name: "p50", class: "l50", values }], 290.0).0;
-        assert_eq!(svg.split("class=\"l50\"").nth(1).unwrap().split('"').nth(1).unwrap().matches('M').count(), 2);
+        let svg = lines(
+            "ms",
+            &[bucket(0), bucket(1), bucket(2), bucket(3), bucket(4)],
+            &[Series { name: "p50", class: "l50", values }],
+            290.0,
+        )
+        .0;
+        assert_eq!(
+            svg.split("class=\"l50\"").nth(1).unwrap().split('"').nth(1).unwrap().matches('M').count(),
+            2
+        );
         assert!(svg.contains("at 2:00: nothing"));
     }
 

@@ -15,7 +15,12 @@ pub(crate) struct Fields(Vec<(String, String)>);
 impl Fields {
     /// Those of a query or of a form's body.
     pub(crate) fn parse(text: &[u8]) -> Self {
-        Self(form_urlencoded::parse(text).take(MAX_FIELDS).map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
+        Self(
+            form_urlencoded::parse(text)
+                .take(MAX_FIELDS)
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect(),
+        )
     }
 
     /// The first value of a name without the spaces around it; empty if there is none.
@@ -30,7 +35,10 @@ impl Fields {
 
     /// Every value of a name that is not empty.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(known, value)| known == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether there is a value that is not empty.
@@ -41,9 +49,10 @@ impl Fields {
     /// The query of a link to the same page with other values: those that are empty are left out.
     pub(crate) fn with(&self, changes: &[(&str, &str)]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        let kept = self.0.iter().filter(|(name, value)| {
-            !value.is_empty() && !changes.iter().any(|(changed, _)| changed == name)
-        });
+        let kept = self
+            .0
+            .iter()
+            .filter(|(name, value)| !value.is_empty() && !changes.iter().any(|(changed, _)| changed == name));
         query.extend_pairs(kept);
         query.extend_pairs(changes.iter().filter(|(_, value)| !value.is_empty()));
         let query = query.finish();
@@ -72,7 +81,8 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
         let bytes = axum::body::Bytes::from_request(request, state).await;
-        let bytes = bytes.map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "The form is larger than 1 MiB: send less."))?;
+        let bytes = bytes
+            .map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "The form is larger than 1 MiB: send less."))?;
         Ok(Self(Fields::parse(&bytes)))
     }
 }

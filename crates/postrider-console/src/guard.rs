@@ -37,7 +37,8 @@ pub(crate) async fn same_origin(request: Request, next: Next) -> Response {
     if request.method().is_safe() || comes_from_here(request.headers()) {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "This form was sent from another site. Open the console and do it there.").into_response()
+    (StatusCode::FORBIDDEN, "This form was sent from another site. Open the console and do it there.")
+        .into_response()
 }
 
 /// What the browser says of where a request comes from. One that says nothing is none of a browser: it has no cookies either.
@@ -50,7 +51,8 @@ fn comes_from_here(headers: &HeaderMap) -> bool {
     let host = |url: Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()));
     let origin = Url::parse(origin).ok();
     let scheme = origin.as_ref().map_or("http", Url::scheme);
-    let own = text(header::HOST).and_then(|name| Url::parse(&format!("{scheme}://{name}")).ok()).and_then(host);
+    let own =
+        text(header::HOST).and_then(|name| Url::parse(&format!("{scheme}://{name}")).ok()).and_then(host);
     own.is_some() && origin.and_then(host) == own
 }
 
@@ -61,16 +63,23 @@ mod tests {
     fn said(headers: &[(&'static str, &'static str)]) -> bool {
         let headers = headers.iter();
         comes_from_here(
-            &headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect(),
+            &headers
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect(),
         )
     }
 
     #[test]
     fn another_site_changes_nothing() {
         for site in ["cross-site", "same-site", "", "SAME-ORIGIN"] {
-            assert!(!said(&[("sec-fetch-site", site), ("origin", "http://here"), ("host", "here")]), "{site}");
+            assert!(
+                !said(&[("sec-fetch-site", site), ("origin", "http://here"), ("host", "here")]),
+                "{site}"
+            );
         }
-        for origin in ["null", "http://there:8080", "http://here", "http://here:8081", "https://here.evil.example"] {
+        for origin in
+            ["null", "http://there:8080", "http://here", "http://here:8081", "https://here.evil.example"]
+        {
             assert!(!said(&[("origin", origin), ("host", "here:8080")]), "{origin}");
         }
         assert!(!said(&[("origin", "http://here")]), "no host");

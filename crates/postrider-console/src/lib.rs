@@ -33,7 +33,7 @@ use axum::routing::get;
 use postrider_core::Timestamp;
 use tower_http::compression::CompressionLayer;
 
-pub use session::Sessions;
+pub use session::{LINK, Sessions};
 
 /// The largest form, bytes: a catalogue is the largest that is sent in one.
 const MAX_FORM_BYTES: usize = 1024 * 1024;

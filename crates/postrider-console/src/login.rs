@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use http::{HeaderValue, StatusCode, header};
@@ -74,9 +74,9 @@ fn shown(status: StatusCode, login: &LoginPage) -> Response {
 
 async fn log_in(State(console): State<Console>, request: Request) -> Response {
     let extensions = request.extensions().clone();
-    let Form(fields) = match axum::extract::FromRequest::from_request(request, &console).await {
+    let Form(fields) = match <Form as FromRequest<Console>>::from_request(request, &console).await {
         Ok(form) => form,
-        Err(refused) => return axum::response::IntoResponse::into_response(refused),
+        Err(refused) => return refused.into_response(),
     };
     let mut login = LoginPage::new(&fields);
     let now = Instant::now();
@@ -114,8 +114,12 @@ async fn log_in(State(console): State<Console>, request: Request) -> Response {
 /// What somebody is told whose token does not let them in: the same for every token that opens nothing.
 fn why_not(refused: &Refused) -> String {
     match refused.code.as_str() {
-        "unauthorized" => "This is no key that opens anything: it is misspelt, has expired, or was revoked.".to_owned(),
-        "forbidden" => "This key may not read. The console needs the scope `read`, and more for changes.".to_owned(),
+        "unauthorized" => {
+            "This is no key that opens anything: it is misspelt, has expired, or was revoked.".to_owned()
+        }
+        "forbidden" => {
+            "This key may not read. The console needs the scope `read`, and more for changes.".to_owned()
+        }
         _ => format!("{}. {}", refused.detail, refused.hint),
     }
 }

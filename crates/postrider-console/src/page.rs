@@ -215,8 +215,9 @@ fn goes_to(path: &str, notice: &Notice) -> Response {
     let mark = if notice.good { '+' } else { '-' };
     let mut text: String = url::form_urlencoded::byte_serialize(notice.text.as_bytes()).collect();
     text.truncate(NOTICE_BYTES);
-    let cookie =
-        format!("{NOTICE_COOKIE}={mark}{text}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={NOTICE_SECS}");
+    let cookie = format!(
+        "{NOTICE_COOKIE}={mark}{text}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={NOTICE_SECS}"
+    );
     let mut response = Redirect::to(path).into_response();
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -258,7 +259,8 @@ impl FromRequestParts<Console> for Visit {
         let (Some(id), Some(session)) = (id, session) else {
             return Err(log_in(&parts.headers, &parts.method, &here));
         };
-        let api = Api::new(console.api.clone(), session.token.clone(), session.tenant.clone(), &parts.extensions);
+        let api =
+            Api::new(console.api.clone(), session.token.clone(), session.tenant.clone(), &parts.extensions);
         let now = console.surroundings.now();
         let notice = if is_refresh(&parts.headers) { None } else { notice_in(&parts.headers) };
         Ok(Self { api, now, id, session, console: console.clone(), here, notice })
@@ -268,7 +270,10 @@ impl FromRequestParts<Console> for Visit {
 impl OptionalFromRequestParts<Console> for Visit {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Option<Self>, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        console: &Console,
+    ) -> Result<Option<Self>, Self::Rejection> {
         Ok(<Self as FromRequestParts<Console>>::from_request_parts(parts, console).await.ok())
     }
 }
@@ -345,7 +350,9 @@ pub(crate) fn page(template: &impl Template) -> Answer {
 pub(crate) fn page_with(status: StatusCode, template: &impl Template) -> Answer {
     let mut response = (status, Body(template.render()?)).into_response();
     // A notice is shown once.
-    let spent = HeaderValue::from_static("__Host-postrider-notice=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0");
+    let spent = HeaderValue::from_static(
+        "__Host-postrider-notice=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0",
+    );
     response.headers_mut().append(header::SET_COOKIE, spent);
     Ok(response)
 }
@@ -372,7 +379,10 @@ impl Visit {
             Ok(response) => return response,
             Err(Trouble::Template(error)) => {
                 tracing::error!(%error, "a page cannot be made");
-                return (StatusCode::INTERNAL_SERVER_ERROR, "The page cannot be made; the log of control says why.")
+                return (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "The page cannot be made; the log of control says why.",
+                )
                     .into_response();
             }
             Err(Trouble::Refused(refused)) => refused,
@@ -418,7 +428,8 @@ mod tests {
     #[test]
     fn cookies_are_found_by_their_whole_name() {
         let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::from_static("x__Host-postrider=no; __Host-postrider=yes"));
+        headers
+            .insert(header::COOKIE, HeaderValue::from_static("x__Host-postrider=no; __Host-postrider=yes"));
         assert_eq!(cookie(&headers, COOKIE), Some("yes"));
         assert_eq!(cookie(&headers, "other"), None);
     }

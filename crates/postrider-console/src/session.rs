@@ -19,8 +19,8 @@ const MAX_LINKS: usize = 256;
 const IDLE: Duration = Duration::from_secs(30 * 60);
 /// How long a session lasts at most.
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
-/// How long a link can be followed.
-const LINK: Duration = Duration::from_secs(5 * 60);
+/// How long a link for logging in can be followed.
+pub const LINK: Duration = Duration::from_secs(5 * 60);
 
 /// What is kept of something secret: its SHA-256.
 type Hash = [u8; 32];

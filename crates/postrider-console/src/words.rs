@@ -60,7 +60,11 @@ pub(crate) fn clock(at: Timestamp) -> String {
 
 /// How long ago, or how long until then.
 pub(crate) fn relative(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("in {}", duration(at.since_ms(now))) } else { format!("{} ago", duration(now.since_ms(at))) }
+    if at > now {
+        format!("in {}", duration(at.since_ms(now)))
+    } else {
+        format!("{} ago", duration(now.since_ms(at)))
+    }
 }
 
 /// How long something takes, in at most two units.
@@ -77,7 +81,11 @@ pub(crate) fn duration(ms: u64) -> String {
         0..SECOND => format!("{ms} ms"),
         SECOND..10_000 => {
             let tenths = ms / 100;
-            if tenths.is_multiple_of(10) { format!("{} s", tenths / 10) } else { format!("{}.{} s", tenths / 10, tenths % 10) }
+            if tenths.is_multiple_of(10) {
+                format!("{} s", tenths / 10)
+            } else {
+                format!("{}.{} s", tenths / 10, tenths % 10)
+            }
         }
         10_000..MINUTE => format!("{} s", ms / SECOND),
         MINUTE..HOUR => two(MINUTE, "min", SECOND, "s"),
@@ -105,7 +113,11 @@ pub(crate) fn percent(part: u64, whole: u64) -> Option<String> {
         return None;
     }
     let thousandths = u128::from(part) * 1000 / u128::from(whole);
-    Some(if thousandths % 10 == 0 { format!("{}", thousandths / 10) } else { format!("{}.{}", thousandths / 10, thousandths % 10) })
+    Some(if thousandths % 10 == 0 {
+        format!("{}", thousandths / 10)
+    } else {
+        format!("{}.{}", thousandths / 10, thousandths % 10)
+    })
 }
 
 /// One of several things, or more.

@@ -1,10 +1,11 @@
 //! The broker as the API and the books see it: there or not, and what it is asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use postrider_broker::{BrokerError, Depth, Names, Outgoing, Session};
+use postrider_core::Timestamp;
 use postrider_core::wire::TopologyRecord;
 use tokio::sync::watch;
 
@@ -24,6 +25,9 @@ pub(crate) trait Broker: Send + Sync + 'static {
 
     /// How the topology was applied, once that is known.
     fn topology(&self) -> Option<TopologyRecord>;
+
+    /// Since when there is no session; nothing while there is one.
+    fn lost_since(&self) -> Option<Timestamp>;
 }
 
 /// The session of the moment.
@@ -32,6 +36,8 @@ pub(crate) struct Link {
     names: Names,
     session: watch::Sender<Option<Arc<Session>>>,
     topology: watch::Sender<Option<Known>>,
+    /// Since when there is no session, once somebody has noticed.
+    lost_since: Mutex<Option<Timestamp>>,
 }
 
 /// A topology with the revision that said so.
@@ -43,11 +49,19 @@ struct Known {
 
 impl Link {
     pub(crate) fn new(names: Names) -> Self {
-        Self { names, session: watch::Sender::new(None), topology: watch::Sender::new(None) }
+        Self {
+            names,
+            session: watch::Sender::new(None),
+            topology: watch::Sender::new(None),
+            lost_since: Mutex::new(Some(postrider_broker::now())),
+        }
     }
 
     /// From now on over this session, or over none.
     pub(crate) fn over(&self, session: Option<Arc<Session>>) {
+        let mut lost_since = self.lost_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost_since =
+            if session.is_some() { None } else { lost_since.or_else(|| Some(postrider_broker::now())) };
         self.session.send_replace(session);
     }
 
@@ -98,5 +112,14 @@ impl Broker for Link {
 
     fn topology(&self) -> Option<TopologyRecord> {
         self.known_topology().map(|(_, topology)| topology)
+    }
+
+    fn lost_since(&self) -> Option<Timestamp> {
+        let mut lost_since = self.lost_since.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.session() {
+            Some(_) => None,
+            // A session that is lost and not yet put away is noticed here.
+            None => Some(*lost_since.get_or_insert_with(postrider_broker::now)),
+        }
     }
 }

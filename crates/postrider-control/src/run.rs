@@ -85,6 +85,7 @@ pub async fn run(
         https_only: config.https_only,
         in_progress: api::InProgress::default(),
         bodies: api::Bodies::default(),
+        logins: Arc::default(),
     };
     let recorder = Arc::new(Recorder {
         store: store.clone(),

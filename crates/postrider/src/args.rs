@@ -99,6 +99,8 @@ pub enum Command {
     ApiKeys(ApiKeys),
     /// List who changed what over the API, newest first; with --tenant, only of that tenant
     Audit(Audit),
+    /// Print a link that logs in to the console, once
+    Open(Open),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
@@ -929,6 +931,13 @@ pub struct Inbox {
     /// What to do with an inbox that runs.
     #[command(subcommand)]
     pub command: Option<InboxCommand>,
+}
+
+/// A link to the console.
+#[derive(Debug, Args)]
+pub struct Open {
+    /// The page to come to, such as deliveries?state=dead [default: the overview]
+    pub page: Option<String>,
 }
 
 /// What to do with an inbox that runs.

@@ -17,7 +17,10 @@ use crate::words::{Html, delivery_state, shortened, when, when_if};
 
 /// The page of deliveries, and what is asked for there.
 pub(crate) fn routes() -> Router<Console> {
-    Router::new().route("/deliveries", get(list)).route("/deliveries/redeliver", post(redeliver)).route("/deliveries/cancel", get(ask_to_cancel).post(cancel))
+    Router::new()
+        .route("/deliveries", get(list))
+        .route("/deliveries/redeliver", post(redeliver))
+        .route("/deliveries/cancel", get(ask_to_cancel).post(cancel))
 }
 
 /// States that are listed apart, with what they are called.
@@ -105,7 +108,11 @@ impl Row {
         Self {
             webhook_name: names.of(&delivery.webhook),
             created: when(&delivery.created_at, now),
-            next: if delivery.next_at.is_some() { when_if(delivery.next_at.as_deref(), now) } else { Html::default() },
+            next: if delivery.next_at.is_some() {
+                when_if(delivery.next_at.as_deref(), now)
+            } else {
+                Html::default()
+            },
             short_id: shortened(&delivery.id, 9),
             delivery,
         }
@@ -161,8 +168,11 @@ struct DeliveriesPage {
 
 /// What the API is asked for: the filters of the address.
 fn asked(fields: &Fields, now: Timestamp) -> Vec<(&'static str, String)> {
-    let mut query: Vec<(&'static str, String)> =
-        FILTERS.iter().map(|name| (*name, fields.get(name).to_owned())).filter(|(_, value)| !value.is_empty()).collect();
+    let mut query: Vec<(&'static str, String)> = FILTERS
+        .iter()
+        .map(|name| (*name, fields.get(name).to_owned()))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
     let range = RANGES.iter().find(|(value, ..)| *value == fields.get("range") && !value.is_empty());
     if let Some((_, _, ms)) = range {
         query.push(("since", now.minus_ms(*ms).to_rfc3339()));
@@ -197,12 +207,18 @@ async fn listed(visit: &Visit) -> Answer {
         link: format!("/deliveries{}", fields.with(&[(field, value), ("cursor", "")])),
         chosen: fields.get(field) == value,
     };
-    let chips = query.iter().filter(|(name, _)| !matches!(*name, "state" | "since" | "until")).map(|(name, value)| Choice {
-        name: format!("{}: {}", name.replace('_', " "), if *name == "webhook" { names.of(value) } else { value.clone() }),
-        value: value.clone(),
-        link: format!("/deliveries{}", fields.with(&[(name, ""), ("cursor", "")])),
-        chosen: true,
-    });
+    let chips = query.iter().filter(|(name, _)| !matches!(*name, "state" | "since" | "until")).map(
+        |(name, value)| Choice {
+            name: format!(
+                "{}: {}",
+                name.replace('_', " "),
+                if *name == "webhook" { names.of(value) } else { value.clone() }
+            ),
+            value: value.clone(),
+            link: format!("/deliveries{}", fields.with(&[(name, ""), ("cursor", "")])),
+            chosen: true,
+        },
+    );
     let mut shell = visit.shell(Part::Deliveries, "Deliveries");
     shell.command = command(&query);
     // A page of older ones does not change under its reader.
@@ -223,8 +239,10 @@ async fn listed(visit: &Visit) -> Answer {
 
 /// The same with the command line.
 fn command(query: &[(&str, String)]) -> String {
-    let options: Vec<String> =
-        query.iter().map(|(name, value)| format!(" --{} '{}'", name.replace('_', "-"), value.replace('\'', ""))).collect();
+    let options: Vec<String> = query
+        .iter()
+        .map(|(name, value)| format!(" --{} '{}'", name.replace('_', "-"), value.replace('\'', "")))
+        .collect();
     format!("postrider delivery list{}", options.concat())
 }
 
@@ -243,7 +261,10 @@ async fn redeliver(Sent { visit, fields }: Sent) -> Response {
 async fn plan(visit: &Visit, fields: &Fields) -> Answer {
     let back = format!("/deliveries{}", fields.with(&[("csrf", "")]));
     match visit.api.send::<Planned>(Method::POST, "/v1/replays", Some(&replay_of(fields, visit.now))).await {
-        Ok(planned) => Ok(visit.done(&format!("/jobs/{}", segment(&planned.id)), "Planned. Look at what it would send, then start it.")),
+        Ok(planned) => Ok(visit.done(
+            &format!("/jobs/{}", segment(&planned.id)),
+            "Planned. Look at what it would send, then start it.",
+        )),
         Err(refused) => visit.not_done(&back, &refused),
     }
 }
@@ -301,7 +322,8 @@ async fn planned_cancel(visit: &Visit) -> Answer {
 /// The body that calls off what the filters of a list match and has not ended.
 fn cancellation_of(fields: &Fields, now: Timestamp) -> serde_json::Map<String, Value> {
     let query = asked(fields, now);
-    let kept = query.into_iter().filter(|(name, _)| matches!(*name, "webhook" | "event_type" | "since" | "until"));
+    let kept =
+        query.into_iter().filter(|(name, _)| matches!(*name, "webhook" | "event_type" | "since" | "until"));
     kept.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
@@ -309,10 +331,12 @@ fn cancellation_of(fields: &Fields, now: Timestamp) -> serde_json::Map<String, V
 async fn cancel(Sent { visit, fields }: Sent) -> Response {
     let back = format!("/deliveries{}", fields.with(&[("csrf", "")]));
     let body = Value::Object(cancellation_of(&fields, visit.now));
-    let made = match visit.api.send::<Value>(Method::POST, "/v1/cancellations", Some(&body)).await {
-        Ok(_) => Ok(visit.done("/jobs", "Called off: what has not ended yet ends as cancelled when its turn comes.")),
-        Err(refused) => visit.not_done(&back, &refused),
-    };
+    let made =
+        match visit.api.send::<Value>(Method::POST, "/v1/cancellations", Some(&body)).await {
+            Ok(_) => Ok(visit
+                .done("/jobs", "Called off: what has not ended yet ends as cancelled when its turn comes.")),
+            Err(refused) => visit.not_done(&back, &refused),
+        };
     visit.or_refused(Part::Deliveries, made)
 }
 
@@ -323,12 +347,16 @@ mod tests {
     #[test]
     fn the_address_is_what_the_api_is_asked() {
         let now = Timestamp::parse_rfc3339("2026-11-22T20:00:00Z").unwrap();
-        let fields = Fields::parse(b"state=dead&range=1h&webhook=&cursor=x&other=y&since=2020-01-01T00:00:00Z");
+        let fields =
+            Fields::parse(b"state=dead&range=1h&webhook=&cursor=x&other=y&since=2020-01-01T00:00:00Z");
         assert_eq!(
             asked(&fields, now),
             [("state", "dead".to_owned()), ("since", "2026-11-22T19:00:00Z".to_owned())],
             "a range is more than a time"
         );
-        assert_eq!(command(&asked(&fields, now)), "postrider delivery list --state 'dead' --since '2026-11-22T19:00:00Z'");
+        assert_eq!(
+            command(&asked(&fields, now)),
+            "postrider delivery list --state 'dead' --since '2026-11-22T19:00:00Z'"
+        );
     }
 }

@@ -128,7 +128,6 @@ struct DeliveryPage {
     delivery: Delivery,
     summary: String,
     webhook: Option<Webhook>,
-    event: Option<Event>,
     event_body: Option<String>,
     timeline: Vec<Mark>,
     entries: Vec<Entry>,
@@ -147,8 +146,13 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Response {
 
 async fn shown(visit: &Visit, id: &str) -> Answer {
     let whole: Whole = visit.api.get(&format!("/v1/deliveries/{}", segment(id)), &[]).await?;
-    let event = visit.api.get::<Event>(&format!("/v1/events/{}", segment(&whole.delivery.event)), &[]).await.ok();
-    let webhook = visit.api.get::<Webhook>(&format!("/v1/webhooks/{}", segment(&whole.delivery.webhook)), &[]).await.ok();
+    let event =
+        visit.api.get::<Event>(&format!("/v1/events/{}", segment(&whole.delivery.event)), &[]).await.ok();
+    let webhook = visit
+        .api
+        .get::<Webhook>(&format!("/v1/webhooks/{}", segment(&whole.delivery.webhook)), &[])
+        .await
+        .ok();
     let event_body = event.as_ref().and_then(Event::body);
     let timeline = timeline(event.as_ref(), &whole.all_series);
     let untold = whole.all_series.iter().map(|series| series.repeats).sum();
@@ -156,19 +160,23 @@ async fn shown(visit: &Visit, id: &str) -> Answer {
     let wanted = (query.get("series").parse().ok(), query.get("attempt").parse().ok());
     let (entries, chosen) = attempts(id, whole.all_series, wanted, visit.now);
     let delivery = whole.delivery;
-    let curl = webhook.as_ref().zip(event_body.as_ref()).map(|(webhook, body)| as_curl(&delivery, webhook, body));
+    let curl =
+        webhook.as_ref().zip(event_body.as_ref()).map(|(webhook, body)| as_curl(&delivery, webhook, body));
     let mut shell = visit.shell(Part::Deliveries, format!("{} delivery", delivery.event_type));
     shell.command = format!("postrider delivery get {}", delivery.id);
     shell.live = delivery.state == "pending";
     page(&DeliveryPage {
         summary: summary(&delivery),
-        next: if delivery.next_at.is_some() { when_if(delivery.next_at.as_deref(), visit.now) } else { Html::default() },
+        next: if delivery.next_at.is_some() {
+            when_if(delivery.next_at.as_deref(), visit.now)
+        } else {
+            Html::default()
+        },
         is_over: delivery.state != "pending",
         asks_twice: delivery.state == "delivered",
         shell,
         delivery,
         webhook,
-        event,
         event_body,
         timeline,
         entries,
@@ -258,7 +266,8 @@ fn attempts(
         })
         .collect();
     flat.sort_by(|(_, _, a), (_, _, b)| b.at.cmp(&a.at));
-    let chosen = flat.iter().position(|(series, i, _)| Some(*series) == wanted.0 && Some(*i) == wanted.1).unwrap_or(0);
+    let chosen =
+        flat.iter().position(|(series, i, _)| Some(*series) == wanted.0 && Some(*i) == wanted.1).unwrap_or(0);
     let entries = flat
         .iter()
         .enumerate()
@@ -274,7 +283,11 @@ fn attempts(
     let shown = flat.into_iter().nth(chosen).map(|(_, _, attempt)| Chosen {
         took: duration(attempt.duration_ms),
         at: when(&attempt.at, now),
-        next: if attempt.next_at.is_some() { when_if(attempt.next_at.as_deref(), now) } else { Html::default() },
+        next: if attempt.next_at.is_some() {
+            when_if(attempt.next_at.as_deref(), now)
+        } else {
+            Html::default()
+        },
         body: attempt.response_body.as_deref().map(indented),
         attempt,
     });
@@ -293,7 +306,8 @@ fn as_curl(delivery: &Delivery, webhook: &Webhook, body: &str) -> String {
 }
 
 async fn redeliver(Path(id): Path<String>, Sent { visit, .. }: Sent) -> Response {
-    let (path, here) = (format!("/v1/deliveries/{}/redeliver", segment(&id)), format!("/deliveries/{}", segment(&id)));
+    let (path, here) =
+        (format!("/v1/deliveries/{}/redeliver", segment(&id)), format!("/deliveries/{}", segment(&id)));
     let made = match visit.api.send::<Value>(Method::POST, &path, None).await {
         Ok(_) => Ok(visit.done(&here, "Queued: it is sent again, with the same webhook-id.")),
         Err(refused) => visit.not_done(&here, &refused),
@@ -302,7 +316,8 @@ async fn redeliver(Path(id): Path<String>, Sent { visit, .. }: Sent) -> Response
 }
 
 async fn cancel(Path(id): Path<String>, Sent { visit, .. }: Sent) -> Response {
-    let (path, here) = (format!("/v1/deliveries/{}/cancel", segment(&id)), format!("/deliveries/{}", segment(&id)));
+    let (path, here) =
+        (format!("/v1/deliveries/{}/cancel", segment(&id)), format!("/deliveries/{}", segment(&id)));
     let made = match visit.api.send::<Value>(Method::POST, &path, None).await {
         Ok(_) => Ok(visit.done(&here, "Called off: it ends as cancelled when its turn comes.")),
         Err(refused) => visit.not_done(&here, &refused),
@@ -328,13 +343,19 @@ mod tests {
 
     #[test]
     fn the_timeline_says_how_long_each_step_took() {
-        let event = Event { event_time: "2026-11-22T20:00:00Z".into(), accepted_at: "2026-11-22T20:00:00.045Z".into(), current_context: None, data: None };
+        let event = Event {
+            event_time: "2026-11-22T20:00:00Z".into(),
+            accepted_at: "2026-11-22T20:00:00.045Z".into(),
+            current_context: None,
+            data: None,
+        };
         let attempts = vec![
             attempt(1, "2026-11-22T20:00:00.056Z", Some(503), "http_5xx"),
             attempt(2, "2026-11-22T20:00:05.056Z", Some(200), "none"),
         ];
         let marks = timeline(Some(&event), &[series(1, attempts)]);
-        let told: Vec<(&str, &str)> = marks.iter().map(|mark| (mark.name.as_str(), mark.at.as_str())).collect();
+        let told: Vec<(&str, &str)> =
+            marks.iter().map(|mark| (mark.name.as_str(), mark.at.as_str())).collect();
         assert_eq!(
             told,
             [
@@ -348,7 +369,8 @@ mod tests {
 
     #[test]
     fn a_long_history_is_told_by_its_beginning_and_its_end() {
-        let many = (1..=40).map(|n| attempt(n, &format!("2026-11-22T20:00:{n:02}Z"), None, "timeout")).collect();
+        let many =
+            (1..=40).map(|n| attempt(n, &format!("2026-11-22T20:00:{n:02}Z"), None, "timeout")).collect();
         let marks = timeline(None, &[series(1, many)]);
         assert_eq!(marks.len(), MAX_MARKS + 1);
         assert_eq!(marks[MAX_MARKS / 2].name, "26 more");
@@ -358,7 +380,13 @@ mod tests {
     #[test]
     fn the_newest_attempt_is_shown_unless_another_is_asked_for() {
         let all = || {
-            vec![series(1, vec![attempt(1, "2026-11-22T20:00:01Z", Some(500), "http_5xx"), attempt(2, "2026-11-22T20:00:02Z", Some(200), "none")])]
+            vec![series(
+                1,
+                vec![
+                    attempt(1, "2026-11-22T20:00:01Z", Some(500), "http_5xx"),
+                    attempt(2, "2026-11-22T20:00:02Z", Some(200), "none"),
+                ],
+            )]
         };
         let now = moment("2026-11-22T20:01:00Z").unwrap();
         let (entries, chosen) = attempts("d", all(), (None, None), now);

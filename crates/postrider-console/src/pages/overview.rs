@@ -20,8 +20,12 @@ pub(crate) fn routes() -> Router<Console> {
 }
 
 /// How far back the plots go.
-const RANGES: [(&str, &str, u64); 4] =
-    [("1h", "1 h", 3_600_000), ("24h", "24 h", 86_400_000), ("7d", "7 d", 7 * 86_400_000), ("30d", "30 d", 30 * 86_400_000)];
+const RANGES: [(&str, &str, u64); 4] = [
+    ("1h", "1 h", 3_600_000),
+    ("24h", "24 h", 86_400_000),
+    ("7d", "7 d", 7 * 86_400_000),
+    ("30d", "30 d", 30 * 86_400_000),
+];
 /// How many webhooks and failures are shown at most.
 const MOST: usize = 8;
 
@@ -169,7 +173,8 @@ async fn shown(visit: &Visit) -> Answer {
     let stats: Stats = visit.api.get("/v1/stats", &[("since", &since)]).await?;
     let webhooks: Listed<Webhook> = visit.api.get("/v1/webhooks", &[("limit", "200")]).await?;
     let newest: Listed<Delivery> = visit.api.get("/v1/deliveries", &[("limit", "50")]).await?;
-    let dead: Listed<Delivery> = visit.api.get("/v1/deliveries", &[("state", "dead"), ("limit", "8")]).await?;
+    let dead: Listed<Delivery> =
+        visit.api.get("/v1/deliveries", &[("state", "dead"), ("limit", "8")]).await?;
     // Only who may know of all tenants gets the books; without them the page says less.
     let status: Option<Status> = visit.api.get("/v1/status", &[]).await.ok();
     let names = Names::read(visit).await;
@@ -188,7 +193,11 @@ async fn shown(visit: &Visit) -> Answer {
         shell,
         ranges: RANGES
             .iter()
-            .map(|(value, name, _)| Choice { name, link: format!("/?range={value}"), chosen: *value == range })
+            .map(|(value, name, _)| Choice {
+                name,
+                link: format!("/?range={value}"),
+                chosen: *value == range,
+            })
             .collect(),
         tiles: tiles(&stats, status.as_ref(), name),
         steps,
@@ -212,7 +221,11 @@ pub(crate) fn buckets(stats: &Stats, now: Timestamp) -> Vec<Bucket> {
         .map(|point| {
             let at = told(point);
             let (date, time) = (exactly(at)[5..10].to_owned(), clock(at)[..5].to_owned());
-            let label = if days || (stats.bucket_ms >= 7_200_000 && time == "00:00") { date.clone() } else { time.clone() };
+            let label = if days || (stats.bucket_ms >= 7_200_000 && time == "00:00") {
+                date.clone()
+            } else {
+                time.clone()
+            };
             let title = if days { date } else { format!("{date} {time}") };
             Bucket { label, title }
         })
@@ -233,7 +246,11 @@ pub(crate) fn plot_deliveries(stats: &Stats, buckets: &[Bucket]) -> Html {
 /// How long it takes from acceptance to delivery, over time.
 pub(crate) fn plot_latency(stats: &Stats, buckets: &[Bucket]) -> Html {
     let of = |value: fn(&Percentiles) -> f64| {
-        stats.points.iter().map(|point| point.first_attempt_ms.as_ref().map(value)).collect::<Vec<Option<f64>>>()
+        stats
+            .points
+            .iter()
+            .map(|point| point.first_attempt_ms.as_ref().map(value))
+            .collect::<Vec<Option<f64>>>()
     };
     let series = [
         Series { name: "p50", class: "l50", values: of(|at| at.p50) },
@@ -244,16 +261,41 @@ pub(crate) fn plot_latency(stats: &Stats, buckets: &[Bucket]) -> Html {
 }
 
 fn tiles(stats: &Stats, status: Option<&Status>, range: &'static str) -> Vec<Tile> {
-    let of = |value: fn(&Point) -> u64| spark(&stats.points.iter().map(|point| value(point) as f64).collect::<Vec<_>>());
+    let of = |value: fn(&Point) -> u64| {
+        spark(&stats.points.iter().map(|point| value(point) as f64).collect::<Vec<_>>())
+    };
     let totals = &stats.totals;
-    let tile = |label, value: String, link: &str, spark| Tile { label, value, unit: "", link: link.to_owned(), bad: false, spark };
+    let tile = |label, value: String, link: &str, spark| Tile {
+        label,
+        value,
+        unit: "",
+        link: link.to_owned(),
+        bad: false,
+        spark,
+    };
     let first = percent(totals.first_delivered, totals.first_tried);
     let mut tiles = vec![
-        Tile { unit: range, ..tile("Accepted", number(totals.accepted), "/events", of(|point| point.accepted)) },
-        Tile { unit: range, ..tile("Delivered", number(totals.delivered), "/deliveries?state=delivered", of(|point| point.delivered)) },
+        Tile {
+            unit: range,
+            ..tile("Accepted", number(totals.accepted), "/events", of(|point| point.accepted))
+        },
+        Tile {
+            unit: range,
+            ..tile(
+                "Delivered",
+                number(totals.delivered),
+                "/deliveries?state=delivered",
+                of(|point| point.delivered),
+            )
+        },
         Tile {
             unit: if first.is_some() { "%" } else { "" },
-            ..tile("At the first try", first.unwrap_or_else(|| "–".to_owned()), "/deliveries?attempts_from=2", of(|point| point.first_delivered))
+            ..tile(
+                "At the first try",
+                first.unwrap_or_else(|| "–".to_owned()),
+                "/deliveries?attempts_from=2",
+                of(|point| point.first_delivered),
+            )
         },
         Tile {
             bad: totals.dead > 0,
@@ -267,7 +309,12 @@ fn tiles(stats: &Stats, status: Option<&Status>, range: &'static str) -> Vec<Til
         tiles.push(tile("Waiting now", number(waiting), "/deliveries?state=pending", Html::default()));
         tiles.push(Tile {
             bad: due.is_some_and(|ms| ms > 120_000),
-            ..tile("Oldest due", due.map_or_else(|| "–".to_owned(), duration), "/deliveries?state=pending", Html::default())
+            ..tile(
+                "Oldest due",
+                due.map_or_else(|| "–".to_owned(), duration),
+                "/deliveries?state=pending",
+                Html::default(),
+            )
         });
     }
     tiles
@@ -278,8 +325,18 @@ fn steps(webhooks: &[Webhook], newest: &[Delivery]) -> Vec<Step> {
     vec![
         step(!webhooks.is_empty(), "Create a webhook", "/webhooks/new", "Create webhook"),
         step(!newest.is_empty(), "Send an event", "/send", "Send an event"),
-        step(newest.iter().any(|delivery| delivery.state == "delivered"), "See it delivered", "/deliveries", "Deliveries"),
-        step(newest.iter().any(|delivery| delivery.attempts > 1 || delivery.series > 1), "See one tried again", "/inbox", "Make the inbox fail"),
+        step(
+            newest.iter().any(|delivery| delivery.state == "delivered"),
+            "See it delivered",
+            "/deliveries",
+            "Deliveries",
+        ),
+        step(
+            newest.iter().any(|delivery| delivery.attempts > 1 || delivery.series > 1),
+            "See one tried again",
+            "/inbox",
+            "Make the inbox fail",
+        ),
     ]
 }
 
@@ -319,17 +376,43 @@ fn needs(webhooks: &[Webhook], status: Option<&Status>, now: Timestamp) -> Vec<N
         let (mark, text, detail, action) = match (webhook.state.as_str(), failing) {
             ("active", Some(since)) => {
                 let failures = health.map_or(0, |health| health.failures_in_a_row);
-                let text = if failures > 0 { format!(" gave up {} in a row", counted(failures, "delivery", "deliveries")) } else { " is failing".to_owned() };
-                (crate::words::webhook_state("active", true), text, Html(format!("since {}", when(since, now))), "Look")
+                let text = if failures > 0 {
+                    format!(" gave up {} in a row", counted(failures, "delivery", "deliveries"))
+                } else {
+                    " is failing".to_owned()
+                };
+                (
+                    crate::words::webhook_state("active", true),
+                    text,
+                    Html(format!("since {}", when(since, now))),
+                    "Look",
+                )
             }
             ("disabled", _) => {
                 let why = webhook.disabled_reason.clone().unwrap_or_default().replace('_', " ");
-                (crate::words::webhook_state("disabled", false), " gets nothing".to_owned(), Html(crate::words::escaped(&why)), "Enable")
+                (
+                    crate::words::webhook_state("disabled", false),
+                    " gets nothing".to_owned(),
+                    Html(crate::words::escaped(&why)),
+                    "Enable",
+                )
             }
-            ("paused", _) => (crate::words::webhook_state("paused", false), " holds its deliveries".to_owned(), Html::default(), "Resume"),
+            ("paused", _) => (
+                crate::words::webhook_state("paused", false),
+                " holds its deliveries".to_owned(),
+                Html::default(),
+                "Resume",
+            ),
             _ => continue,
         };
-        needs.push(Need { mark, name: webhook.name.clone(), link: format!("/webhooks/{}", webhook.id), text, detail, action });
+        needs.push(Need {
+            mark,
+            name: webhook.name.clone(),
+            link: format!("/webhooks/{}", webhook.id),
+            text,
+            detail,
+            action,
+        });
     }
     needs.truncate(MOST);
     needs
@@ -346,14 +429,23 @@ fn need_of_system(name: &str, text: &str) -> Need {
     }
 }
 
-fn latest_failures(newest: Vec<Delivery>, dead: Vec<Delivery>, names: &Names, now: Timestamp) -> Vec<Failure> {
+fn latest_failures(
+    newest: Vec<Delivery>,
+    dead: Vec<Delivery>,
+    names: &Names,
+    now: Timestamp,
+) -> Vec<Failure> {
     let failed = |delivery: &Delivery| delivery.state == "pending" && delivery.attempts > 0;
     let mut failures: Vec<Delivery> = newest.into_iter().filter(failed).chain(dead).collect();
     failures.sort_by(|a, b| b.created_at.cmp(&a.created_at));
     failures.truncate(MOST);
     failures
         .into_iter()
-        .map(|delivery| Failure { webhook: names.of(&delivery.webhook), at: when_if(Some(&delivery.created_at), now), delivery })
+        .map(|delivery| Failure {
+            webhook: names.of(&delivery.webhook),
+            at: when_if(Some(&delivery.created_at), now),
+            delivery,
+        })
         .collect()
 }
 
@@ -362,26 +454,41 @@ mod tests {
     use super::*;
 
     fn webhook(state: &str, failing: bool) -> Webhook {
-        let health = Health { failing_since: failing.then(|| "2026-11-22T19:00:00Z".to_owned()), failures_in_a_row: 3 };
-        Webhook { id: "wh_1".into(), name: "crm".into(), state: state.into(), disabled_reason: Some("gone".into()), health: Some(health) }
+        let health = Health {
+            failing_since: failing.then(|| "2026-11-22T19:00:00Z".to_owned()),
+            failures_in_a_row: 3,
+        };
+        Webhook {
+            id: "wh_1".into(),
+            name: "crm".into(),
+            state: state.into(),
+            disabled_reason: Some("gone".into()),
+            health: Some(health),
+        }
     }
 
     #[test]
     fn what_works_needs_nobody() {
         let now = Timestamp::parse_rfc3339("2026-11-22T20:00:00Z").unwrap();
         assert!(needs(&[webhook("active", false)], None, now).is_empty());
-        let told: Vec<String> = needs(&[webhook("active", true), webhook("paused", false), webhook("disabled", true)], None, now)
-            .into_iter()
-            .map(|need| format!("{}{}", need.name, need.text))
-            .collect();
-        assert_eq!(told, ["crm gave up 3 deliveries in a row", "crm holds its deliveries", "crm gets nothing"]);
+        let told: Vec<String> =
+            needs(&[webhook("active", true), webhook("paused", false), webhook("disabled", true)], None, now)
+                .into_iter()
+                .map(|need| format!("{}{}", need.name, need.text))
+                .collect();
+        assert_eq!(
+            told,
+            ["crm gave up 3 deliveries in a row", "crm holds its deliveries", "crm gets nothing"]
+        );
         let many: Vec<Webhook> = (0..100).map(|_| webhook("active", true)).collect();
         assert_eq!(needs(&many, None, now).len(), MOST);
     }
 
     #[test]
     fn the_first_steps_tick_themselves() {
-        let done = |webhooks: &[Webhook], newest: &[Delivery]| steps(webhooks, newest).into_iter().map(|step| step.done).collect::<Vec<_>>();
+        let done = |webhooks: &[Webhook], newest: &[Delivery]| {
+            steps(webhooks, newest).into_iter().map(|step| step.done).collect::<Vec<_>>()
+        };
         assert_eq!(done(&[], &[]), [false; 4]);
         assert_eq!(done(&[webhook("active", false)], &[]), [true, false, false, false]);
     }

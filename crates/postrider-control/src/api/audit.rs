@@ -32,6 +32,8 @@ pub(super) enum Subject {
     Catalogue,
     DeadLetter,
     Delivery,
+    /// Of somebody, to the console.
+    Login,
     Reminder,
     Replay,
     /// With the id of the tenant.
@@ -48,6 +50,7 @@ impl Subject {
             Self::Catalogue => "catalogue",
             Self::DeadLetter => "dead_letter",
             Self::Delivery => "delivery",
+            Self::Login => "login",
             Self::Reminder => "reminder",
             Self::Replay => "replay",
             Self::Settings => "settings",

@@ -17,6 +17,7 @@ mod events;
 mod idempotency;
 mod layers;
 mod listen;
+mod login_links;
 mod merge;
 mod problem;
 mod reminders;
@@ -35,7 +36,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{any_service, get};
+use postrider_core::Timestamp;
 use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +78,8 @@ pub(crate) struct Api {
     pub https_only: bool,
     pub in_progress: InProgress,
     pub bodies: Bodies,
+    /// Who has logged in to the console.
+    pub logins: Arc<postrider_console::Sessions>,
 }
 
 #[derive(OpenApi)]
@@ -102,6 +106,7 @@ pub(crate) struct Api {
         (name = "reminders", description = "Events that are due some days before a date"),
         (name = "api keys", description = "Who else may use the API, and for what"),
         (name = "audit", description = "Who changed what"),
+        (name = "console", description = "Logging in to the console"),
         (name = "status", description = "The books"),
     )
 )]
@@ -151,6 +156,7 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::get, api_keys::revoke))
         .routes(routes!(audit::list))
+        .routes(routes!(login_links::create))
         .routes(routes!(status::status));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());
@@ -206,7 +212,35 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+/// The API, and the console at every path that is not the API's.
+fn with_console(api: Arc<Api>) -> Router {
+    let surroundings = Arc::new(Surroundings { broker: api.broker.clone() });
+    let logins = api.logins.clone();
+    let api = router(api);
+    let console = postrider_console::router(api.clone(), logins, surroundings);
+    Router::new()
+        .route(OPENAPI_PATH, any_service(api.clone()))
+        .route("/v1", any_service(api.clone()))
+        .route("/v1/{*path}", any_service(api))
+        .fallback_service(console)
+}
+
+/// What the console is told about the system.
+struct Surroundings {
+    broker: Arc<dyn Broker>,
+}
+
+impl postrider_console::Surroundings for Surroundings {
+    fn broker_lost_since(&self) -> Option<Timestamp> {
+        self.broker.lost_since()
+    }
+
+    fn now(&self) -> Timestamp {
+        postrider_broker::now()
+    }
+}
+
 /// Answers requests until `shutdown`, then finishes those under way.
 pub(crate) async fn serve(listener: tokio::net::TcpListener, api: Api, shutdown: CancellationToken) {
-    listen::serve(listener, router(Arc::new(api)), shutdown).await;
+    listen::serve(listener, with_console(Arc::new(api)), shutdown).await;
 }

@@ -51,6 +51,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     needs(Read, "get_reminder"),
     // A tenant's key sees the rows of its tenant.
     needs(Read, "list_audit"),
+    // It opens no more than the token that asks for it.
+    needs(Read, "create_login_link"),
     needs(Manage, "create_webhook"),
     needs(Manage, "update_webhook"),
     needs(Manage, "delete_webhook"),

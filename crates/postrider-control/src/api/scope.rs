@@ -195,7 +195,8 @@ impl Door {
 }
 
 /// The token of a request; empty if it has none.
-fn token(headers: &HeaderMap) -> &str {
+/// The token that a request has; empty without one.
+pub(super) fn token(headers: &HeaderMap) -> &str {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     given
         .split_once(' ')

@@ -62,6 +62,10 @@ impl Broker for Sheet {
         async { Err(BrokerError::Lost) }.boxed()
     }
 
+    fn lost_since(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn topology(&self) -> Option<TopologyRecord> {
         None
     }
@@ -102,6 +106,7 @@ impl Test {
             https_only: false,
             in_progress: InProgress::default(),
             bodies: Bodies::default(),
+            logins: Arc::default(),
         });
         Self { router: router(api.clone()), sheet, api, registry, _dir: dir }
     }

@@ -11,6 +11,7 @@ pub mod event_type;
 pub mod healthcheck;
 pub mod inbox;
 mod offline;
+pub mod open;
 pub mod reminder;
 pub mod replay;
 pub mod settings;

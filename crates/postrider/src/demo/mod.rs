@@ -60,7 +60,7 @@ pub async fn run(context: &Context, demo: &Demo) -> Result<Exit, Failure> {
     };
     let told = match told {
         Ok(Exit::Ok) if std::io::stdin().is_terminal() => {
-            story.invite(&base)?;
+            story.invite(&base).await?;
             tokio::select! {
                 () = signals.next() => Ok(Exit::Ok),
                 failure = fleet.failed() => Err(failure),

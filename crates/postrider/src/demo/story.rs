@@ -13,6 +13,7 @@ use super::catalogues::{all, example, some};
 use super::stage::Receiver;
 use crate::api::{Answer, Api};
 use crate::commands::delivery::{ATTEMPT_COLUMNS, COLUMNS, attempts_of, ended};
+use crate::commands::open;
 use crate::commands::status::books;
 use crate::commands::wait_for;
 use crate::exit::{Exit, Failure};
@@ -77,12 +78,14 @@ impl Story<'_> {
     }
 
     /// Says what to try while everything goes on.
-    pub(super) fn invite(&self, base: &Url) -> Result<(), Failure> {
+    pub(super) async fn invite(&self, base: &Url) -> Result<(), Failure> {
         let token = self.settings.state_dir.admin_token_file();
         let token = std::path::absolute(&token).unwrap_or(token);
         let (base, inbox) = (base.as_str().trim_end_matches('/'), &self.receiver.base);
         let postrider = std::env::args().next().unwrap_or_else(|| "postrider".to_owned());
         self.chapter("Your turn: everything goes on until Ctrl-C")?;
+        self.line("  The console; this link logs you in, once, within five minutes:")?;
+        self.line(&format!("  {}", open::link(&self.api, None).await?.0))?;
         self.line(&format!("  export POSTRIDER_API_URL={base} POSTRIDER_INBOX_URL={inbox}"))?;
         self.line(&format!("  export POSTRIDER_ADMIN_TOKEN_FILE={}", token.display()))?;
         for command in [
@@ -91,6 +94,7 @@ impl Story<'_> {
             format!("webhook create --name mine --url {inbox}/in/mine --all"),
             "event send HELLO -d '{\"to\":\"you\"}' --wait".to_owned(),
             "inbox list mine".to_owned(),
+            "open".to_owned(),
         ] {
             self.line(&format!("  {postrider} {command}"))?;
         }
