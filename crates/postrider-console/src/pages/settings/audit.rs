@@ -27,7 +27,7 @@ const RANGES: [(&str, &str, u64); 4] = [
     ("", "Everything", 0),
 ];
 /// Operations that change something, to choose from.
-const OPERATIONS: [&str; 27] = [
+const OPERATIONS: [&str; 28] = [
     "create_webhook",
     "update_webhook",
     "delete_webhook",
@@ -55,6 +55,7 @@ const OPERATIONS: [&str; 27] = [
     "delete_tenant",
     "create_api_key",
     "revoke_api_key",
+    "create_login_link",
 ];
 /// The most characters of a value that are shown.
 const MAX_VALUE: usize = 200;
