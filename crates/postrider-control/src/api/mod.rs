@@ -35,12 +35,14 @@ mod wrong_tokens;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{any_service, get};
+use axum::routing::get;
 use postrider_core::Timestamp;
 use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
@@ -218,11 +220,12 @@ fn with_console(api: Arc<Api>) -> Router {
     let logins = api.logins.clone();
     let api = router(api);
     let console = postrider_console::router(api.clone(), logins, surroundings);
-    Router::new()
-        .route(OPENAPI_PATH, any_service(api.clone()))
-        .route("/v1", any_service(api.clone()))
-        .route("/v1/{*path}", any_service(api))
-        .fallback_service(console)
+    // Not by routes: the API decides by the route that it finds itself.
+    Router::new().fallback(move |request: Request| {
+        let path = request.uri().path();
+        let is_ours = path == OPENAPI_PATH || path == "/v1" || path.starts_with("/v1/");
+        if is_ours { api.clone() } else { console.clone() }.oneshot(request)
+    })
 }
 
 /// What the console is told about the system.
