@@ -16,6 +16,7 @@ use crate::keys::Uses;
 use crate::link::{Broker, Link};
 use crate::metrics::Metrics;
 use crate::publisher::OutboxPublisher;
+use crate::queues::Queues;
 use crate::recorder::{Activity, Recorder};
 use crate::release;
 use crate::reminders::Reminders;
@@ -75,6 +76,7 @@ pub async fn run(
     let uses = Arc::new(Uses::default());
     let api = Api {
         store: store.clone(),
+        queues: Queues::new(broker.clone()),
         broker,
         books: books.clone(),
         metrics: metrics.clone(),
@@ -88,6 +90,7 @@ pub async fn run(
         bodies: api::Bodies::default(),
         logins: Arc::default(),
         inbox: config.inbox,
+        started_at: postrider_broker::now(),
     };
     let recorder = Arc::new(Recorder {
         store: store.clone(),
@@ -222,6 +225,8 @@ impl Work {
         let losing = async {
             tokio::select! {
                 () = session.lost() => {
+                    // From now on there is none, whatever is still being finished over it.
+                    self.link.over(None);
                     stop.cancel();
                     Err(BrokerError::Lost)
                 }

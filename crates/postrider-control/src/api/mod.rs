@@ -3,6 +3,7 @@
 //! Around every handler, from the outside in: measuring, catching panics, the length of the URL, the token and what it may,
 //! the body (content type, size, time), the `Idempotency-Key`, and a deadline.
 
+mod access;
 mod answer;
 mod api_keys;
 mod audit;
@@ -20,6 +21,7 @@ mod listen;
 mod login_links;
 mod merge;
 mod problem;
+mod queues;
 mod reminders;
 mod replays;
 mod rights;
@@ -57,6 +59,7 @@ use crate::config::AdminToken;
 use crate::keys::Uses;
 use crate::link::Broker;
 use crate::metrics::Metrics;
+use crate::queues::Queues;
 use crate::store::Store;
 
 pub(crate) use idempotency::InProgress;
@@ -86,6 +89,8 @@ pub(crate) struct Api {
     pub logins: Arc<postrider_console::Sessions>,
     /// The test inbox that the console shows.
     pub inbox: Option<Arc<dyn postrider_console::Inbox>>,
+    pub queues: Queues,
+    pub started_at: Timestamp,
 }
 
 #[derive(OpenApi)]
@@ -114,7 +119,7 @@ pub(crate) struct Api {
         (name = "audit", description = "Who changed what"),
         (name = "console", description = "Logging in to the console"),
         (name = "stats", description = "What happened over time"),
-        (name = "status", description = "The books"),
+        (name = "status", description = "The books, and how control and the broker do"),
     )
 )]
 struct Description;
@@ -162,11 +167,13 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tenants::get, tenants::delete))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::get, api_keys::revoke))
+        .routes(routes!(access::get))
         .routes(routes!(audit::list))
         .routes(routes!(login_links::create))
         .routes(routes!(stats::get))
         .routes(routes!(stats::webhooks))
-        .routes(routes!(status::status));
+        .routes(routes!(status::status))
+        .routes(routes!(queues::list));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());
     router
@@ -243,7 +250,8 @@ struct Surroundings {
 
 impl postrider_console::Surroundings for Surroundings {
     fn broker_lost_since(&self) -> Option<Timestamp> {
-        self.broker.lost_since()
+        let state = self.broker.state();
+        (!state.connected).then_some(state.since)
     }
 
     fn now(&self) -> Timestamp {
