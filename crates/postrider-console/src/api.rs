@@ -165,7 +165,8 @@ impl Api {
         for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
             all.append_pair(name, value);
         }
-        if let Some(tenant) = &self.tenant {
+        // Tenants themselves are nobody's.
+        if let Some(tenant) = self.tenant.as_ref().filter(|_| !path.starts_with("/v1/tenants")) {
             all.append_pair("tenant", tenant);
         }
         let all = all.finish();

@@ -85,6 +85,6 @@ mod tests {
             assert_eq!(found, sum, "{name}");
             checked += 1;
         }
-        assert_eq!(checked, 2, "Pico and htmx");
+        assert_eq!(checked, 5, "Pico, htmx and Swagger UI");
     }
 }

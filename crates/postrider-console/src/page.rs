@@ -180,11 +180,6 @@ impl Visit {
         Fields::parse(self.here.split_once('?').map_or("", |(_, query)| query).as_bytes())
     }
 
-    /// Where this page is, with its query.
-    pub(crate) fn here(&self) -> &str {
-        &self.here
-    }
-
     /// Everybody who has logged in.
     pub(crate) fn sessions(&self) -> &crate::Sessions {
         &self.console.sessions

@@ -168,6 +168,22 @@ impl RetryPolicy {
         interval_ms.min(self.max_interval_ms)
     }
 
+    /// The intervals between the attempts of a series of which every attempt fails at once, before jitter, milliseconds: as many as
+    /// the attempts and the age allow.
+    pub fn intervals_ms(&self) -> Vec<u64> {
+        let mut age_ms = 0u64;
+        let within_age = |interval_ms: &u64| {
+            age_ms = age_ms.saturating_add(*interval_ms);
+            age_ms <= self.max_age_ms
+        };
+        (1..self.max_attempts()).map(|attempt| self.interval_ms(attempt)).take_while(within_age).collect()
+    }
+
+    /// How much an interval may be shorter or longer, as a part of it: from 0 to 0.9.
+    pub fn jitter(&self) -> f64 {
+        self.jitter
+    }
+
     /// The longest that the first retry may come after its attempt, milliseconds.
     pub fn first_retry_ms(&self) -> u64 {
         (self.interval_ms(1) as f64 * (1.0 + self.jitter)).ceil() as u64
@@ -213,6 +229,17 @@ mod tests {
         assert_eq!(policy.max_attempts(), 4);
         assert_eq!(policy.delay_ms(2, Chance::new(0.9)), 300_000);
         assert_eq!(policy.interval_ms(9), 600_000);
+    }
+
+    #[test]
+    fn intervals_end_with_the_attempts_or_with_the_age() {
+        let policy = |max_attempts, max_age_ms| {
+            RetryPolicy::new(RetrySpec { max_attempts, max_age_ms, ..RetrySpec::default() }).unwrap()
+        };
+        assert_eq!(policy(4, 259_200_000).intervals_ms(), [5_000, 20_000, 80_000]);
+        assert_eq!(policy(12, 105_000).intervals_ms(), [5_000, 20_000, 80_000]);
+        assert_eq!(policy(12, 104_999).intervals_ms(), [5_000, 20_000]);
+        assert!(policy(1, 259_200_000).intervals_ms().is_empty());
     }
 
     #[test]

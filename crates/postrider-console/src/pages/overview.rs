@@ -5,7 +5,7 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::get;
 use postrider_core::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::deliveries::{Delivery, Names};
 use crate::Console;
@@ -42,6 +42,7 @@ pub(crate) struct Stats {
 #[serde(default)]
 pub(crate) struct Point {
     pub(crate) at: Option<String>,
+    #[serde(deserialize_with = "or_zero")]
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
     pub(crate) failed: u64,
@@ -50,6 +51,11 @@ pub(crate) struct Point {
     pub(crate) first_delivered: u64,
     pub(crate) first_attempt_ms: Option<Percentiles>,
     pub(crate) delivered_ms: Option<Percentiles>,
+}
+
+/// A number that may be null: events belong to the tenant and not to a webhook.
+fn or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// How long something took, milliseconds.
