@@ -15,7 +15,7 @@ use super::events::{Taker, Whole, takers};
 use crate::Console;
 use crate::api::{Refused, segment};
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page, page_with};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page, page_with};
 use crate::words::{Html, counted, state};
 
 /// The form, and the page that follows what was sent.
@@ -299,7 +299,7 @@ async fn sent(visit: &Visit, fields: &Fields) -> Answer {
         Ok(body) => match visit.api.send::<Accepted>(Method::POST, "/v1/events", Some(&body)).await {
             Ok(accepted) => return Ok(went(visit, &accepted)),
             // Another page says what a key may not do.
-            Err(refused) if matches!(refused.status, 401 | 403) => return Err(Trouble::Refused(refused)),
+            Err(refused) if matches!(refused.status, 401 | 403) => return Err(refused.into()),
             Err(refused) => problem_of(&refused),
         },
     };
@@ -387,7 +387,7 @@ async fn followed(visit: &Visit, id: &str) -> Answer {
     let whole = match visit.api.get::<Whole>(&format!("/v1/events/{}", segment(id)), &[]).await {
         Ok(whole) => Some(whole),
         Err(refused) if refused.status == 404 => None,
-        Err(refused) => return Err(Trouble::Refused(refused)),
+        Err(refused) => return Err(refused.into()),
     };
     let names = Names::read(visit).await;
     let steps = steps(whole.as_ref());

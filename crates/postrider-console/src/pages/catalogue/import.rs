@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::Console;
 use crate::api::{Refused, segment};
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page, page_with};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page, page_with};
 use crate::words::{Html, counted, state};
 
 /// The form, what it would change, and doing it.
@@ -202,7 +202,7 @@ async fn previewed(visit: &Visit, text: &str) -> Answer {
     };
     let import = match put(visit, &product, &body, "true").await {
         Ok(import) => import,
-        Err(refused) if matches!(refused.status, 401 | 403) => return Err(Trouble::Refused(refused)),
+        Err(refused) if matches!(refused.status, 401 | 403) => return Err(refused.into()),
         Err(refused) => return form_page(visit, text, Some(Problem::of(&refused))),
     };
     let mut shell = visit.shell(Part::Catalogue, "Import a catalogue");
@@ -232,7 +232,7 @@ async fn confirmed(visit: &Visit, text: &str) -> Answer {
             let path = format!("/catalogue?product={}", segment(&product));
             Ok(visit.done(&path, &format!("Imported {product}: {changes}.")))
         }
-        Err(refused) if matches!(refused.status, 401 | 403) => Err(Trouble::Refused(refused)),
+        Err(refused) if matches!(refused.status, 401 | 403) => Err(refused.into()),
         Err(refused) => form_page(visit, text, Some(Problem::of(&refused))),
     }
 }

@@ -283,7 +283,10 @@ mod tests {
     #[test]
     fn own_events_have_such_a_page_too() {
         let text = markdown(&Document::of(&postrider_core::catalogue::own()));
-        assert!(text.contains("WEBHOOK\\_CREATED") && text.contains("Sent by Postrider itself"), "{text}");
+        assert!(
+            text.contains("### postrider.webhook.failing") && text.contains("Sent by Postrider itself"),
+            "{text}"
+        );
     }
 
     #[test]
