@@ -24,6 +24,7 @@ mod replays;
 mod rights;
 mod scope;
 mod settings;
+mod stats;
 mod status;
 mod tenants;
 #[cfg(test)]
@@ -102,6 +103,7 @@ pub(crate) struct Api {
         (name = "reminders", description = "Events that are due some days before a date"),
         (name = "api keys", description = "Who else may use the API, and for what"),
         (name = "audit", description = "Who changed what"),
+        (name = "stats", description = "What happened over time"),
         (name = "status", description = "The books"),
     )
 )]
@@ -151,6 +153,8 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::get, api_keys::revoke))
         .routes(routes!(audit::list))
+        .routes(routes!(stats::get))
+        .routes(routes!(stats::webhooks))
         .routes(routes!(status::status));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());

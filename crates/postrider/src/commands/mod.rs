@@ -14,6 +14,7 @@ mod offline;
 pub mod reminder;
 pub mod replay;
 pub mod settings;
+pub mod stats;
 pub mod status;
 pub mod tenant;
 pub mod topology;
