@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 #![allow(clippy::print_stderr, reason = "figures that a test measures are shown")]
 
+mod access;
 mod bench;
 mod catalogue;
 mod command;

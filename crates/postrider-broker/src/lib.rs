@@ -1,8 +1,8 @@
 //! RabbitMQ for Postrider.
 //!
-//! The one place that speaks AMQP: the [`topology`] as a value, a [`Session`] whose two connections live and die
-//! together, publishing with confirms, consuming with messages that are settled exactly once, the configuration and
-//! deduplication streams, and the [`journal`]. Everything runs the same on RabbitMQ 3.10 and 4.
+//! The one place that speaks AMQP: the [`topology`] as a value, the [`flow`] of messages over it, a [`Session`] whose two
+//! connections live and die together, publishing with confirms, consuming with messages that are settled exactly once,
+//! the configuration and deduplication streams, and the [`journal`]. Everything runs the same on RabbitMQ 3.10 and 4.
 //!
 //! Two rules hold everywhere: every wait on the broker has a timeout, and what follows from a message is published and
 //! confirmed before the message is acked.
@@ -14,6 +14,7 @@ mod directory_feed;
 mod error;
 #[cfg(debug_assertions)]
 mod fault;
+pub mod flow;
 pub mod journal;
 mod metrics;
 mod names;

@@ -187,6 +187,11 @@ impl Publisher {
         self.inner.flow.flows()
     }
 
+    /// Whether the broker blocks us: it lacks memory or disk, and takes no message of anybody.
+    pub fn is_blocked(&self) -> bool {
+        self.inner.flow.blocked.load(Ordering::Relaxed)
+    }
+
     /// Waits until new work may begin, or the session is over.
     pub async fn flowing(&self) {
         loop {

@@ -1,6 +1,7 @@
 //! Two connections that live and die together: one publishes, one consumes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -141,6 +142,8 @@ pub struct Session {
     lost: CancellationToken,
     metrics: Metrics,
     consumed: Consumed,
+    /// Whether declaring was not denied yet.
+    may_declare: AtomicBool,
 }
 
 impl Session {
@@ -166,7 +169,8 @@ impl Session {
         let metrics = metrics.clone();
         let prober = Prober { connection: consuming.clone(), channel: Arc::default() };
         let consumed = Consumed::default();
-        Ok(Self { names, publisher, publishing, consuming, prober, lost, metrics, consumed })
+        let may_declare = AtomicBool::new(true);
+        Ok(Self { names, publisher, publishing, consuming, prober, lost, metrics, consumed, may_declare })
     }
 
     /// The names on the broker.
@@ -255,6 +259,16 @@ impl Session {
     /// A channel for declaring things: on the consuming connection, which the broker never blocks.
     pub(crate) async fn declaring_channel(&self) -> Result<Channel, BrokerError> {
         within("channel.open", self.consuming.create_channel()).await
+    }
+
+    /// Whether declaring may be tried: it was not denied to this session.
+    pub(crate) fn may_declare(&self) -> bool {
+        self.may_declare.load(Ordering::Relaxed)
+    }
+
+    /// Declaring was denied: it is not tried again, since RabbitMQ logs each denial.
+    pub(crate) fn only_look(&self) {
+        self.may_declare.store(false, Ordering::Relaxed);
     }
 
     /// For as long as the session lasts: says in the part `publishing` of `readiness` whether publishing flows, and shows

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config_stream::{self, ConfigStream, Read};
 use crate::error::BrokerError;
+use crate::flow::Purpose;
 use crate::metrics::Metrics;
 use crate::names::{Lane, Names, PARK_RUNGS_SECS};
 use crate::publish::within;
 use crate::readiness::Readiness;
-use crate::session::{Session, Settings};
+use crate::session::{Depth, Session, Settings};
 
 /// How many shards a new installation has.
 pub const DEFAULT_SHARDS: u16 = 2;
@@ -31,6 +32,10 @@ pub const DEFAULT_SHARDS: u16 = 2;
 pub const MAX_SHARDS: u16 = 64;
 
 const GIB: i64 = 1024 * 1024 * 1024;
+/// How long a queue holds a message, milliseconds.
+const TTL: &str = "x-message-ttl";
+/// Where a queue sends what it holds no longer.
+pub(crate) const DEAD_LETTERS_TO: &str = "x-dead-letter-exchange";
 
 /// Everything that exists on the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub struct Topology {
 pub struct Exchange {
     /// Its name.
     pub name: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// How it routes.
     pub kind: Routing,
     /// Where a message goes that no binding takes.
@@ -70,6 +77,8 @@ pub enum Routing {
 pub struct Queue {
     /// Its name.
     pub name: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Its arguments; they are part of what it is.
     pub arguments: BTreeMap<&'static str, Argument>,
 }
@@ -121,11 +130,40 @@ pub enum Difference {
     },
 }
 
+/// A queue as the broker has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// How full it is; nothing when it is missing or may not be looked at.
+    pub depth: Option<Depth>,
+    /// How it differs from what it should be.
+    pub difference: Option<Difference>,
+    /// Whether its arguments were compared, which takes the right to configure it.
+    pub compared: bool,
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(name) => write!(f, "missing  {name}"),
             Self::Other { name, argument, detail } => write!(f, "differs  {name}  {argument}: {detail}"),
+        }
+    }
+}
+
+impl Queue {
+    /// `quorum`, `stream` or `classic`.
+    pub fn kind(&self) -> &str {
+        match self.arguments.get("x-queue-type") {
+            Some(Argument::Text(kind)) => kind,
+            _ => "classic",
+        }
+    }
+
+    /// For how long it holds a message before the message goes on, milliseconds; nothing where it is not for waiting.
+    pub fn delay_ms(&self) -> Option<u64> {
+        match self.arguments.get(TTL) {
+            Some(Argument::Number(ttl_ms)) => u64::try_from(*ttl_ms).ok(),
+            _ => None,
         }
     }
 }
@@ -136,35 +174,40 @@ impl Topology {
         let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new() };
         let poison = names.poison();
         // Targets come before what is dead-lettered into them.
-        for terminal in [names.poison(), names.dead(), names.invalid()] {
-            topology.pair(terminal, Routing::Fanout, quorum().with("x-delivery-limit", 1_000_000));
+        for (purpose, terminal) in [
+            (Purpose::Poison, names.poison()),
+            (Purpose::Dead, names.dead()),
+            (Purpose::Invalid, names.invalid()),
+        ] {
+            topology.pair(purpose, terminal, quorum().with("x-delivery-limit", 1_000_000));
         }
         let journal = names.journal();
         let arguments = quorum()
             .with("x-delivery-limit", 1_000_000)
             .with("x-max-length-bytes", 8 * GIB)
             .with_text("x-overflow", "reject-publish");
-        topology.pair(journal.clone(), Routing::Fanout, arguments);
+        topology.pair(Purpose::Journal, journal.clone(), arguments);
 
         let events = names.events();
-        topology.exchange(&events, Routing::Topic, None);
+        topology.exchange(Purpose::Events, &events, Routing::Topic, None);
         let arguments = dead_lettered(quorum(), &poison)
             .with("x-delivery-limit", 1000)
             .with("x-max-length-bytes", 4 * GIB)
             .with_flag("x-single-active-consumer");
-        topology.queue(&events, arguments);
+        topology.queue(Purpose::Events, &events, arguments);
         topology.bind_queue(&events, &events, "#");
 
         let (deliveries, out) = (names.deliveries(), names.delay_out());
-        topology.exchange(&deliveries, Routing::Direct, Some(&poison));
-        topology.exchange(&out, Routing::Topic, Some(&poison));
+        topology.exchange(Purpose::Deliveries, &deliveries, Routing::Direct, Some(&poison));
+        topology.exchange(Purpose::DelayOut, &out, Routing::Topic, Some(&poison));
         topology.bind_queue(&out, &events, "#.events");
         topology.bind_queue(&out, &journal, "#.journal");
         for shard in 0..shards {
             for lane in Lane::ALL {
                 let queue = names.delivery_queue(lane, shard);
                 let key = Names::destination(lane, shard);
-                topology.queue(&queue, dead_lettered(quorum(), &poison).with("x-delivery-limit", 1000));
+                let arguments = dead_lettered(quorum(), &poison).with("x-delivery-limit", 1000);
+                topology.queue(lane.into(), &queue, arguments);
                 topology.bind_queue(&deliveries, &queue, &key);
                 topology.bind_queue(&out, &queue, &format!("#.{key}"));
             }
@@ -173,9 +216,10 @@ impl Topology {
         for level in 0..ladder::LEVELS {
             let name = names.ladder(level);
             let next = level.checked_sub(1).map_or(out.clone(), |lower| names.ladder(lower));
-            topology.exchange(&name, Routing::Topic, Some(&poison));
+            topology.exchange(Purpose::Delay, &name, Routing::Topic, Some(&poison));
             let ttl_ms = i64::try_from(names.unit_ms() << level).unwrap_or(i64::MAX);
-            topology.queue(&name, dead_lettered(quorum(), &next).with("x-message-ttl", ttl_ms));
+            let arguments = dead_lettered(quorum(), &next).with(TTL, ttl_ms);
+            topology.queue(Purpose::Delay, &name, arguments);
             let above = "*.".repeat((ladder::LEVELS - 1 - level) as usize);
             topology.bind_queue(&name, &name, &format!("{above}1.#"));
             topology.bindings.push(Binding {
@@ -186,31 +230,32 @@ impl Topology {
         }
 
         let park = names.park();
-        topology.exchange(&park, Routing::Topic, Some(&poison));
+        topology.exchange(Purpose::Park, &park, Routing::Topic, Some(&poison));
         for rung_secs in PARK_RUNGS_SECS {
             let queue = names.park_queue(rung_secs);
             let ttl_ms = i64::from(rung_secs) * 1000;
-            topology.queue(&queue, dead_lettered(quorum(), &out).with("x-message-ttl", ttl_ms));
+            topology.queue(Purpose::Park, &queue, dead_lettered(quorum(), &out).with(TTL, ttl_ms));
             topology.bind_queue(&park, &queue, &format!("{rung_secs}.#"));
         }
 
         let config = stream(512 * 1024 * 1024, 8_000_000);
-        topology.pair(names.config(), Routing::Fanout, config);
+        topology.pair(Purpose::Config, names.config(), config);
         let seen = stream(GIB, 50_000_000).with_text("x-max-age", "24h");
-        topology.pair(names.seen(), Routing::Fanout, seen);
+        topology.pair(Purpose::Seen, names.seen(), seen);
         topology
     }
 
-    fn exchange(&mut self, name: &str, kind: Routing, alternate: Option<&str>) {
+    fn exchange(&mut self, purpose: Purpose, name: &str, kind: Routing, alternate: Option<&str>) {
         self.exchanges.push(Exchange {
             name: name.to_owned(),
+            purpose,
             kind,
             alternate: alternate.map(str::to_owned),
         });
     }
 
-    fn queue(&mut self, name: &str, arguments: Arguments) {
-        self.queues.push(Queue { name: name.to_owned(), arguments: arguments.0 });
+    fn queue(&mut self, purpose: Purpose, name: &str, arguments: Arguments) {
+        self.queues.push(Queue { name: name.to_owned(), purpose, arguments: arguments.0 });
     }
 
     fn bind_queue(&mut self, from: &str, queue: &str, key: &str) {
@@ -218,10 +263,10 @@ impl Topology {
         self.bindings.push(Binding { from: from.to_owned(), to, key: key.to_owned() });
     }
 
-    /// An exchange and a queue of one name, bound to each other.
-    fn pair(&mut self, name: String, kind: Routing, arguments: Arguments) {
-        self.exchange(&name, kind, None);
-        self.queue(&name, arguments);
+    /// A fanout exchange and a queue of one name, bound to each other.
+    fn pair(&mut self, purpose: Purpose, name: String, arguments: Arguments) {
+        self.exchange(purpose, &name, Routing::Fanout, None);
+        self.queue(purpose, &name, arguments);
         self.bind_queue(&name, &name, "");
     }
 
@@ -262,30 +307,27 @@ impl Topology {
     /// [`BrokerError`] when the broker does not answer.
     pub async fn diff(&self, session: &Session) -> Result<Vec<Difference>, BrokerError> {
         let mut differences = Vec::new();
-        // A role with least rights may look and not declare: after the first denial it only looks.
-        let mut may_declare = true;
-        let mut channel = session.declaring_channel().await?;
+        let mut looker = Looker { session, channel: None };
         for exchange in &self.exchanges {
-            let found = match declare_exchange(&channel, exchange, true).await {
-                Ok(()) if may_declare => declare_exchange(&channel, exchange, false).await,
-                looked => looked,
-            };
-            may_declare &= !matches!(found, Err(BrokerError::Denied { .. }));
-            if note(found, &exchange.name, &mut differences)? {
-                channel = session.declaring_channel().await?;
-            }
+            differences.extend(looker.exchange(exchange).await?);
         }
         for queue in &self.queues {
-            let found = match declare_queue(&channel, queue, true).await {
-                Ok(()) if may_declare => declare_queue(&channel, queue, false).await,
-                looked => looked,
-            };
-            may_declare &= !matches!(found, Err(BrokerError::Denied { .. }));
-            if note(found, &queue.name, &mut differences)? {
-                channel = session.declaring_channel().await?;
-            }
+            differences.extend(looker.queue(queue).await?.difference);
         }
         Ok(differences)
+    }
+
+    /// Looks at every queue of this topology, in its order, and changes nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when the broker does not answer.
+    pub async fn look(&self, session: &Session) -> Result<Vec<Looked>, BrokerError> {
+        let mut looker = Looker { session, channel: None };
+        let mut looked = Vec::with_capacity(self.queues.len());
+        for queue in &self.queues {
+            looked.push(looker.queue(queue).await?);
+        }
+        Ok(looked)
     }
 
     /// Deletes every queue and exchange of this topology, with what is in them. For demonstrations and tests.
@@ -304,6 +346,67 @@ impl Topology {
             named(&exchange.name, within("exchange.delete", delete).await)?;
         }
         Ok(())
+    }
+}
+
+/// Looks at what exists, over a channel that a refusal closes and the next look opens anew.
+struct Looker<'a> {
+    session: &'a Session,
+    channel: Option<Channel>,
+}
+
+impl Looker<'_> {
+    async fn channel(&mut self) -> Result<Channel, BrokerError> {
+        match self.channel.take() {
+            Some(channel) => Ok(channel),
+            None => self.session.declaring_channel().await,
+        }
+    }
+
+    async fn exchange(&mut self, exchange: &Exchange) -> Result<Option<Difference>, BrokerError> {
+        let channel = self.channel().await?;
+        let found = match declare_exchange(&channel, exchange, true).await {
+            Ok(()) if self.session.may_declare() => declare_exchange(&channel, exchange, false).await,
+            looked => looked,
+        };
+        self.judge(channel, &exchange.name, found)
+    }
+
+    async fn queue(&mut self, queue: &Queue) -> Result<Looked, BrokerError> {
+        let channel = self.channel().await?;
+        let looked = declare_queue(&channel, queue, true).await;
+        let depth = looked.as_ref().ok().copied();
+        // What is there can be compared by declaring it, which changes nothing of it.
+        let compares = depth.is_some() && self.session.may_declare();
+        let found = if compares { declare_queue(&channel, queue, false).await } else { looked };
+        let compared = compares && !matches!(found, Err(BrokerError::Denied { .. }));
+        let difference = self.judge(channel, &queue.name, found.map(drop))?;
+        Ok(Looked { depth, difference, compared })
+    }
+
+    /// How what a declare found differs. A refusal has closed the channel.
+    fn judge(
+        &mut self,
+        channel: Channel,
+        name: &str,
+        found: Result<(), BrokerError>,
+    ) -> Result<Option<Difference>, BrokerError> {
+        match found {
+            Ok(()) => {
+                self.channel = Some(channel);
+                Ok(None)
+            }
+            Err(BrokerError::Missing { .. }) => Ok(Some(Difference::Missing(name.to_owned()))),
+            Err(BrokerError::Inequivalent { name, argument, detail }) => {
+                Ok(Some(Difference::Other { name, argument, detail }))
+            }
+            // A role with least rights may look and not declare: from now on it only looks, and takes what exists as it is.
+            Err(BrokerError::Denied { .. }) => {
+                self.session.only_look();
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -509,7 +612,7 @@ fn quorum() -> Arguments {
 /// Dead-lettering that loses nothing: at least once needs `reject-publish` too, or it silently falls back.
 fn dead_lettered(arguments: Arguments, exchange: &str) -> Arguments {
     arguments
-        .with_text("x-dead-letter-exchange", exchange)
+        .with_text(DEAD_LETTERS_TO, exchange)
         .with_text("x-dead-letter-strategy", "at-least-once")
         .with_text("x-overflow", "reject-publish")
 }
@@ -536,7 +639,7 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool)
     named(&exchange.name, within("exchange.declare", declare).await)
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> Result<(), BrokerError> {
+async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> Result<Depth, BrokerError> {
     let mut arguments = FieldTable::default();
     for (name, value) in &queue.arguments {
         let value = match value {
@@ -548,7 +651,8 @@ async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> Resul
     }
     let options = QueueDeclareOptions { durable: true, passive, ..QueueDeclareOptions::default() };
     let declare = channel.queue_declare(short(&queue.name), options, arguments);
-    named(&queue.name, within("queue.declare", declare).await.map(drop))
+    let declared = named(&queue.name, within("queue.declare", declare).await)?;
+    Ok(Depth { ready: declared.message_count(), consumers: declared.consumer_count() })
 }
 
 /// Puts the name of the object where the error has only that of the method.
@@ -560,28 +664,6 @@ fn named<T>(name: &str, result: Result<T, BrokerError>) -> Result<T, BrokerError
         }
         other => other,
     })
-}
-
-/// Notes what a declare found; `true` when the channel was closed by it.
-fn note(
-    found: Result<(), BrokerError>,
-    name: &str,
-    differences: &mut Vec<Difference>,
-) -> Result<bool, BrokerError> {
-    match found {
-        Ok(()) => Ok(false),
-        Err(BrokerError::Missing { .. }) => {
-            differences.push(Difference::Missing(name.to_owned()));
-            Ok(true)
-        }
-        Err(BrokerError::Inequivalent { name, argument, detail }) => {
-            differences.push(Difference::Other { name, argument, detail });
-            Ok(true)
-        }
-        // What exists is taken as it is.
-        Err(BrokerError::Denied { .. }) => Ok(true),
-        Err(error) => Err(error),
-    }
 }
 
 fn short(text: &str) -> ShortString {

@@ -5,6 +5,7 @@
 //! the broker holds did not change.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider_broker::{BrokerError, Depth, Lane, Readiness};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::Broker;
 use crate::metrics::Metrics;
 use crate::recorder::Activity;
-use crate::store::{Books, Store, StoreError};
+use crate::store::{Books, Due, Store, StoreError};
 
 /// How often the broker is asked.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -89,6 +90,10 @@ pub(crate) struct Bookkeeper {
     counted: Mutex<Option<Counted>>,
     /// The longest timeout of late, and since when it has not been seen.
     longest: std::sync::Mutex<(u64, Instant)>,
+    /// What was due when the gauges were set.
+    due: std::sync::Mutex<Option<Due>>,
+    /// Whether the store took what was last written to see whether it does.
+    writable: AtomicBool,
 }
 
 impl Bookkeeper {
@@ -106,6 +111,8 @@ impl Bookkeeper {
             seen: std::sync::Mutex::new(None),
             counted: Mutex::new(None),
             longest: std::sync::Mutex::new((0, Instant::now())),
+            due: std::sync::Mutex::new(None),
+            writable: AtomicBool::new(true),
         }
     }
 
@@ -130,12 +137,15 @@ impl Bookkeeper {
             self.metrics.books(&balance.books, &balance.drift);
         }
         let now = postrider_broker::now();
-        if let Ok(due) = self.store.due(now, millis(LATE)).await {
-            self.metrics.due(&due);
+        let due = self.store.due(now, millis(LATE)).await.ok();
+        if let Some(due) = &due {
+            self.metrics.due(due);
         }
+        *self.due.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = due;
         // Also when nothing comes that would have to be written: whoever asks whether control is ready must know.
         let writable = self.store.probe(now).await;
         self.metrics.store_up(writable.is_ok());
+        self.writable.store(writable.is_ok(), Ordering::Relaxed);
         readiness.set("store", writable.map_err(|error| error.to_string()));
         if let Ok(depths) = self.depths().await {
             for (queue, ready, consumers) in depths {
@@ -177,6 +187,16 @@ impl Bookkeeper {
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let late = |_| BrokerError::Timeout { what: "queue.declare", seconds: ANSWER.as_secs() };
         timeout(ANSWER, self.broker.depth(queue)).await.map_err(late)?
+    }
+
+    /// What was due a few seconds ago; nothing until that is known.
+    pub(crate) fn due(&self) -> Option<Due> {
+        self.due.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Whether the store could be written a few seconds ago.
+    pub(crate) fn is_store_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
     }
 
     async fn look(&self) {

@@ -7,6 +7,7 @@
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
 //! - `reminders` sends what is due, `replays` what is made again by filter, `release` what was held.
 //! - `keys` are those of the API; the audit log says who changed what.
+//! - `queues` looks at the broker's queues when somebody asks.
 //! - `books` says whether everything adds up, [`audit`] reads the store for the checker; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]
@@ -18,6 +19,7 @@ mod keys;
 mod link;
 mod metrics;
 mod publisher;
+mod queues;
 mod recorder;
 mod release;
 mod reminders;

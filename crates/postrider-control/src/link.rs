@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use postrider_broker::topology::{Looked, Topology};
 use postrider_broker::{BrokerError, Depth, Names, Outgoing, Session};
+use postrider_core::Timestamp;
 use postrider_core::wire::TopologyRecord;
 use tokio::sync::watch;
 
@@ -22,16 +24,40 @@ pub(crate) trait Broker: Send + Sync + 'static {
     /// How full a queue is.
     fn depth<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Depth, BrokerError>>;
 
+    /// The queues of a topology as they are now, in its order.
+    fn look<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Looked>, BrokerError>>;
+
     /// How the topology was applied, once that is known.
     fn topology(&self) -> Option<TopologyRecord>;
+
+    /// How the session does.
+    fn state(&self) -> LinkState;
+}
+
+/// How control's session with the broker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkState {
+    /// There is one.
+    pub connected: bool,
+    /// The broker blocks it: it lacks memory or disk.
+    pub blocked: bool,
+    /// Since when there is one, or none.
+    pub since: Timestamp,
 }
 
 /// The session of the moment.
 #[derive(Debug)]
 pub(crate) struct Link {
     names: Names,
-    session: watch::Sender<Option<Arc<Session>>>,
+    current: watch::Sender<Current>,
     topology: watch::Sender<Option<Known>>,
+}
+
+/// A session, or none, and since when.
+#[derive(Debug)]
+struct Current {
+    session: Option<Arc<Session>>,
+    since: Timestamp,
 }
 
 /// A topology with the revision that said so.
@@ -43,12 +69,18 @@ struct Known {
 
 impl Link {
     pub(crate) fn new(names: Names) -> Self {
-        Self { names, session: watch::Sender::new(None), topology: watch::Sender::new(None) }
+        let none = Current { session: None, since: postrider_broker::now() };
+        Self { names, current: watch::Sender::new(none), topology: watch::Sender::new(None) }
     }
 
     /// From now on over this session, or over none.
     pub(crate) fn over(&self, session: Option<Arc<Session>>) {
-        self.session.send_replace(session);
+        self.current.send_modify(|current| {
+            if session.is_some() || current.session.is_some() {
+                current.since = postrider_broker::now();
+            }
+            current.session = session;
+        });
     }
 
     /// Takes note of a topology record; the newest counts.
@@ -68,7 +100,7 @@ impl Link {
     }
 
     fn session(&self) -> Option<Arc<Session>> {
-        self.session.borrow().clone().filter(|session| !session.is_lost())
+        self.current.borrow().session.clone().filter(|session| !session.is_lost())
     }
 }
 
@@ -96,7 +128,25 @@ impl Broker for Link {
         async move { session.ok_or(BrokerError::Lost)?.depth(queue).await }.boxed()
     }
 
+    fn look<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Looked>, BrokerError>> {
+        let session = self.session();
+        async move {
+            let session = session.ok_or(BrokerError::Lost)?;
+            topology.look(&session).await
+        }
+        .boxed()
+    }
+
     fn topology(&self) -> Option<TopologyRecord> {
         self.known_topology().map(|(_, topology)| topology)
+    }
+
+    fn state(&self) -> LinkState {
+        let session = self.session();
+        LinkState {
+            connected: session.is_some(),
+            blocked: session.is_some_and(|session| session.publisher().is_blocked()),
+            since: self.current.borrow().since,
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::keys::Uses;
 use crate::link::{Broker, Link};
 use crate::metrics::Metrics;
 use crate::publisher::OutboxPublisher;
+use crate::queues::Queues;
 use crate::recorder::{Activity, Recorder};
 use crate::release;
 use crate::reminders::Reminders;
@@ -74,6 +75,7 @@ pub async fn run(
     let uses = Arc::new(Uses::default());
     let api = Api {
         store: store.clone(),
+        queues: Queues::new(broker.clone()),
         broker,
         books: books.clone(),
         metrics: metrics.clone(),
@@ -85,6 +87,7 @@ pub async fn run(
         https_only: config.https_only,
         in_progress: api::InProgress::default(),
         bodies: api::Bodies::default(),
+        started_at: postrider_broker::now(),
     };
     let recorder = Arc::new(Recorder {
         store: store.clone(),
@@ -217,6 +220,8 @@ impl Work {
         let losing = async {
             tokio::select! {
                 () = session.lost() => {
+                    // From now on there is none, whatever is still being finished over it.
+                    self.link.over(None);
                     stop.cancel();
                     Err(BrokerError::Lost)
                 }

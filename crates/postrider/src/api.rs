@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Resources that belong to no tenant.
-const NOBODYS: [&str; 2] = ["tenants", "status"];
+const NOBODYS: [&str; 4] = ["tenants", "status", "queues", "access"];
 
 /// The API of one Postrider.
 #[derive(Clone, Debug)]

@@ -101,6 +101,8 @@ pub enum Command {
     Audit(Audit),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
+    /// Show the broker's queues, how full they are and whether they are as they should be; exits with 6 if one is not
+    Queues,
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
     Verify(Verify),
     /// Measure how fast it is on this machine and broker, beside what the same machine does without it
@@ -116,6 +118,17 @@ pub enum Command {
     Healthcheck,
     /// Show the version
     Version,
+    /// Print a script that completes this command in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual: a page for each command
+    Man {
+        /// Write postrider.1 and the others into this directory, which is made where it is missing
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 /// What to judge.
@@ -201,6 +214,11 @@ pub enum Tenant {
     },
     /// List tenants
     List(Page),
+    /// Show a tenant
+    Get {
+        /// Its name
+        id: String,
+    },
     /// Delete a tenant
     Delete {
         /// Its name
@@ -1166,5 +1184,7 @@ mod tests {
         assert!(!refused("postrider api-keys create --name ci --scope events:write,read --expires 90d"));
         assert!(!refused("postrider audit --since 2h --actor key_1 --all"));
         assert!(!refused("postrider event send --from-file f --rate 5/s -o jsonl"));
+        assert!(refused("postrider completions tcsh"));
+        assert!(refused("postrider man"));
     }
 }

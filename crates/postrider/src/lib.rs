@@ -3,7 +3,8 @@
 //! [`run`] is a table of contents: settings, then the command, then the exit code. The rest is one module for each
 //! thing: the command line in [`args`], settings in [`settings`], the roles' process in [`serve`] and [`health`], the
 //! API's client in [`api`] with one module for each resource in [`commands`], the built-in receiver in [`inbox`], what was
-//! promised and received in [`ledger`], the [`demo`], measurements in [`mod@bench`]. Only [`output`] prints.
+//! promised and received in [`ledger`], the [`demo`], measurements in [`mod@bench`]. Only [`output`] prints, and [`parity`]
+//! says which command does which operation of the API.
 
 pub mod api;
 pub mod args;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod inbox;
 pub mod ledger;
 pub mod output;
+pub mod parity;
 pub mod serve;
 pub mod settings;
 pub mod table;
@@ -75,6 +77,7 @@ async fn execute(context: &commands::Context, command: Command) -> Result<Exit, 
         Command::ApiKeys(command) => commands::api_keys::run(context, command).await,
         Command::Audit(audit) => commands::audit::run(context, audit).await,
         Command::Status => commands::status::run(context).await,
+        Command::Queues => commands::queues::run(context).await,
         Command::Verify(command) => commands::verify::run(context, command).await,
         Command::Bench(command) => bench::run(context, command).await,
         Command::Topology(command) => commands::topology::run(context, command).await,
@@ -82,5 +85,7 @@ async fn execute(context: &commands::Context, command: Command) -> Result<Exit, 
         Command::Config => commands::config::run(context),
         Command::Healthcheck => commands::healthcheck::run(context).await,
         Command::Version => commands::version(context),
+        Command::Completions { shell } => commands::shell::completions(context, shell),
+        Command::Man { dir } => commands::shell::man(context, &dir),
     }
 }

@@ -51,6 +51,14 @@ async fn a_queue_with_another_argument_is_named_with_it() {
             Difference::Other { name, argument, .. } if *name == names.dead() && argument == "x-delivery-limit")),
         "{differences:?}"
     );
+    let topology = Topology::new(&names, 1);
+    let looked = topology.look(&session).await.unwrap();
+    for (queue, looked) in topology.queues.iter().zip(&looked) {
+        // Applying stopped there.
+        let is_there = queue.name == names.dead() || queue.name == names.poison();
+        assert_eq!((looked.depth.is_some(), looked.compared), (is_there, is_there), "{}", queue.name);
+        assert_eq!(looked.difference.is_none(), queue.name == names.poison(), "{}", queue.name);
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use super::scope::{Caller, Scope};
 use crate::store::{AuditEntry, AuditFilter, AuditRow};
 
 /// Who has the admin token, in the audit log.
-const ADMIN_TOKEN: &str = "admin token";
+pub(super) const ADMIN_TOKEN: &str = "admin token";
 /// The longest value that is noted, bytes of JSON; of a longer one only its size.
 const MAX_VALUE_BYTES: usize = 2048;
 

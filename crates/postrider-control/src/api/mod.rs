@@ -3,6 +3,7 @@
 //! Around every handler, from the outside in: measuring, catching panics, the length of the URL, the token and what it may,
 //! the body (content type, size, time), the `Idempotency-Key`, and a deadline.
 
+mod access;
 mod answer;
 mod api_keys;
 mod audit;
@@ -19,6 +20,7 @@ mod layers;
 mod listen;
 mod merge;
 mod problem;
+mod queues;
 mod reminders;
 mod replays;
 mod rights;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
+use postrider_core::Timestamp;
 use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +55,7 @@ use crate::config::AdminToken;
 use crate::keys::Uses;
 use crate::link::Broker;
 use crate::metrics::Metrics;
+use crate::queues::Queues;
 use crate::store::Store;
 
 pub(crate) use idempotency::InProgress;
@@ -76,6 +80,8 @@ pub(crate) struct Api {
     pub https_only: bool,
     pub in_progress: InProgress,
     pub bodies: Bodies,
+    pub queues: Queues,
+    pub started_at: Timestamp,
 }
 
 #[derive(OpenApi)]
@@ -102,7 +108,7 @@ pub(crate) struct Api {
         (name = "reminders", description = "Events that are due some days before a date"),
         (name = "api keys", description = "Who else may use the API, and for what"),
         (name = "audit", description = "Who changed what"),
-        (name = "status", description = "The books"),
+        (name = "status", description = "The books, and how control and the broker do"),
     )
 )]
 struct Description;
@@ -150,8 +156,10 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tenants::get, tenants::delete))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::get, api_keys::revoke))
+        .routes(routes!(access::get))
         .routes(routes!(audit::list))
-        .routes(routes!(status::status));
+        .routes(routes!(status::status))
+        .routes(routes!(queues::list));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());
     router

@@ -14,12 +14,17 @@ use crate::keys::KeyScope;
 pub(super) struct Operation {
     /// Its `operation_id` in the description of the API.
     pub(super) id: &'static str,
-    /// What a key must be for. `admin` includes the others.
-    pub(super) needs: KeyScope,
+    /// What a key must be for; nothing where every valid token will do. `admin` includes the others.
+    pub(super) needs: Option<KeyScope>,
 }
 
-const fn needs(needs: KeyScope, id: &'static str) -> Operation {
-    Operation { id, needs }
+const fn needs(scope: KeyScope, id: &'static str) -> Operation {
+    Operation { id, needs: Some(scope) }
+}
+
+/// For every valid token, whatever its scopes: it must say nothing of anything but the token.
+const fn needs_no_scope(id: &'static str) -> Operation {
+    Operation { id, needs: None }
 }
 
 use KeyScope::{Admin, EventsWrite, Manage, Read, Replay};
@@ -81,8 +86,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     needs(Admin, "list_api_keys"),
     needs(Admin, "get_api_key"),
     needs(Admin, "revoke_api_key"),
-    // The books are those of the whole installation.
+    // The books are those of the whole installation, and so are the queues.
     needs(Admin, "get_status"),
+    needs(Admin, "list_queues"),
+    // Whoever has a token may know what it is for.
+    needs_no_scope("get_access"),
 ];
 
 fn of_id(id: &str) -> Option<&'static Operation> {
@@ -108,7 +116,7 @@ pub(super) fn describe(description: &mut OpenApi) {
         for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete] {
             let Some(operation) = operation else { continue };
             let known = operation.operation_id.as_deref().and_then(of_id);
-            let scopes = known.map(|known| known.needs.as_str());
+            let scopes = known.and_then(|known| known.needs).map(KeyScope::as_str);
             operation.security = Some(vec![SecurityRequirement::new("token", scopes)]);
         }
     }
@@ -182,13 +190,13 @@ mod tests {
     fn the_list_is_as_documented() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/access.md");
         let page = std::fs::read_to_string(page).unwrap();
-        for scope in KeyScope::ALL {
-            let row =
-                page.lines().find(|line| line.starts_with(&format!("| `{}` |", scope.as_str()))).unwrap();
+        for scope in KeyScope::ALL.map(Some).into_iter().chain([None]) {
+            let name = scope.map_or("none".to_owned(), |scope| format!("`{}`", scope.as_str()));
+            let row = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap();
             let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
             let documented: BTreeSet<&str> = cell.split(' ').map(|word| word.trim_matches('`')).collect();
             let listed = OPERATIONS.iter().filter(|operation| operation.needs == scope);
-            assert_eq!(documented, listed.map(|operation| operation.id).collect(), "{}", scope.as_str());
+            assert_eq!(documented, listed.map(|operation| operation.id).collect(), "{name}");
         }
     }
 

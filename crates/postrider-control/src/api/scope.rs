@@ -15,7 +15,7 @@ use super::layers;
 use super::problem::{Code, Problem};
 use super::rights::{Asked, Operation, Rights};
 use super::wrong_tokens::Peer;
-use crate::keys::{KeyHash, KeyScopes};
+use crate::keys::{KeyHash, KeyScope, KeyScopes};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -45,10 +45,11 @@ impl Caller {
         }
     }
 
-    fn may(&self, operation: &Operation) -> bool {
+    /// The scope without which the caller may not ask for this.
+    fn lacks(&self, operation: &Operation) -> Option<KeyScope> {
         match self {
-            Self::AdminToken => true,
-            Self::Key(key) => key.scopes.allow(operation.needs),
+            Self::AdminToken => None,
+            Self::Key(key) => operation.needs.filter(|scope| !key.scopes.allow(*scope)),
         }
     }
 }
@@ -65,8 +66,8 @@ pub(crate) struct Scope {
 impl Scope {
     /// Of a caller who asks for an operation with this query.
     fn new(caller: Caller, operation: &'static Operation, uri: &Uri) -> Result<Self, Problem> {
-        if !caller.may(operation) {
-            return Err(lacks_scope(operation));
+        if let Some(scope) = caller.lacks(operation) {
+            return Err(lacks_scope(scope));
         }
         let query = uri.query().unwrap_or_default();
         let asked = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "tenant");
@@ -220,8 +221,8 @@ fn too_many_wrong(seconds: u64) -> Problem {
     .retry_after(seconds)
 }
 
-fn lacks_scope(operation: &Operation) -> Problem {
-    let scope = operation.needs.as_str();
+fn lacks_scope(scope: KeyScope) -> Problem {
+    let scope = scope.as_str();
     Problem::new(
         Code::Forbidden,
         format!("the API key does not have the scope {scope}"),

@@ -1,4 +1,4 @@
-//! `/v1/status`: the books.
+//! `/v1/status`: the books, and how control, its store and its session with RabbitMQ do.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::answer::Answer;
+use super::answer::{Answer, shown};
 use super::problem::{Problem, ProblemBody};
 use super::scope::Scope;
 
@@ -27,8 +27,47 @@ pub(super) struct Status {
     workers: Option<u64>,
     /// Routers that consume; null while RabbitMQ does not answer.
     routers: Option<Routers>,
-    /// `ok` or `unreachable`.
+    /// `ok` or `unreachable`: whether RabbitMQ said lately how full its queues are.
     broker: &'static str,
+    /// Control's connection to RabbitMQ.
+    broker_session: BrokerSession,
+    store: StoreState,
+    /// What should have been attempted by now; null until control knows it, and while its store does not answer.
+    due: Option<DueNow>,
+    /// The version of control.
+    version: &'static str,
+    /// When control was started.
+    started_at: String,
+}
+
+/// Control's connection to RabbitMQ.
+#[derive(Serialize, ToSchema)]
+struct BrokerSession {
+    connected: bool,
+    /// RabbitMQ takes no messages of anybody: it lacks memory or disk.
+    blocked: bool,
+    /// Since when control is connected, or is not.
+    since: String,
+}
+
+/// Control's database.
+#[derive(Serialize, ToSchema)]
+struct StoreState {
+    /// `sqlite`.
+    kind: &'static str,
+    /// How much of the disk it takes, its log included; null where that cannot be read.
+    bytes: Option<u64>,
+    /// Whether it could be written a few seconds ago.
+    up: bool,
+}
+
+/// Deliveries whose time has come and that nobody has tried yet, a few seconds ago.
+#[derive(Serialize, ToSchema)]
+struct DueNow {
+    /// For how long the oldest of them has been due, milliseconds; 0 where there is none.
+    oldest_ms: u64,
+    /// To how many webhooks those go that have been due for more than two minutes.
+    late_webhooks: u64,
 }
 
 /// accepted = routed + unmatched + invalid.
@@ -90,6 +129,7 @@ struct DriftParts {
 pub(super) async fn status(State(api): State<Arc<Api>>, _: Scope) -> Result<Answer, Problem> {
     let balance = api.books.balance().await?;
     let (books, counts, drift) = (balance.books, balance.books.counts, balance.drift);
+    let session = api.broker.state();
     Answer::ok(&Status {
         events: Events {
             accepted: counts.accepted,
@@ -127,5 +167,18 @@ pub(super) async fn status(State(api): State<Arc<Api>>, _: Scope) -> Result<Answ
             .broker
             .map(|(.., routers)| Routers { active: routers.min(1), standby: routers.saturating_sub(1) }),
         broker: if balance.broker.is_some() { "ok" } else { "unreachable" },
+        broker_session: BrokerSession {
+            connected: session.connected,
+            blocked: session.blocked,
+            since: shown(session.since),
+        },
+        store: StoreState {
+            kind: api.store.kind(),
+            bytes: api.store.bytes().await.ok(),
+            up: api.books.is_store_writable(),
+        },
+        due: api.books.due().map(|due| DueNow { oldest_ms: due.oldest_ms, late_webhooks: due.webhooks }),
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: shown(api.started_at),
     })
 }

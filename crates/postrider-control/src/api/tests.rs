@@ -4,10 +4,11 @@
 mod access;
 mod configuration;
 mod endings;
+mod queues;
 mod replays;
 mod webhooks;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -16,6 +17,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http::{Request, Response, StatusCode, header};
+use postrider_broker::topology::{Looked, Topology};
 use postrider_broker::{BrokerError, Depth, Names, Outgoing};
 use postrider_core::profile::KeyForm;
 use postrider_core::wire::TopologyRecord;
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::link::LinkState;
 use crate::recorder::Activity;
 use crate::store::test_store::{TestStore, key};
 
@@ -35,6 +38,17 @@ struct Sheet {
     /// Publishes that are confirmed before they begin to fail.
     confirms: AtomicUsize,
     published: Mutex<Vec<Outgoing>>,
+    /// Whether it is away from those who look at queues.
+    away: AtomicBool,
+    /// Queues that are not empty and as they should be, by name.
+    looked: Mutex<HashMap<String, Looked>>,
+}
+
+impl Sheet {
+    fn looked(&self, queue: &str) -> Looked {
+        let fine = Looked { depth: Some(Depth { ready: 0, consumers: 1 }), difference: None, compared: true };
+        self.looked.lock().unwrap().get(queue).cloned().unwrap_or(fine)
+    }
 }
 
 impl Broker for Sheet {
@@ -62,8 +76,23 @@ impl Broker for Sheet {
         async { Err(BrokerError::Lost) }.boxed()
     }
 
+    fn look<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Looked>, BrokerError>> {
+        async move {
+            match self.away.load(Ordering::SeqCst) {
+                true => Err(BrokerError::Lost),
+                false => Ok(topology.queues.iter().map(|queue| self.looked(&queue.name)).collect()),
+            }
+        }
+        .boxed()
+    }
+
     fn topology(&self) -> Option<TopologyRecord> {
         None
+    }
+
+    fn state(&self) -> LinkState {
+        let since = Timestamp::from_millis(1_700_000_000_000);
+        LinkState { connected: !self.away.load(Ordering::SeqCst), blocked: false, since }
     }
 }
 
@@ -84,6 +113,8 @@ impl Test {
             flowing: AtomicBool::new(true),
             confirms: AtomicUsize::new(usize::MAX),
             published: Mutex::new(Vec::new()),
+            away: AtomicBool::new(false),
+            looked: Mutex::default(),
         });
         let registry = prometheus::Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
@@ -91,6 +122,7 @@ impl Test {
         let books = Bookkeeper::new(store.clone(), broker.clone(), Activity::new(), metrics.clone());
         let api = Arc::new(Api {
             store,
+            queues: Queues::new(broker.clone()),
             broker,
             books: Arc::new(books),
             metrics,
@@ -102,6 +134,7 @@ impl Test {
             https_only: false,
             in_progress: InProgress::default(),
             bodies: Bodies::default(),
+            started_at: Timestamp::from_millis(1_700_000_000_000),
         });
         Self { router: router(api.clone()), sheet, api, registry, _dir: dir }
     }
@@ -519,11 +552,18 @@ async fn the_status_has_the_documented_shape() {
     for added in ["drift_parts", "at_rest", "broker"] {
         status.as_object_mut().unwrap().remove(added).unwrap();
     }
+    let bytes = status["store"]["bytes"].take().as_u64().unwrap();
+    let files = std::fs::read_dir(t._dir.path().join("state")).unwrap();
+    let on_disk: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes > 4096 && bytes <= on_disk, "{bytes} of {on_disk}");
     let expected = json!({
         "events": { "accepted": 0, "routed": 0, "unmatched": 0, "invalid": 0, "duplicate": 0, "waiting": null },
         "deliveries": { "owed": 0, "delivered": 0, "dead": 0, "cancelled": 0, "skipped": 0, "pending": 0, "held": 0,
             "dead_unresolved": 0 },
-        "drift": 0, "revision": 1, "workers": null, "routers": null
+        "drift": 0, "revision": 1, "workers": null, "routers": null,
+        "broker_session": { "connected": true, "blocked": false, "since": "2023-11-14T22:13:20Z" },
+        "store": { "kind": "sqlite", "bytes": null, "up": true },
+        "due": null, "version": env!("CARGO_PKG_VERSION"), "started_at": "2023-11-14T22:13:20Z"
     });
     assert_eq!(status, expected);
 }

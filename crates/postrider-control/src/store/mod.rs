@@ -96,6 +96,7 @@ pub(crate) struct Store {
     readers: SqlitePool,
     epoch: std::sync::RwLock<Epoch>,
     wake: Wake,
+    path: PathBuf,
     _lock: File,
 }
 
@@ -149,7 +150,7 @@ impl Store {
         migrate(&writer).await?;
         let epoch = begin(&writer, key).await?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, epoch: epoch.into(), wake: Wake::default(), _lock: lock })
+        Ok(Self { writer, readers, epoch: epoch.into(), wake: Wake::default(), path, _lock: lock })
     }
 
     /// Which store this is: random, made with it.
@@ -180,6 +181,26 @@ impl Store {
             .fetch_one(&self.readers)
             .await?;
         Ok(unsigned(n))
+    }
+
+    /// Which database it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    /// How much of the disk it takes, bytes: the database, its log, and the index of the log.
+    pub(crate) async fn bytes(&self) -> std::io::Result<u64> {
+        let mut bytes = tokio::fs::metadata(&self.path).await?.len();
+        for suffix in ["-wal", "-shm"] {
+            let mut beside = self.path.clone().into_os_string();
+            beside.push(suffix);
+            match tokio::fs::metadata(beside).await {
+                Ok(file) => bytes += file.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
     }
 
     /// Begins a change: nothing of it is true until it is committed.

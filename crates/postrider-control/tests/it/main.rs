@@ -7,6 +7,7 @@ mod configuration;
 mod events;
 mod outages;
 mod own_events;
+mod queues;
 mod reminders;
 mod webhooks;
 

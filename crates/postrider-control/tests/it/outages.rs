@@ -79,6 +79,7 @@ async fn a_store_that_is_blocked_loses_nothing() {
     eventually("control says that its store fails", async || control.part("store").is_err()).await;
     assert!(control.metric("postrider_store_up").abs() < f64::EPSILON);
     assert_eq!(control.get("/v1/status").await["events"]["routed"], 0, "reading goes on");
+    control.books("the status says it too", |status| status["store"]["up"] == false).await;
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     other.close().await.unwrap();
     control.books("all of it is recorded", |status| status["events"]["routed"] == 10).await;

@@ -20,6 +20,8 @@ pub enum ApiKeys {
         /// Its id
         id: String,
     },
+    /// Show whose the token in use is, and what it is for
+    Whoami,
     /// Revoke keys: at once, and for good
     Revoke(Ids),
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use postrider_broker::flow::Purpose;
 use postrider_broker::topology::{self as broker_topology, Argument, Queue, Topology};
 use postrider_broker::{Names, Session};
 use tempfile::TempDir;
@@ -88,7 +89,7 @@ impl Place {
         topology::apply(&settings, Some(self.shards)).await?;
         let session = topology::open(&settings).await?;
         let quorum = BTreeMap::from([("x-queue-type", Argument::Text("quorum".to_owned()))]);
-        let queues = vec![Queue { name: self.naked_queue(), arguments: quorum }];
+        let queues = vec![self.naked(quorum)];
         let naked = Topology { exchanges: Vec::new(), queues, bindings: Vec::new() };
         let applied = naked.apply(&session).await;
         session.close().await;
@@ -106,9 +107,14 @@ impl Place {
         deleted.map_err(|error| left(topology::broker("cannot delete the bench's queues", &error)))
     }
 
+    /// It stands where the lanes do.
+    fn naked(&self, arguments: BTreeMap<&'static str, Argument>) -> Queue {
+        Queue { name: self.naked_queue(), purpose: Purpose::Fresh, arguments }
+    }
+
     fn everything(&self, session: &Session) -> Topology {
         let mut everything = Topology::new(session.names(), self.shards);
-        everything.queues.push(Queue { name: self.naked_queue(), arguments: BTreeMap::new() });
+        everything.queues.push(self.naked(BTreeMap::new()));
         everything
     }
 }

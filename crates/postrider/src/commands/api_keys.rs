@@ -7,6 +7,7 @@ use super::{Context, each, list, refuse_existing, show, show_secret};
 use crate::args::{ApiKeyCreate, ApiKeys};
 use crate::exit::{Exit, Failure};
 use crate::output::Column;
+use crate::table;
 
 const COLUMNS: &[Column] = &[
     ("KEY", "/id"),
@@ -42,6 +43,14 @@ pub async fn run(context: &Context, command: ApiKeys) -> Result<Exit, Failure> {
         ApiKeys::List(page) => list(context, &["api-keys"], &[], &page, COLUMNS).await,
         ApiKeys::Get { id } => {
             show(context, &format!("cannot show the API key {id}"), &["api-keys", &id], &[]).await
+        }
+        ApiKeys::Whoami => {
+            let answer = context.api()?.get("cannot say whose the token is", &["access"], &[]).await?;
+            match (context.out.quiet, answer.value["actor"].as_str()) {
+                (true, Some(actor)) => context.out.text(&table::printable(actor))?,
+                _ => context.out.one(&answer.raw, &answer.value)?,
+            }
+            Ok(Exit::Ok)
         }
         ApiKeys::Revoke(ids) => {
             let what = "cannot revoke the API key";

@@ -1,4 +1,4 @@
-//! `postrider status`: the books.
+//! `postrider status`: the books, and how control does.
 
 use serde_json::Value;
 
@@ -67,8 +67,34 @@ pub(crate) fn books(out: &Output, status: &Value) -> String {
             ),
         ],
         vec!["books".to_owned(), format!("{verdict}{rest}"), String::new()],
+        control(status),
     ];
     table::render(&[], &rows)
+}
+
+/// Control, its store, and its session with RabbitMQ.
+fn control(status: &Value) -> Vec<String> {
+    let text = |path: &str| crate::output::plain(status.pointer(path));
+    let store = match status.pointer("/store/up") == Some(&Value::Bool(false)) {
+        true => "cannot be written",
+        false => "up",
+    };
+    let flag = |name: &str| status["broker_session"][name] == true;
+    let rabbitmq = match (flag("connected"), flag("blocked")) {
+        (true, false) => "connected",
+        (true, true) => "blocks publishing",
+        (false, _) => "not connected",
+    };
+    vec![
+        "control".to_owned(),
+        format!("version {}", text("/version")),
+        format!(
+            "  since {}, store {store} with {} bytes, RabbitMQ {rabbitmq} since {}",
+            text("/started_at"),
+            text("/store/bytes"),
+            text("/broker_session/since")
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -82,7 +108,10 @@ mod tests {
             "events": {"accepted": 12, "routed": 10, "unmatched": 2, "invalid": 0, "duplicate": 1, "waiting": 0},
             "deliveries": {"owed": 20, "delivered": 18, "dead": 1, "cancelled": 0, "skipped": 0, "pending": 1,
                 "held": 1, "dead_unresolved": 0},
-            "drift": 0, "revision": 7, "workers": 1, "routers": {"active": 1, "standby": 0}
+            "drift": 0, "revision": 7, "workers": 1, "routers": {"active": 1, "standby": 0},
+            "broker_session": {"connected": true, "blocked": false, "since": "2026-11-21T20:00:01Z"},
+            "store": {"kind": "sqlite", "bytes": 4096, "up": true},
+            "version": "0.1.0", "started_at": "2026-11-21T20:00:00Z"
         });
         insta::assert_snapshot!(books(&Output::plain(), &status));
     }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Context, each, list};
+use super::{Context, each, list, show};
 use crate::args::Tenant;
 use crate::exit::{Exit, Failure};
 
@@ -22,6 +22,9 @@ pub async fn run(context: &Context, command: Tenant) -> Result<Exit, Failure> {
         }
         Tenant::List(page) => {
             list(context, &["tenants"], &[], &page, &[("TENANT", "/id"), ("CREATED", "/created_at")]).await
+        }
+        Tenant::Get { id } => {
+            show(context, &format!("cannot show the tenant {id}"), &["tenants", &id], &[]).await
         }
         Tenant::Delete { id } => {
             each(context, Method::DELETE, "cannot delete the tenant", &[id], |id| vec!["tenants", id])

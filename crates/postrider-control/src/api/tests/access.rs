@@ -246,7 +246,7 @@ impl Ask {
 
     /// Those that a key of one tenant may ask for.
     fn of_tenants() -> impl Iterator<Item = Self> {
-        Self::all().into_iter().filter(|ask| ask.operation.needs != KeyScope::Admin)
+        Self::all().into_iter().filter(|ask| ask.operation.needs != Some(KeyScope::Admin))
     }
 
     fn id(&self) -> &'static str {
@@ -402,7 +402,8 @@ async fn nobody_reaches_into_another_tenant() {
             let text = own.to_string();
             assert!(status == 200 && !text.contains("beta"), "{id}: {status} {text}");
             let (_, theirs) = t.call("GET", &named(&ask.path(&beta)), None).await;
-            let shows_names = !matches!(id, "list_cancellations" | "get_settings" | "get_secret");
+            let shows_names =
+                !matches!(id, "list_cancellations" | "get_settings" | "get_secret" | "get_access");
             assert!(
                 !shows_names || theirs.to_string().contains("beta"),
                 "{id}: this test sees nothing in {theirs}"
@@ -475,7 +476,12 @@ async fn without_its_scope_an_operation_answers_nobody() {
     }
     let before = t.rows(None).await;
     for ask in Ask::all() {
-        let needs = ask.operation.needs;
+        let Some(needs) = ask.operation.needs else {
+            for (_, key) in &keys {
+                assert_eq!(t.by(key, &ask.method, &ask.path(&alpha), None).await.0, 200, "{}", ask.id());
+            }
+            continue;
+        };
         let (_, key) = keys.iter().find(|(needed, _)| *needed == needs).unwrap();
         let (status, answer) = t.by(key, &ask.method, &ask.path(&alpha), ask.body(&alpha).as_ref()).await;
         assert_eq!((status, &answer["code"]), (403, &json!("forbidden")), "{}: {answer}", ask.id());
@@ -508,7 +514,8 @@ async fn with_its_scope_an_operation_works_and_is_in_the_audit_log_once() {
     let mut logged = t.audit().await.len();
     for ask in Ask::all() {
         let id = ask.id();
-        let (_, (key_id, key)) = keys.iter().find(|(scope, _)| *scope == ask.operation.needs).unwrap();
+        let fits = |scope| ask.operation.needs.is_none_or(|needs| needs == scope);
+        let (_, (key_id, key)) = keys.iter().find(|(scope, _)| fits(*scope)).unwrap();
         let path = ask.path(&alpha);
         let (status, answer) = t.by(key, &ask.method, &path, ask.body(&alpha).as_ref()).await;
         assert!((200..300).contains(&status), "{id} {path}: {status} {answer}");
@@ -850,6 +857,35 @@ async fn an_admin_key_is_for_every_tenant() {
         .await
         .unwrap();
     assert_eq!(t.get_by(made["key"].as_str().unwrap(), "/v1/webhooks").await.0, 503);
+}
+
+/// What needs no scope says nothing but what whoever asks has in hand.
+#[tokio::test]
+async fn whoever_has_a_token_may_ask_what_it_is_for() {
+    let t = Test::new().await;
+    assert_eq!(t.post("/v1/tenants", json!({ "id": "acme" })).await.0, 201);
+    let scopeless: Vec<&str> = OPERATIONS
+        .iter()
+        .filter(|operation| operation.needs.is_none())
+        .map(|operation| operation.id)
+        .collect();
+    assert_eq!(scopeless, ["get_access"]);
+    let admin = json!({ "actor": "admin token", "name": null, "tenant": null, "scopes": ["admin"] });
+    assert_eq!(t.get_by(TOKEN, "/v1/access").await, (200, admin));
+    for scope in KeyScope::ALL {
+        let tenant = (scope != KeyScope::Admin).then_some("acme");
+        let (id, key) = t.key(tenant, &[scope]).await;
+        let access = json!({ "actor": id, "name": format!("key of {tenant:?}"), "tenant": tenant,
+            "scopes": [scope.as_str()] });
+        assert_eq!(t.get_by(&key, "/v1/access").await, (200, access));
+        assert_eq!(t.call("DELETE", &format!("/v1/api-keys/{id}"), None).await.0, 204);
+        assert_eq!(t.get_by(&key, "/v1/access").await.0, 401, "a revoked key is nobody's");
+    }
+    for token in ["", "wrong"] {
+        assert_eq!(t.get_by(token, "/v1/access").await.0, 401);
+    }
+    let described: Value = serde_json::from_str(&openapi()).unwrap();
+    assert_eq!(described["paths"]["/v1/access"]["get"]["security"], json!([{ "token": [] }]));
 }
 
 /// What nobody listed answers nobody, and what has another method says which.
