@@ -74,6 +74,28 @@ async fn a_dead_delivery_is_found_mended_and_sent_again() {
     assert_eq!((&books["deliveries"]["dead"], &books["deliveries"]["delivered"]), (&json!(1), &json!(1)));
     assert_eq!(books["deliveries"]["dead_unresolved"], 0, "the later series delivered it");
 
+    // The same as figures over time, which follow within seconds.
+    let of_webhook = ["--tenant", "acme", "stats", "--webhook", &webhook, "--since", "2h", "-o", "json"];
+    let stats = postrider_testkit::eventually_some("everything is added up", async || {
+        let stats = postrider(&system, &of_webhook).await;
+        (stats["totals"]["delivered"] == 1 && stats["totals"]["dead"] == 1).then_some(stats)
+    })
+    .await;
+    let totals = &stats["totals"];
+    for (name, n) in [("failed", 2), ("first_tried", 1), ("first_delivered", 0)] {
+        assert_eq!(totals[name], n, "{name}: {totals:#}");
+    }
+    assert_eq!((&totals["by_status"]["5xx"], &totals["by_status"]["2xx"]), (&json!(2), &json!(1)));
+    let types = json!([{ "event_type": "Client registered", "delivered": 1, "failed": 2 }]);
+    assert_eq!(stats["by_event_type"], types);
+    let of_tenant = system.get("/v1/stats?tenant=acme").await;
+    assert_eq!((&of_tenant["totals"]["accepted"], &of_tenant["totals"]["failed"]), (&json!(1), &json!(2)));
+    let sparks = system.get(&format!("/v1/stats/webhooks?tenant=acme&webhook={webhook}")).await;
+    assert_eq!((&sparks["items"][0]["delivered"], &sparks["items"][0]["failed"]), (&json!(1), &json!(2)));
+    let retried =
+        ["--tenant", "acme", "delivery", "list", "--class", "none", "--status", "2xx", "-o", "json"];
+    assert_eq!(postrider(&system, &retried).await["items"].as_array().map(Vec::len), Some(1));
+
     let missing = run(&system, &["delivery", "get", "0123456789abcdef0123456789abcdef"]).await;
     assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8_lossy(&missing.stderr));
     let usage = run(&system, &["delivery", "gte"]).await;

@@ -7,6 +7,7 @@
 //! - `publisher` sends what control decides to the broker: changes of the configuration, and redeliveries.
 //! - `reminders` sends what is due, `replays` what is made again by filter, `release` what was held.
 //! - `keys` are those of the API; the audit log says who changed what.
+//! - `stats` adds up what happened over time, for plots.
 //! - `books` says whether everything adds up, [`audit`] reads the store for the checker; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]
@@ -23,6 +24,7 @@ mod release;
 mod reminders;
 mod replays;
 mod run;
+mod stats;
 mod store;
 
 pub use api::openapi;

@@ -20,6 +20,7 @@ use crate::recorder::{Activity, Recorder};
 use crate::release;
 use crate::reminders::Reminders;
 use crate::replays;
+use crate::stats;
 use crate::store::{Store, StoreError};
 
 /// Why control could not start, or had to end.
@@ -134,6 +135,8 @@ pub async fn run(
     });
     let (old, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("upkeep", async move { release::upkeep(&old, &stop).await });
+    let (counted, stop) = (store.clone(), tasks.stop.clone());
+    tasks.start("stats", async move { stats::roll_up(&counted, &stop).await });
     let clock = Arc::new(postrider_broker::now);
     let reminders = Reminders { store: store.clone(), metrics, clock, turn: 0.into() };
     let stop = tasks.stop.clone();

@@ -5,6 +5,7 @@
 mod access;
 mod bench;
 mod replay;
+mod stats;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::output::Format;
 pub use access::{ApiKeyCreate, ApiKeys, Audit};
 pub use bench::{Bench, BenchCommand};
 pub use replay::{Replay, ReplayRun, ReplayWhich};
+pub use stats::Stats;
 
 /// The webhook engine behind your product's Webhooks page.
 #[derive(Debug, Parser)]
@@ -101,6 +103,8 @@ pub enum Command {
     Audit(Audit),
     /// Print a link that logs in to the console, once
     Open(Open),
+    /// Show what happened over time: events, attempts and how they ended, and how long they took
+    Stats(Stats),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
@@ -601,6 +605,15 @@ pub enum Delivery {
         /// Made before then
         #[arg(long, value_name = "TIME", value_parser = moment)]
         until: Option<String>,
+        /// Whose newest attempt ended like this: none (delivered), timeout, http_5xx and so on
+        #[arg(long, value_parser = postrider_core::outcome::CLASSES, hide_possible_values = true)]
+        class: Option<String>,
+        /// Whose newest attempt was answered with this status (429), one of this hundred (5xx), or not at all (none)
+        #[arg(long)]
+        status: Option<String>,
+        /// With so many attempts or more
+        #[arg(long, value_name = "N")]
+        attempts_from: Option<u32>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
         page: Page,
@@ -1156,6 +1169,9 @@ mod tests {
         assert!(refused("postrider event send A --from-file f"));
         assert!(refused("postrider event send A --count 2 --id x"));
         assert!(refused("postrider webhook create --name a"));
+        assert!(refused("postrider delivery list --class gone"));
+        assert!(!refused("postrider delivery list --class http_429 --status 4xx --attempts-from 3"));
+        assert!(!refused("postrider stats --webhook wh_1 --since 24h"));
         assert!(refused("postrider delivery cancel"));
         assert!(refused("postrider delivery cancel d1 --webhook wh_1"));
         assert!(refused("postrider delivery cancel d1 --yes"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use postrider_core::directory::MAX_CANCELLATIONS;
-use postrider_core::outcome::Unreachable;
+use postrider_core::outcome::{CLASSES, Unreachable};
 use postrider_core::wire::WebhookRecord;
 use postrider_core::{DeliveryId, Outcome, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use super::problem::{Code, Problem, ProblemBody};
 use super::scope::Scope;
 use crate::store::{
     AttemptRow, CalledOff, Change, DeliveryDetail, DeliveryFilter, DeliveryRow, NotCalledOff,
-    RedeliverRefused, SeriesRow,
+    RedeliverRefused, SeriesRow, StatusFilter,
 };
 
 const STATES: [&str; 6] = ["pending", "held", "delivered", "dead", "cancelled", "skipped"];
@@ -234,6 +234,12 @@ pub(super) struct Asked {
     since: Option<String>,
     /// Made before this time, RFC 3339.
     until: Option<String>,
+    /// Whose newest attempt ended like this, in one word: `none` (delivered), `timeout`, `http_5xx` and so on.
+    class: Option<String>,
+    /// Whose newest attempt was answered with this status (`429`), with one of this hundred (`5xx`), or not at all (`none`).
+    status: Option<String>,
+    /// With so many attempts of the latest series, or more.
+    attempts_from: Option<i64>,
     /// How many, from 1 to 200; 50 by default.
     limit: Option<i64>,
     /// `next` of the page before. A page may have fewer items than were asked for, or none, and a `next` all the same: of a list
@@ -259,6 +265,29 @@ pub(super) fn word(name: &str, given: Option<&str>, known: &[&str]) -> Result<Op
     }
 }
 
+/// A status in a query.
+fn status(given: Option<&str>) -> Result<Option<StatusFilter>, Problem> {
+    let Some(given) = given else { return Ok(None) };
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+    let read = match given.strip_suffix("xx") {
+        _ if given == "none" => Some(StatusFilter::NoAnswer),
+        Some(hundred) => number(hundred).filter(|n| (1..=9).contains(n)).map(StatusFilter::Hundred),
+        None => number(given).filter(|n| (100..=999).contains(n)).map(StatusFilter::Is),
+    };
+    read.map(Some).ok_or_else(|| {
+        Problem::parameter("status", "status must be a status such as 429, a hundred such as 5xx, or none")
+    })
+}
+
+/// A number of attempts in a query.
+fn attempts(given: Option<i64>) -> Result<Option<u32>, Problem> {
+    let read = given.map(u32::try_from).transpose();
+    read.map_err(|_| {
+        Problem::parameter("attempts_from", "attempts_from must be a whole number that is not negative")
+    })
+}
+
 /// Lists deliveries, newest first.
 #[utoipa::path(get, path = "/v1/deliveries", tag = "deliveries", operation_id = "list_deliveries", params(Asked),
     responses((status = 200, body = inline(DeliveryPage)), (status = "4XX", body = ProblemBody, content_type = "application/problem+json")))]
@@ -280,6 +309,9 @@ pub(super) async fn list(
         event_type: asked.event_type,
         since,
         until,
+        class: word("class", asked.class.as_deref(), &CLASSES)?,
+        status: status(asked.status.as_deref())?,
+        attempts_from: attempts(asked.attempts_from)?,
     };
     let list = List::new(api.store.epoch(), "deliveries", &filter);
     let after = list.after(asked.cursor.as_deref())?;

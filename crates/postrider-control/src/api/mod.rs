@@ -25,6 +25,7 @@ mod replays;
 mod rights;
 mod scope;
 mod settings;
+mod stats;
 mod status;
 mod tenants;
 #[cfg(test)]
@@ -112,6 +113,7 @@ pub(crate) struct Api {
         (name = "api keys", description = "Who else may use the API, and for what"),
         (name = "audit", description = "Who changed what"),
         (name = "console", description = "Logging in to the console"),
+        (name = "stats", description = "What happened over time"),
         (name = "status", description = "The books"),
     )
 )]
@@ -162,6 +164,8 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(api_keys::get, api_keys::revoke))
         .routes(routes!(audit::list))
         .routes(routes!(login_links::create))
+        .routes(routes!(stats::get))
+        .routes(routes!(stats::webhooks))
         .routes(routes!(status::status));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());

@@ -40,6 +40,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     needs(Read, "list_replays"),
     needs(Read, "get_replay"),
     needs(Read, "list_cancellations"),
+    needs(Read, "get_stats"),
+    needs(Read, "list_webhook_stats"),
     needs(Read, "list_dead_letters"),
     needs(Read, "get_dead_letter"),
     needs(Read, "list_event_types"),

@@ -5,6 +5,7 @@ mod access;
 mod configuration;
 mod endings;
 mod replays;
+mod stats;
 mod webhooks;
 
 use std::collections::HashSet;

@@ -88,6 +88,23 @@ pub(crate) struct DeliveryFilter {
     pub event_type: Option<String>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
+    /// The class of its newest attempt.
+    pub class: Option<String>,
+    /// How its newest attempt was answered.
+    pub status: Option<StatusFilter>,
+    /// With so many attempts of the latest series at least.
+    pub attempts_from: Option<u32>,
+}
+
+/// How an attempt was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatusFilter {
+    /// With this status.
+    Is(u16),
+    /// With a status of this hundred: 5 for 500 to 599.
+    Hundred(u16),
+    /// Not at all.
+    NoAnswer,
 }
 
 /// A delivery that is made again.
@@ -176,7 +193,35 @@ impl DeliveryFilter {
         if let Some(event) = event {
             search = search.ask(true, "d.event = ", Some(event.into()));
         }
+        for (condition, value) in self.of_attempts() {
+            search = search.ask(false, condition, value);
+        }
         search.between(self.since, self.until)
+    }
+
+    /// What it asks of attempts. No index knows of them.
+    fn of_attempts(&self) -> Vec<(&'static str, Option<Value>)> {
+        let number = |n: u16| Some(i64::from(n).into());
+        let mut asked: Vec<(&'static str, Option<Value>)> = match self.status {
+            None => Vec::new(),
+            Some(StatusFilter::Is(status)) => vec![("d.last_status = ", number(status))],
+            Some(StatusFilter::Hundred(hundred)) => {
+                vec![
+                    ("d.last_status >= ", number(hundred * 100)),
+                    ("d.last_status < ", number(hundred * 100 + 100)),
+                ]
+            }
+            Some(StatusFilter::NoAnswer) => {
+                vec![("d.last_status IS NULL", None), ("d.last_class <> ''", None)]
+            }
+        };
+        if let Some(class) = &self.class {
+            asked.push(("d.last_class = ", Some(class.as_str().into())));
+        }
+        if let Some(attempts) = self.attempts_from {
+            asked.push(("d.attempts >= ", Some(i64::from(attempts).into())));
+        }
+        asked
     }
 }
 

@@ -26,6 +26,7 @@ mod record;
 mod reminders;
 mod replays;
 mod settings;
+mod stats;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,7 @@ pub(crate) use cancellations::{CalledOff, CancelFilter, CancellationRow, NotCall
 pub(crate) use catalogues::{CatalogueRow, MAX_CATALOGUES, Term, TermKind, TypeFilter, TypeRow, terms};
 pub(crate) use dead_letters::{DeadLetterFilter, DeadLetterRow};
 pub(crate) use deliveries::{
-    AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow,
+    AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, RedeliverRefused, SeriesRow, StatusFilter,
 };
 pub(crate) use due::Due;
 pub use error::StoreError;
@@ -76,6 +77,7 @@ pub(crate) use replays::{
     ReplayRefused, ReplayRow, ReplayState, ReplayTarget, TOO_MANY,
 };
 pub(crate) use settings::Settings;
+pub(crate) use stats::{Spark, TypeFigures};
 pub(crate) use tenants::{TenantRefused, TenantRow};
 pub(crate) use webhooks::{Takes, WebhookFilter, WebhookRow};
 

@@ -711,7 +711,7 @@ pub(super) fn end_of(state: &str) -> Result<Option<End>, StoreError> {
 }
 
 /// Rows in pieces of the sizes that statements have.
-fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let size = PIECES.into_iter().find(|size| *size <= rows.len())?;
         let (piece, rest) = rows.split_at(size);
@@ -721,6 +721,6 @@ fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 }
 
 /// A list as one parameter, for `json_each`.
-fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> String {
+pub(super) fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> String {
     serde_json::Value::from_iter(keys.into_iter().map(|key| serde_json::json!(key))).to_string()
 }

@@ -20,7 +20,7 @@ impl Store {
     /// Removes some of what is too old; `true` when there may be more.
     pub(crate) async fn prune(&self, now: Timestamp) -> Result<bool, StoreError> {
         let ago = |ms: u64| now.as_millis().saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
-        let mut more = self.forget_cancellations(now).await?;
+        let mut more = self.forget_cancellations(now).await? | self.prune_stats(now).await?;
         for (sql, before) in [
             (
                 "DELETE FROM outbox WHERE seq IN

@@ -59,7 +59,19 @@ const MAX_SHOWN: usize = 10;
 /// [`Failure`] with what the API said.
 pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> {
     match command {
-        Delivery::List { state, webhook, event, event_type, since, until, page } => {
+        Delivery::List {
+            state,
+            webhook,
+            event,
+            event_type,
+            since,
+            until,
+            class,
+            status,
+            attempts_from,
+            page,
+        } => {
+            let attempts_from = attempts_from.map(|n| n.to_string());
             let filter = [
                 ("state", state.as_ref()),
                 ("webhook", webhook.as_ref()),
@@ -67,6 +79,9 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
                 ("event_type", event_type.as_ref()),
                 ("since", since.as_ref()),
                 ("until", until.as_ref()),
+                ("class", class.as_ref()),
+                ("status", status.as_ref()),
+                ("attempts_from", attempts_from.as_ref()),
             ];
             list(context, &["deliveries"], &filter, &page, COLUMNS).await
         }

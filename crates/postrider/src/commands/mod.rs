@@ -15,6 +15,7 @@ pub mod open;
 pub mod reminder;
 pub mod replay;
 pub mod settings;
+pub mod stats;
 pub mod status;
 pub mod tenant;
 pub mod topology;

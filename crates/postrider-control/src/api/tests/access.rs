@@ -178,7 +178,10 @@ impl Party {
         let placed = route.replace("{id}", &name).replace("{product}", &name).replace("{key}", &name);
         let path = placed.replace("{name}", &name);
         assert!(!path.contains('{'), "say what {route} is about");
-        path
+        match operation {
+            "list_webhook_stats" => format!("{path}?webhook={}", self.webhooks["main"]),
+            _ => path,
+        }
     }
 
     /// What an operation is asked for with. New operations with a body have to be said here.
@@ -355,7 +358,7 @@ async fn nobody_reaches_into_another_tenant() {
     let mut tried = 0;
     for ask in Ask::of_tenants() {
         let (id, method) = (ask.id(), &ask.method);
-        let named = |path: &str| format!("{path}?tenant=beta");
+        let named = |path: &str| format!("{path}{}tenant=beta", if path.contains('?') { '&' } else { '?' });
         let mut crossings: Vec<(String, Option<Value>, &[u16])> = vec![
             (named(&ask.path(&alpha)), ask.body(&alpha), &[403]),
             (named(&ask.path(&beta)), ask.body(&beta), &[403]),
@@ -402,7 +405,10 @@ async fn nobody_reaches_into_another_tenant() {
             let text = own.to_string();
             assert!(status == 200 && !text.contains("beta"), "{id}: {status} {text}");
             let (_, theirs) = t.call("GET", &named(&ask.path(&beta)), None).await;
-            let shows_names = !matches!(id, "list_cancellations" | "get_settings" | "get_secret");
+            let shows_names = !matches!(
+                id,
+                "list_cancellations" | "get_settings" | "get_secret" | "get_stats" | "list_webhook_stats"
+            );
             assert!(
                 !shows_names || theirs.to_string().contains("beta"),
                 "{id}: this test sees nothing in {theirs}"
@@ -455,11 +461,31 @@ async fn nobody_reaches_into_another_tenant() {
         assert_eq!(t.get_by(&key, path).await, (200, json!({ "items": [], "next": null })), "{path}");
     }
     assert_eq!(t.rows(Some("beta")).await, before);
+    numbers_stay_with_their_tenant(&t, &key, &beta).await;
     // A tenant that does not exist is forbidden in the same words.
     let theirs = t.get_by(&key, "/v1/webhooks?tenant=beta").await;
     assert_eq!(t.get_by(&key, "/v1/webhooks?tenant=nobody").await, theirs);
     // The own tenant may be named.
     assert_eq!(t.get_by(&key, "/v1/webhooks?tenant=alpha").await.0, 200);
+}
+
+/// Figures of another tenant's webhook are as those of none.
+async fn numbers_stay_with_their_tenant(t: &Test, key: &str, theirs: &Party) {
+    assert!(!t.api.store.roll_up(postrider_broker::now()).await.unwrap());
+    let webhook = &theirs.webhooks["main"];
+    for (path, dead) in [
+        (format!("/v1/stats?webhook={webhook}"), "/totals/dead"),
+        (format!("/v1/stats/webhooks?webhook={webhook}"), ""),
+    ] {
+        let (status, own) = t.get_by(key, &path).await;
+        assert_eq!(status, 200, "{own}");
+        let (_, nobodys) = t.get_by(key, &path.replace(webhook.as_str(), "wh_none")).await;
+        assert_eq!(own.to_string().replace(webhook.as_str(), "wh_none"), nobodys.to_string());
+        let seen = t.get(&format!("{path}&tenant={}", theirs.tenant)).await;
+        assert!(dead.is_empty() || seen.pointer(dead) == Some(&json!(1)), "this test sees nothing in {seen}");
+    }
+    let (_, all) = t.get_by(key, "/v1/stats").await;
+    assert_eq!((&all["totals"]["accepted"], &all["totals"]["dead"]), (&json!(3), &json!(1)), "only its own");
 }
 
 /// With every scope but the one that is needed nothing can be had, and nothing changes.

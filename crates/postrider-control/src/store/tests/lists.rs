@@ -10,7 +10,8 @@ const FIRST: i64 = 1_700_000_000_000;
 const SPACING_MS: i64 = 500;
 
 /// A store with so many deliveries, two of each event. Every tenth event is of the tenant `small`; half of the deliveries go to
-/// one webhook, a third of the events are of one type; what is not delivered is rare, and what is dead is old.
+/// one webhook, a third of the events are of one type; what is not delivered is rare, and what is dead is old. Most newest attempts
+/// delivered; some timed out or met a 429, and what is dead had twelve that met a 503.
 async fn filled(deliveries: i64) -> TestStore {
     let t = TestStore::new().await;
     let writer = t.store.writer();
@@ -25,7 +26,11 @@ async fn filled(deliveries: i64) -> TestStore {
          e.tenant, e.seq, e.id, e.event_type, 1,
          CASE WHEN n < $1 / 500 THEN 'dead' WHEN n % 1000 = 7 THEN 'cancelled' WHEN n % 700 = 9 THEN 'skipped'
          WHEN n > $1 - $1 / 200 THEN 'pending' ELSE 'delivered' END,
-         n > $1 - $1 / 200 AND n % 10 = 0, '', 1, NULL, 1, 1, 'success', 200, e.accepted_at, e.accepted_at, $2
+         n > $1 - $1 / 200 AND n % 10 = 0, '',
+         CASE WHEN n < $1 / 500 THEN 12 WHEN n % 90 = 4 THEN 3 WHEN n % 700 = 9 THEN 0 ELSE 1 END, NULL, 1, 1,
+         CASE WHEN n < $1 / 500 THEN 'http_5xx' WHEN n % 90 = 4 THEN 'timeout' WHEN n % 700 = 9 THEN ''
+         WHEN n % 50 = 3 THEN 'http_429' ELSE 'none' END,
+         CASE WHEN n < $1 / 500 THEN 503 WHEN n % 90 = 4 OR n % 700 = 9 THEN NULL WHEN n % 50 = 3 THEN 429 ELSE 200 END, e.accepted_at, e.accepted_at, $2
          FROM n JOIN events e ON e.seq = (n + 1) / 2",
         "INSERT INTO dead_letters SELECT seq, 'dl_' || seq, 'dead', tenant, 'attempts_exhausted', '', 'http_5xx', id, 1, webhook,
          event_id, event_type, '', NULL, created_at, CASE WHEN seq % 3 = 0 THEN 1 END, '' FROM deliveries
@@ -60,19 +65,58 @@ fn asked(deliveries: i64) -> Vec<DeliveryFilter> {
                         event_type,
                         since,
                         until,
+                        ..DeliveryFilter::default()
                     });
                 }
             }
         }
     }
+    filters.extend(asked_of_attempts(time(1)));
     let event = Some(format!("evt_{}", deliveries / 4 + 1));
     filters.push(DeliveryFilter { tenant: "default".into(), event, ..DeliveryFilter::default() });
     filters
 }
 
+/// Every way in which they can be asked for by their attempts, alone and beside what an index knows.
+fn asked_of_attempts(until: Option<Timestamp>) -> Vec<DeliveryFilter> {
+    let of = |value: &str| Some(value.to_owned());
+    let mut filters = Vec::new();
+    for class in [None, of("http_5xx"), of("timeout")] {
+        for status in
+            [None, Some(StatusFilter::Is(429)), Some(StatusFilter::Hundred(5)), Some(StatusFilter::NoAnswer)]
+        {
+            for attempts_from in [None, Some(3)] {
+                for (state, webhook, until) in [
+                    (None, None, None),
+                    (None, of("wh_0"), until),
+                    (of("dead"), None, None),
+                    (of("dead"), of("wh_0"), None),
+                ] {
+                    let (tenant, class) = ("default".to_owned(), class.clone());
+                    filters.push(DeliveryFilter {
+                        tenant,
+                        state,
+                        webhook,
+                        until,
+                        class,
+                        status,
+                        attempts_from,
+                        ..DeliveryFilter::default()
+                    });
+                }
+            }
+        }
+    }
+    filters
+}
+
+/// A delivery as a filter sees it: tenant, webhook, state, held, event type, when it was made, and of its attempts the class and the
+/// status of the newest, and how many.
+type Seen = (String, String, String, bool, String, i64, String, Option<u16>, u32);
+
 /// What a filter means, said without an index.
-fn means(filter: &DeliveryFilter, row: &(String, String, String, bool, String, i64)) -> bool {
-    let (tenant, webhook, state, held, event_type, created_at) = row;
+fn means(filter: &DeliveryFilter, row: &Seen) -> bool {
+    let (tenant, webhook, state, held, event_type, created_at, class, status, attempts) = row;
     let at = Timestamp::from_millis(*created_at);
     filter.tenant == *tenant
         && filter.webhook.as_ref().is_none_or(|asked| asked == webhook)
@@ -80,6 +124,13 @@ fn means(filter: &DeliveryFilter, row: &(String, String, String, bool, String, i
         && filter.state.as_ref().is_none_or(|asked| asked == state || (asked == "held" && *held))
         && filter.since.is_none_or(|since| at >= since)
         && filter.until.is_none_or(|until| at < until)
+        && filter.class.as_ref().is_none_or(|asked| asked == class)
+        && filter.attempts_from.is_none_or(|least| *attempts >= least)
+        && filter.status.is_none_or(|asked| match asked {
+            StatusFilter::Is(one) => *status == Some(one),
+            StatusFilter::Hundred(hundred) => status.is_some_and(|status| status / 100 == hundred),
+            StatusFilter::NoAnswer => status.is_none() && !class.is_empty(),
+        })
 }
 
 /// The steps of a plan.
@@ -95,8 +146,9 @@ async fn plan(t: &TestStore, search: &Search, from: &str) -> Vec<String> {
 async fn lists_find_what_is_asked_for_by_an_index() {
     const DELIVERIES: i64 = 200_000;
     let t = filled(DELIVERIES).await;
-    let all: Vec<(String, String, String, bool, String, i64)> = sqlx::query_as(
-        "SELECT tenant, webhook, state, held, event_type, created_at FROM deliveries ORDER BY created_at DESC, seq DESC",
+    let all: Vec<Seen> = sqlx::query_as(
+        "SELECT tenant, webhook, state, held, event_type, created_at, last_class, last_status, attempts FROM deliveries
+         ORDER BY created_at DESC, seq DESC",
     )
     .fetch_all(&t.store.readers)
     .await
