@@ -81,7 +81,7 @@ impl Letter {
     fn name(&self) -> String {
         match (self.event_type.as_deref(), self.kind.as_str()) {
             (Some(event_type), _) => event_type.to_owned(),
-            (None, "invalid") => "A message that is no event".to_owned(),
+            (None, "invalid") => "A message that was refused".to_owned(),
             (None, "poison") => "A message that cannot be read".to_owned(),
             (None, _) => "A delivery".to_owned(),
         }
@@ -439,6 +439,6 @@ mod tests {
         {
             assert!(!letter(kind, reason).hint().is_empty(), "{kind} {reason}");
         }
-        assert_eq!(letter("invalid", "not_json").name(), "A message that is no event");
+        assert_eq!(letter("invalid", "not_json").name(), "A message that was refused");
     }
 }
