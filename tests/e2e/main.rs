@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "figures that a test measures are shown")]
 
 mod bench;
+mod browser;
 mod catalogue;
 mod command;
 mod crash_points;
