@@ -5,6 +5,7 @@
 
 mod access;
 mod bench;
+mod browser;
 mod catalogue;
 mod command;
 mod crash_points;

@@ -36,7 +36,7 @@
     }
     const fresh = document.querySelector('[data-fresh]');
     const made = Date.parse(document.getElementById('live')?.dataset.made ?? '');
-    if (fresh && made && !fresh.dataset.lost) fresh.textContent = `updated ${duration(Math.max(0, Math.floor((now - made) / 1000) * 1000))} ago`;
+    if (fresh && made && !fresh.dataset.lost) fresh.textContent = now - made < 1000 ? 'updated now' : `updated ${duration(Math.floor((now - made) / 1000) * 1000)} ago`;
   };
 
   // A page refreshes itself, unless somebody is in the middle of something.

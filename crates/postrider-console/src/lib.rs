@@ -26,6 +26,8 @@ mod pages;
 mod session;
 #[cfg(test)]
 mod stage;
+#[cfg(test)]
+mod templates;
 mod words;
 
 use std::sync::Arc;

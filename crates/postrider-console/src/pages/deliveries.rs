@@ -290,7 +290,8 @@ fn replay_of(fields: &Fields, now: Timestamp) -> Value {
 /// How many a cancellation is about, as the API answers a plan.
 #[derive(Debug, Deserialize)]
 struct Affected {
-    pending: u64,
+    deliveries: u64,
+    /// Those of them that are held.
     held: u64,
 }
 
