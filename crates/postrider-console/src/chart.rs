@@ -1,7 +1,5 @@
 //! Drawings: SVG in the page, in the colours of its theme, with the same in words for who cannot see them.
 
-use std::fmt::Write as _;
-
 use crate::words::{Html, escaped, number};
 
 /// The height of a chart's plot, and the room for its labels, in units of the drawing.
@@ -52,13 +50,11 @@ fn axis(svg: &mut String, width: f64, most: f64) {
         } else {
             format!("{value:.1}")
         };
-        let _ = write!(
-            svg,
-            "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{width}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text x=\"{}\" y=\"{:.1}\" \
+        svg.push_str(&format!("<line class=\"axis\" x1=\"{LEFT}\" x2=\"{width}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text x=\"{}\" y=\"{:.1}\" \
              text-anchor=\"end\">{label}</text>",
             LEFT - 6.0,
             y + 3.0
-        );
+        ));
     }
 }
 
@@ -68,7 +64,7 @@ fn labels(svg: &mut String, buckets: &[Bucket], width: f64) {
     for (i, bucket) in buckets.iter().enumerate().step_by(every) {
         let x = LEFT + step * i as f64;
         let y = TOP + HEIGHT + BOTTOM - 6.0;
-        let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(&bucket.label));
+        svg.push_str(&format!("<text x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(&bucket.label)));
     }
 }
 
@@ -94,24 +90,21 @@ pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: 
         let mut y = TOP + HEIGHT;
         let told: Vec<String> =
             series.iter().map(|one| format!("{} {}", number(value(one, i) as u64), one.name)).collect();
-        let _ = write!(svg, "<g><title>{}: {}</title>", escaped(&bucket.title), told.join(", "));
+        svg.push_str(&format!("<g><title>{}: {}</title>", escaped(&bucket.title), told.join(", ")));
         for one in series {
             let height = HEIGHT * value(one, i) / most;
             if height > 0.0 {
                 let height = height.max(1.0);
                 y -= height;
                 let class = one.class;
-                let _ = write!(
-                    svg,
-                    "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{bar:.1}\" height=\"{height:.1}\" rx=\"1\"/>"
-                );
+                svg.push_str(&format!("<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{bar:.1}\" height=\"{height:.1}\" rx=\"1\"/>"
+                ));
             }
         }
         // All of the column answers to the pointer.
-        let _ = write!(
-            svg,
+        svg.push_str(&format!(
             "<rect class=\"hit\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{step:.1}\" height=\"{HEIGHT}\"/></g>"
-        );
+        ));
     }
     labels(&mut svg, buckets, width);
     svg.push_str("</svg>");
@@ -135,13 +128,13 @@ pub(crate) fn lines(name: &str, buckets: &[Bucket], series: &[Series], width: f6
             };
             let (x, y) = (LEFT + step * (i as f64 + 0.5), TOP + HEIGHT * (1.0 - value / most));
             let alone = !drawing && one.values.get(i + 1).copied().flatten().is_none();
-            let _ = write!(path, "{}{x:.1} {y:.1}", if drawing { "L" } else { "M" });
+            path.push_str(&format!("{}{x:.1} {y:.1}", if drawing { "L" } else { "M" }));
             if alone {
                 path.push_str("h.1");
             }
             drawing = true;
         }
-        let _ = write!(svg, "<path class=\"{}\" d=\"{path}\"/>", one.class);
+        svg.push_str(&format!("<path class=\"{}\" d=\"{path}\"/>", one.class));
     }
     for (i, bucket) in buckets.iter().enumerate() {
         let told: Vec<String> = series
@@ -150,11 +143,9 @@ pub(crate) fn lines(name: &str, buckets: &[Bucket], series: &[Series], width: f6
             .collect();
         let told = if told.is_empty() { "nothing".to_owned() } else { told.join(", ") };
         let x = LEFT + step * i as f64;
-        let _ = write!(
-            svg,
-            "<g><title>{}: {told}</title><rect class=\"hit\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{step:.1}\" height=\"{HEIGHT}\"/></g>",
+        svg.push_str(&format!("<g><title>{}: {told}</title><rect class=\"hit\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{step:.1}\" height=\"{HEIGHT}\"/></g>",
             escaped(&bucket.title)
-        );
+        ));
     }
     labels(&mut svg, buckets, width);
     svg.push_str("</svg>");
@@ -171,7 +162,7 @@ pub(crate) fn spark(values: &[f64]) -> Html {
     let mut path = String::new();
     for (i, value) in values.iter().enumerate() {
         let (x, y) = (step * i as f64, 27.0 - 25.0 * value / most);
-        let _ = write!(path, "{}{x:.1} {y:.1}", if i == 0 { "M" } else { "L" });
+        path.push_str(&format!("{}{x:.1} {y:.1}", if i == 0 { "M" } else { "L" }));
     }
     Html(format!(
         "<svg class=\"spark\" viewBox=\"0 0 100 28\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><path class=\"area\" \
@@ -190,11 +181,9 @@ pub(crate) fn pulse(name: &str, good_and_bad: &[(u64, u64)]) -> Html {
         let (good, bad) = (18.0 * *good as f64 / most, 18.0 * *bad as f64 / most);
         for (class, height, y) in [("ok", good, 20.0 - good), ("bad", bad, 20.0 - good - bad)] {
             if height > 0.0 {
-                let _ = write!(
-                    svg,
-                    "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
+                svg.push_str(&format!("<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
                     (step - 1.0).max(1.0)
-                );
+                ));
             }
         }
     }

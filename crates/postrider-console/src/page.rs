@@ -193,7 +193,7 @@ impl Visit {
     /// Goes to a page and says there why something was not done.
     pub(crate) fn not_done(&self, path: &str, refused: &Refused) -> Answer {
         if refused.is_logged_out() {
-            return Err(Trouble::Refused(refused.clone()));
+            return Err(refused.clone().into());
         }
         let text = format!("Not done: {}. {}", refused.detail.trim_end_matches('.'), refused.hint);
         Ok(goes_to(path, &Notice { text, good: false }))
@@ -316,14 +316,14 @@ impl FromRequest<Console> for Sent {
 #[derive(Debug)]
 pub(crate) enum Trouble {
     /// The API refused.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// The template failed.
     Template(askama::Error),
 }
 
 impl From<Refused> for Trouble {
     fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
+        Self::Refused(Box::new(refused))
     }
 }
 
@@ -380,7 +380,7 @@ impl Visit {
                 )
                     .into_response();
             }
-            Err(Trouble::Refused(refused)) => refused,
+            Err(Trouble::Refused(refused)) => *refused,
         };
         if refused.is_logged_out() {
             // The key was revoked or has expired: the session opens nothing any more.

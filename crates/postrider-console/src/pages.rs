@@ -23,7 +23,7 @@ use http::{StatusCode, Uri};
 
 use crate::Console;
 use crate::api::Refused;
-use crate::page::{Part, Trouble, Visit};
+use crate::page::{Part, Visit};
 
 /// Every page.
 pub(crate) fn routes() -> Router<Console> {
@@ -59,5 +59,5 @@ pub(crate) async fn nothing_here(visit: Option<Visit>, uri: Uri) -> Response {
         field: None,
         more: serde_json::Map::new(),
     };
-    visit.or_refused(Part::Overview, Err(Trouble::Refused(refused)))
+    visit.or_refused(Part::Overview, Err(refused.into()))
 }

@@ -21,7 +21,7 @@ use super::webhook::{self, Told, Webhook};
 use crate::Console;
 use crate::api::{Refused, segment};
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page_with};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
 
 pub(crate) use self::picker::{catalogues, profile_of};
 pub(crate) use self::preview::in_words;
@@ -181,7 +181,7 @@ fn preview_of(known: &Known, fields: &Fields) -> Result<String, Wrong> {
 /// The same form again, with what is wrong.
 async fn again(visit: &Visit, fields: &Fields, before: Option<&Webhook>, refused: Refused) -> Answer {
     if refused.is_logged_out() {
-        return Err(Trouble::Refused(refused));
+        return Err(refused.into());
     }
     let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
     shown(visit, Form { fields, before, wrong: Wrong::from(&refused), status, previewed: false }).await

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Tab, Webhook, read, shell, tabs};
 use crate::api::{Listed, Refused, segment};
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page_with};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
 use crate::pages::webhook_form::Wrong;
 use crate::words::relative;
 
@@ -119,7 +119,7 @@ async fn answered(visit: &Visit, webhook: Webhook, question: Question<'_>) -> An
             let path = format!("/v1/webhooks/{}/explain", segment(&webhook.id));
             match visit.api.send::<Explanation>(Method::POST, &path, Some(&body)).await {
                 Ok(explanation) => found = Some(explanation),
-                Err(refused) if refused.is_logged_out() => return Err(Trouble::Refused(refused)),
+                Err(refused) if refused.is_logged_out() => return Err(refused.into()),
                 Err(refused) => wrong = wrong_with(&refused, &question),
             }
         }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{Tab, Webhook, read, shell, tabs};
 use crate::api::segment;
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page_with};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
 use crate::pages::webhook_form::Wrong;
 use crate::words::relative;
 
@@ -129,7 +129,7 @@ async fn planned(visit: &Visit, id: &str, fields: Fields) -> Answer {
             let text = "Planned. Look at what it would send, then start it.";
             Ok(visit.done(&format!("/jobs/{}", segment(&planned.id)), text))
         }
-        Err(refused) if refused.is_logged_out() => Err(Trouble::Refused(refused)),
+        Err(refused) if refused.is_logged_out() => Err(refused.into()),
         Err(refused) => {
             let mut wrong = Wrong::from(&refused);
             wrong.input = input_of(refused.field.as_deref()).to_owned();

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Tab, Webhook, link, read, shell, tabs};
 use crate::api::segment;
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page_with};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
 use crate::pages::deliveries::Delivery;
 use crate::pages::webhook_form::Wrong;
 use crate::words::Html;
@@ -135,7 +135,7 @@ async fn sent(visit: &Visit, id: &str, fields: &Fields) -> Answer {
             let there = format!("{}&sent={}", link(id, "test"), segment(&trial.delivery_id));
             Ok(visit.done(&there, "Sent: one signed request, and no other."))
         }
-        Err(refused) if refused.is_logged_out() || refused.status == 404 => Err(Trouble::Refused(refused)),
+        Err(refused) if refused.is_logged_out() || refused.status == 404 => Err(refused.into()),
         Err(refused) => {
             let mut wrong = Wrong::from(&refused);
             wrong.input = input_of(refused.field.as_deref()).to_owned();

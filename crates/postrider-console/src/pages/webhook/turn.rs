@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Webhook, link, read};
 use crate::api::segment;
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Trouble, Visit, page};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page};
 use crate::words::counted;
 
 /// What can be done to a webhook as a whole.
@@ -150,7 +150,7 @@ async fn deleted(visit: &Visit, id: &str, typed: &str) -> Answer {
     let path = format!("/v1/webhooks/{}{}", segment(id), turn.operation());
     match visit.api.send::<IgnoredAny>(turn.method(), &path, None).await {
         Ok(_) => Ok(visit.done("/webhooks", &turn.done(&webhook))),
-        Err(refused) if refused.is_logged_out() => Err(Trouble::Refused(refused)),
+        Err(refused) if refused.is_logged_out() => Err(refused.into()),
         Err(refused) => visit.not_done(&link(id, "settings"), &refused),
     }
 }
