@@ -8,7 +8,6 @@ pub struct Parity {
     /// The command that does it.
     pub command: Done,
     /// The console's route on which people find it, such as `/webhooks/{id}`; nothing where the console does not have it.
-    /// The console fills this in.
     pub console: Option<&'static str>,
 }
 
@@ -25,63 +24,70 @@ const fn by(operation: &'static str, command: &'static str) -> Parity {
     Parity { operation, command: Done::By(command), console: None }
 }
 
+const fn with(operation: &'static str, command: &'static str, console: &'static str) -> Parity {
+    Parity { operation, command: Done::By(command), console: Some(console) }
+}
+
 /// Every operation.
 pub const OPERATIONS: &[Parity] = &[
-    by("publish_events", "event send"),
-    by("list_events", "event list"),
-    by("get_event", "event get"),
-    by("create_webhook", "webhook create"),
-    by("list_webhooks", "webhook list"),
-    by("get_webhook", "webhook get"),
-    by("update_webhook", "webhook update"),
-    by("delete_webhook", "webhook delete"),
-    by("pause_webhook", "webhook pause"),
-    by("resume_webhook", "webhook resume"),
-    by("enable_webhook", "webhook enable"),
-    by("disable_webhook", "webhook disable"),
-    by("test_webhook", "webhook test"),
-    by("explain_webhook", "webhook explain"),
-    by("rotate_secret", "webhook rotate-secret"),
-    by("get_secret", "webhook secret"),
-    by("list_deliveries", "delivery list"),
-    by("get_delivery", "delivery get"),
-    by("redeliver", "delivery redeliver"),
-    by("cancel_delivery", "delivery cancel"),
-    by("create_cancellation", "delivery cancel"),
-    by("list_cancellations", "delivery cancellations"),
-    by("plan_replay", "replay plan"),
-    by("run_replay", "replay run"),
-    by("list_replays", "replay list"),
-    by("get_replay", "replay show"),
-    by("cancel_replay", "replay cancel"),
-    by("list_dead_letters", "dead list"),
-    by("get_dead_letter", "dead get"),
-    by("resolve_dead_letter", "dead resolve"),
-    by("redeliver_dead_letter", "dead redeliver"),
-    by("list_event_types", "event-type list"),
-    by("get_event_type", "event-type show"),
-    by("list_catalogues", "catalogue list"),
-    by("get_catalogue", "catalogue export"),
-    by("put_catalogue", "catalogue import"),
+    with("publish_events", "event send", "/send"),
+    with("list_events", "event list", "/events"),
+    with("get_event", "event get", "/events/{id}"),
+    with("create_webhook", "webhook create", "/webhooks/new"),
+    with("list_webhooks", "webhook list", "/webhooks"),
+    with("get_webhook", "webhook get", "/webhooks/{id}"),
+    with("update_webhook", "webhook update", "/webhooks/{id}/edit"),
+    with("delete_webhook", "webhook delete", "/webhooks/{id}/turn"),
+    with("pause_webhook", "webhook pause", "/webhooks/{id}/turn"),
+    with("resume_webhook", "webhook resume", "/webhooks/{id}/turn"),
+    with("enable_webhook", "webhook enable", "/webhooks/{id}/turn"),
+    with("disable_webhook", "webhook disable", "/webhooks/{id}/turn"),
+    with("test_webhook", "webhook test", "/webhooks/{id}/test"),
+    with("explain_webhook", "webhook explain", "/webhooks/{id}/explain"),
+    with("rotate_secret", "webhook rotate-secret", "/webhooks/{id}/rotate"),
+    with("get_secret", "webhook secret", "/webhooks/{id}/secret"),
+    with("list_deliveries", "delivery list", "/deliveries"),
+    with("get_delivery", "delivery get", "/deliveries/{id}"),
+    with("redeliver", "delivery redeliver", "/deliveries/{id}/redeliver"),
+    with("cancel_delivery", "delivery cancel", "/deliveries/{id}/cancel"),
+    with("create_cancellation", "delivery cancel", "/deliveries/cancel"),
+    with("list_cancellations", "delivery cancellations", "/jobs"),
+    with("plan_replay", "replay plan", "/deliveries/redeliver"),
+    with("run_replay", "replay run", "/jobs/{id}/run"),
+    with("list_replays", "replay list", "/jobs"),
+    with("get_replay", "replay show", "/jobs/{id}"),
+    with("cancel_replay", "replay cancel", "/jobs/{id}/cancel"),
+    with("list_dead_letters", "dead list", "/dead-letters"),
+    with("get_dead_letter", "dead get", "/dead-letters/{id}"),
+    with("resolve_dead_letter", "dead resolve", "/dead-letters/{id}/resolve"),
+    with("redeliver_dead_letter", "dead redeliver", "/dead-letters/{id}/redeliver"),
+    with("list_event_types", "event-type list", "/catalogue"),
+    with("get_event_type", "event-type show", "/catalogue/{name}"),
+    with("list_catalogues", "catalogue list", "/catalogue"),
+    with("get_catalogue", "catalogue export", "/catalogue/products/{product}/catalogue.json"),
+    with("put_catalogue", "catalogue import", "/catalogue/import"),
     by("delete_catalogue", "catalogue delete"),
-    by("get_settings", "settings show"),
-    by("update_settings", "settings set"),
+    with("get_settings", "settings show", "/settings/tenant"),
+    with("update_settings", "settings set", "/settings/tenant"),
     by("put_reminder", "reminder put"),
-    by("list_reminders", "reminder list"),
+    with("list_reminders", "reminder list", "/settings/reminders"),
     by("get_reminder", "reminder get"),
-    by("cancel_reminder", "reminder cancel"),
-    by("create_tenant", "tenant create"),
-    by("list_tenants", "tenant list"),
+    with("cancel_reminder", "reminder cancel", "/settings/reminders/{key}/cancel"),
+    with("create_tenant", "tenant create", "/settings/tenants"),
+    with("list_tenants", "tenant list", "/settings/tenants"),
     by("get_tenant", "tenant get"),
-    by("delete_tenant", "tenant delete"),
-    by("create_api_key", "api-keys create"),
-    by("list_api_keys", "api-keys list"),
+    with("delete_tenant", "tenant delete", "/settings/tenants/{id}/delete"),
+    with("create_api_key", "api-keys create", "/settings/api-keys"),
+    with("list_api_keys", "api-keys list", "/settings/api-keys"),
     by("get_api_key", "api-keys get"),
-    by("revoke_api_key", "api-keys revoke"),
+    with("revoke_api_key", "api-keys revoke", "/settings/api-keys/{id}/revoke"),
     by("get_access", "api-keys whoami"),
-    by("list_audit", "audit"),
-    by("get_status", "status"),
-    by("list_queues", "queues"),
+    with("list_audit", "audit", "/settings/audit"),
+    with("get_status", "status", "/"),
+    with("list_queues", "queues", "/queues"),
+    with("get_stats", "stats", "/"),
+    with("list_webhook_stats", "stats", "/webhooks"),
+    with("create_login_link", "open", "/login"),
 ];
 
 #[cfg(test)]
@@ -134,10 +140,34 @@ mod tests {
         assert!(!is_command("webhook") && !is_command("webhook make") && is_command("audit"));
     }
 
-    #[test]
-    fn a_route_of_the_console_is_a_path() {
-        for Parity { operation, console, .. } in OPERATIONS {
-            assert!(console.is_none_or(|route| route.starts_with('/')), "{operation}: {console:?}");
+    /// Everything that the console's pages are made of.
+    fn sources(dir: &std::path::Path, all: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => sources(&path, all),
+                false => all.push_str(&std::fs::read_to_string(&path).unwrap()),
+            }
         }
+    }
+
+    #[test]
+    fn every_route_is_one_of_the_console() {
+        let mut all = String::new();
+        sources(
+            std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../postrider-console/src")),
+            &mut all,
+        );
+        for Parity { operation, console, .. } in OPERATIONS {
+            let Some(route) = console else { continue };
+            assert!(all.contains(&format!(".route(\"{route}\"")), "{operation}: there is no route {route}");
+        }
+        let without: Vec<&str> =
+            OPERATIONS.iter().filter(|row| row.console.is_none()).map(|row| row.operation).collect();
+        // A reminder and a key are shown in their lists; catalogues are removed, and reminders put, by programs.
+        assert_eq!(
+            without,
+            ["delete_catalogue", "put_reminder", "get_reminder", "get_tenant", "get_api_key", "get_access"]
+        );
     }
 }

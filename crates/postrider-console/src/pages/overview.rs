@@ -74,7 +74,14 @@ struct Status {
     workers: Option<u64>,
     routers: Option<Routers>,
     broker: String,
-    oldest_due_ms: Option<u64>,
+    #[serde(default)]
+    due: Option<Due>,
+}
+
+/// What is due and was not tried yet.
+#[derive(Debug, Deserialize)]
+struct Due {
+    oldest_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -311,7 +318,7 @@ fn tiles(stats: &Stats, status: Option<&Status>, range: &'static str) -> Vec<Til
     ];
     if let Some(status) = status {
         let waiting = status.deliveries.pending.saturating_sub(status.deliveries.held);
-        let due = status.oldest_due_ms;
+        let due = status.due.as_ref().map(|due| due.oldest_ms);
         tiles.push(tile("Waiting now", number(waiting), "/deliveries?state=pending", Html::default()));
         tiles.push(Tile {
             bad: due.is_some_and(|ms| ms > 120_000),

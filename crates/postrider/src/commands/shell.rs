@@ -55,7 +55,7 @@ mod tests {
     /// The pages of a command and of those below it.
     fn pages(command: &clap::Command, name: &str, all: &mut Vec<String>) {
         all.push(format!("{name}.1"));
-        for below in command.get_subcommands() {
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
             pages(below, &format!("{name}-{}", below.get_name()), all);
         }
     }

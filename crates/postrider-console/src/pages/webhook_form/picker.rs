@@ -327,7 +327,7 @@ mod tests {
         let catalogue = serde_json::json!({"schema": 1, "product": {"id": "shop", "name": "Shop"},
             "category": [{"id": "users", "label": "Users"}, {"id": "orders", "label": "Orders"}],
             "group": [{"id": "logins", "category": "users", "label": "Logins"}],
-            "profile": {"name": "shop", "description": "As the shop speaks.", "retry": {"schedule_ms": [1000]}}});
+            "profile": {"name": "shop", "description": "As the shop speaks.", "member": [{"name": "id", "id": "delivery"}], "retry": {"schedule_ms": [1000]}}});
         Known {
             types: serde_json::from_value(types).unwrap(),
             catalogues: vec![serde_json::from_value(catalogue).unwrap()],
