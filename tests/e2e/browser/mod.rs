@@ -9,6 +9,7 @@ mod outage;
 mod pages;
 mod without_scripts;
 
+use postrider_testkit::eventually_some;
 use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
 
@@ -65,8 +66,9 @@ impl Desk {
         self.system.post("/v1/events", &json!({ "event_type": event_type, "id": id, "data": data })).await;
     }
 
-    /// The first of a list of the API.
+    /// The first of a list of the API, once there is one.
     async fn first(&self, path: &str) -> Value {
-        self.system.get(path).await["items"][0].take()
+        let found = async || self.system.get(path).await["items"].as_array()?.first().cloned();
+        eventually_some(path, found).await
     }
 }

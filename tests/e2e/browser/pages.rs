@@ -126,13 +126,14 @@ async fn furnish(desk: &Desk) -> BTreeMap<&'static str, String> {
     system.call(Method::PUT, "/v1/reminders/points-1", Some(&reminder)).await;
     system.post("/v1/api-keys", &json!({ "name": "ci", "scopes": ["read"] })).await;
     let (webhook, _) = system.webhook("/hook", &json!({ "name": "billing" })).await;
-    let broken = json!({ "name": "crm-broken", "retry": { "max_attempts": 2 } });
+    let broken = json!({ "name": "crm-broken", "retry": { "initial_ms": 100, "max_attempts": 2 } });
     let (broken, _) = system.webhook("/broken", &broken).await;
     let body = r#"{"error":"<b>down</b> for maintenance"}"#;
     system.receiver.answer("/broken", [Answer::Status(503).with_body(body)]);
     for n in 0..3 {
         desk.send(LOGIN, &format!("page-{n}")).await;
     }
+    desk.first("/v1/dead-letters").await;
     system.at_rest().await;
     let replay = system.post("/v1/replays", &json!({ "states": ["dead"] })).await;
     let id = |item: Value| item["id"].as_str().unwrap().to_owned();
@@ -158,12 +159,19 @@ fn path_of(page: &Page, ids: &BTreeMap<&'static str, String>) -> String {
 async fn judge(browser: &Browser, page: &Page, path: &str, name: &str) -> Vec<String> {
     browser.log().await;
     browser.open(path).await;
-    browser.reads("h1", page.heading).await;
+    browser.sees("h1").await;
+    let mut wrong = Vec::new();
+    let heading = browser.text("h1").await;
+    if !heading.contains(page.heading) {
+        wrong.push(format!("it is headed {heading:?}"));
+    }
     for part in page.has {
-        browser.sees(part).await;
+        if browser.count(part).await == 0 {
+            wrong.push(format!("there is no {part}"));
+        }
     }
     browser.picture(name).await;
-    let mut wrong = browser.barriers().await;
+    wrong.extend(browser.barriers().await);
     let status = browser.status().await;
     if status != page.status {
         wrong.push(format!("status {status}"));
