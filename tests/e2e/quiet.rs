@@ -79,14 +79,14 @@ async fn a_frozen_runtime_is_ended_by_a_thread_that_does_not_need_it() {
 async fn idle_roles_and_hanging_receivers_are_left_alone() {
     let vhost = Vhost::create(&Broker::shared().await, "no-stall").await;
     let system = System::new(vhost.url()).await;
-    let strict = [("POSTRIDER_STALL_SECONDS", "1"), ("POSTRIDER_CONCURRENCY", "16")];
+    let strict = [("POSTRIDER_STALL_SECONDS", "3"), ("POSTRIDER_CONCURRENCY", "16")];
     let control = system.start_with("control", &strict).ready().await;
     let router = system.start_with("router", &strict).ready().await;
     let standby = system.start_with("router", &strict).ready().await;
     let worker = system.start_with("worker", &strict).ready().await;
     // Idle, for longer than the limit.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let once = json!({ "timeout_ms": 4000, "retry": { "max_attempts": 1 } });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let once = json!({ "timeout_ms": 5000, "retry": { "max_attempts": 1 } });
     system.webhook("/hangs", &once).await;
     system.receiver.answer("/hangs", [Answer::Hang]);
     // Not so many that the breaker opens.
