@@ -53,15 +53,15 @@ async fn the_supervisor_comes_back_after_every_loss() {
     });
     let breaking = async {
         for round in 1..=3 {
-            eventually("a session", async || sessions.load(Ordering::Relaxed) == round).await;
-            // The management API lists a connection only some time after it was opened.
-            eventually("its connections are closed", async || vhost.close_all_connections().await >= 2).await;
-            eventually("the loss shows", async || {
+            eventually("a session", async || sessions.load(Ordering::Relaxed) >= round).await;
+            // The management API lists a connection only some time after it was opened, and some that are gone.
+            eventually("its connections are closed, and the loss shows", async || {
+                vhost.close_all_connections().await;
                 !readiness.is_ready() || sessions.load(Ordering::Relaxed) > round
             })
             .await;
         }
-        eventually("the last session", async || sessions.load(Ordering::Relaxed) == 4).await;
+        eventually("the last session", async || sessions.load(Ordering::Relaxed) >= 4).await;
         shutdown.cancel();
     };
     tokio::join!(life, breaking);

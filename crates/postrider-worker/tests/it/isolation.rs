@@ -288,10 +288,13 @@ async fn a_breaker_opens_probes_once_and_starts_slowly() {
     let attempts: u32 = done.iter().map(|done| done.attempts).sum();
     assert_eq!(attempts as usize, requests.len(), "parking spent none");
 
-    let pairs = requests.iter().zip(&requests[1..]);
-    let gaps = pairs.map(|(one, next)| next.received_at.duration_since(one.received_at).unwrap_or_default());
-    let (index, gap) = gaps.enumerate().max_by_key(|(_, gap)| *gap).unwrap();
-    assert!(gap >= Duration::from_millis(4_500), "silent for {gap:?}");
+    // As the worker began them: a busy receiver notes some later.
+    let mut begun: Vec<_> = bench.attempts().iter().map(|attempt| attempt.at).collect();
+    begun.sort_unstable();
+    assert_eq!(begun.len(), requests.len(), "each has a fact");
+    let gaps = begun.iter().zip(&begun[1..]).map(|(one, next)| next.since_ms(*one));
+    let (index, gap_ms) = gaps.enumerate().max_by_key(|(_, gap_ms)| *gap_ms).unwrap();
+    assert!(gap_ms >= 4_500, "silent for {gap_ms} ms");
     let risen = &requests[index + 1..];
     assert_eq!(risen[0].in_flight, 1, "one probe");
     for (successes, request) in risen.iter().enumerate() {
@@ -336,7 +339,7 @@ async fn lanes_do_not_starve_each_other() {
     webhook.change = |record| record.max_in_flight = 4;
     bench.configuration.webhook(&webhook).await;
     bench.receiver.answer("/wh", [quick(50)]);
-    for n in 0..150 {
+    for n in 0..400 {
         bench.send_to(Lane::Fresh, &format!("e{n}"), "wh").await;
     }
     let mut few = Vec::new();
@@ -346,10 +349,10 @@ async fn lanes_do_not_starve_each_other() {
         }
     }
     let worker = Worker::start(&bench.settings);
-    bench.done(160).await;
+    bench.done(410).await;
     let requests = bench.receiver.requests();
     let is_few = |request: &Arc<Request>| few.iter().any(|id| request.header("webhook-id") == Some(id));
     let last = requests.iter().rposition(is_few).unwrap();
-    assert!(last < 120, "the last of the few is number {last} of 160");
+    assert!(last < 300, "the last of the few is number {last} of 410");
     worker.stop().await;
 }
