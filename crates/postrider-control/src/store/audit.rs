@@ -13,7 +13,7 @@ use postrider_core::wire::WebhookRecord;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 
-use super::{MIGRATIONS, PATIENCE, StoreError, path_of, small, unsigned};
+use super::{PATIENCE, StoreError, path_of, schema, small, unsigned};
 
 /// Feeds a run with what the store at this address says.
 ///
@@ -64,7 +64,7 @@ async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreErro
     let store: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
         .fetch_one(connection)
         .await?;
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = schema::newest();
     match store {
         _ if store > known => Err(StoreError::Newer { store, known }),
         _ if store < known => Err(StoreError::Older { store, known }),

@@ -25,6 +25,7 @@ mod pages;
 mod record;
 mod reminders;
 mod replays;
+mod schema;
 mod settings;
 mod stats;
 mod tenants;
@@ -41,7 +42,6 @@ use std::time::Duration;
 
 use postrider_core::seal::MasterKey;
 use postrider_core::{Epoch, Timestamp};
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqlitePool, Transaction};
@@ -81,8 +81,6 @@ pub(crate) use stats::{Spark, TypeFigures};
 pub(crate) use tenants::{TenantRefused, TenantRow};
 pub(crate) use webhooks::{Takes, WebhookFilter, WebhookRow};
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
-
 /// How long to wait for a connection, and for a lock of the database.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After how many pages of 4 KiB the log is copied into the database. A page that changes often is copied once each time, so
@@ -98,6 +96,7 @@ pub(crate) struct Store {
     readers: SqlitePool,
     epoch: std::sync::RwLock<Epoch>,
     wake: Wake,
+    well: health::Well,
     path: PathBuf,
     _lock: File,
 }
@@ -149,10 +148,18 @@ impl Store {
                 .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         };
         let writer = pool(1).connect_with(options.clone()).await?;
-        migrate(&writer).await?;
+        schema::migrate(&writer).await?;
         let epoch = begin(&writer, key).await?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, epoch: epoch.into(), wake: Wake::default(), path, _lock: lock })
+        Ok(Self {
+            writer,
+            readers,
+            epoch: epoch.into(),
+            wake: Wake::default(),
+            well: health::Well::default(),
+            path,
+            _lock: lock,
+        })
     }
 
     /// Which store this is: random, made with it.
@@ -301,19 +308,6 @@ fn make_files(path: &Path) -> Result<File, StoreError> {
     // The log and its index get the mode of the file that they belong to.
     open(path).map_err(failed)?;
     Ok(lock)
-}
-
-async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
-    match MIGRATIONS.run(writer).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(store)) => {
-            let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-            Err(StoreError::Newer { store, known })
-        }
-        Err(MigrateError::VersionMismatch(_)) => Err(StoreError::Unreleased),
-        Err(MigrateError::ExecuteMigration(error, _)) => Err(error.into()),
-        Err(other) => Err(StoreError::Damaged(other.to_string())),
-    }
 }
 
 /// Gives a new store its epoch and its first tenant, and checks that the master key is the one it was made with.
@@ -496,7 +490,7 @@ pub(crate) mod test_store {
         let TestStore { store, dir } = t;
         store.close().await;
         drop(store);
-        let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap();
+        let newest = schema::newest();
         let refused = Store::open(&address(&dir), &key(1)).await.unwrap_err();
         assert!(matches!(refused, StoreError::Newer { store: 9000, known } if known == newest), "{refused}");
     }

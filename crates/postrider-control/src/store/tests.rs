@@ -17,6 +17,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::test_store::TestStore;
 use super::*;
+use sqlx::migrate::Migrator;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_100_000);
 
@@ -998,7 +999,7 @@ async fn a_store_of_before_keeps_what_it_has() {
     let path = dir.path().join("postrider.db");
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let before = SqlitePool::connect_with(options).await.unwrap();
-    let known = MIGRATIONS.iter().filter(|migration| migration.version < 8).cloned().collect();
+    let known = schema::steps().into_iter().filter(|migration| migration.version < 8).collect();
     Migrator::with_migrations(known).run(&before).await.unwrap();
     for sql in [
         "INSERT INTO events VALUES (1, 'default', 'evt_1', 'A', '', 'routed', 3, '', '', '', 5),
