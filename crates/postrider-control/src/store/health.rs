@@ -1,6 +1,7 @@
 //! How webhooks do, as it is stored; the rules are [`postrider_core::health`]. `judging` applies them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use postrider_core::health::Streak;
 use postrider_core::wire::WebhookRecord;
@@ -11,7 +12,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use super::{Change, Store, StoreError, small, time, unsigned};
 
 /// A success is noted again after this long: a webhook that does well costs no write for each delivery.
-const SUCCESS_GRAIN_MS: u64 = 10_000;
+const SUCCESS_GRAIN_MS: u64 = 60_000;
 /// Webhooks that fail.
 pub(super) const FAILING: &str = "SELECT webhook FROM webhook_health WHERE failing_since IS NOT NULL AND webhook > $1 ORDER BY webhook LIMIT $2";
 /// Rows in one statement.
@@ -22,7 +23,7 @@ pub(super) const ROWS: usize = 400;
 pub(crate) struct Health {
     /// Its failures since its last success.
     pub streak: Streak,
-    /// To within ten seconds.
+    /// To within a minute.
     pub last_success_at: Option<Timestamp>,
     /// What ended before this does not count: the webhook was enabled then.
     pub(super) counted_from: Option<Timestamp>,
@@ -44,6 +45,41 @@ impl Health {
     /// Whether something that ended at this time counts.
     pub(super) fn counts(&self, at: Timestamp) -> bool {
         self.counted_from.is_none_or(|from| at >= from)
+    }
+}
+
+/// Webhooks that do well, and when that was noted last: another success of one of them changes nothing, and nothing is read.
+#[derive(Debug, Default)]
+pub(super) struct Well(Mutex<HashMap<WebhookId, Timestamp>>);
+
+impl Well {
+    /// Webhooks that are remembered, at most: some 10 MiB. What is forgotten is read again.
+    const MOST: usize = 100_000;
+
+    fn known(&self) -> MutexGuard<'_, HashMap<WebhookId, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a success at this time is nothing new.
+    pub(super) fn knows(&self, webhook: &WebhookId, at: Timestamp) -> bool {
+        self.known().get(webhook).is_some_and(|last| at.since_ms(*last) < SUCCESS_GRAIN_MS)
+    }
+
+    /// Forgets webhooks that may not do well any more: before that is committed.
+    pub(super) fn forget(&self, webhooks: &HashSet<&WebhookId>) {
+        let mut known = self.known();
+        for webhook in webhooks {
+            known.remove(*webhook);
+        }
+    }
+
+    /// Remembers what was committed.
+    pub(super) fn remember(&self, webhooks: Vec<(WebhookId, Timestamp)>) {
+        let mut known = self.known();
+        if known.len() + webhooks.len() > Self::MOST {
+            known.clear();
+        }
+        known.extend(webhooks.into_iter().take(Self::MOST));
     }
 }
 
@@ -217,14 +253,29 @@ mod tests {
     #[test]
     fn successes_are_written_now_and_then_and_at_once_after_a_failure() {
         let mut health = Health { last_success_at: Some(at(0)), ..Health::default() };
-        health.succeed(at(9_999));
+        health.succeed(at(59_999));
         assert!(!health.changed);
-        health.succeed(at(10_000));
-        assert!(health.changed && health.last_success_at == Some(at(10_000)));
+        health.succeed(at(60_000));
+        assert!(health.changed && health.last_success_at == Some(at(60_000)));
         health.changed = false;
-        health.streak.fail(at(10_001), Limits::default());
-        health.succeed(at(10_002));
+        health.streak.fail(at(60_001), Limits::default());
+        health.succeed(at(60_002));
         assert!(health.changed && health.streak.is_clean());
+    }
+
+    #[test]
+    fn webhooks_that_do_well_are_remembered_until_they_fail() {
+        let (well, id) = (Well::default(), WebhookId::from_trusted("wh_1"));
+        assert!(!well.knows(&id, at(0)), "never seen");
+        well.remember(vec![(id.clone(), at(0))]);
+        assert!(well.knows(&id, at(59_999)) && !well.knows(&id, at(60_000)), "to be noted again by then");
+        well.forget(&HashSet::from([&id]));
+        assert!(!well.knows(&id, at(1)));
+        for n in 0..3 {
+            let many = (0..Well::MOST / 2).map(|i| (WebhookId::from_trusted(format!("wh_{n}_{i}")), at(0)));
+            well.remember(many.collect());
+            assert!(well.known().len() <= Well::MOST);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Judged in the transaction in which the recorder learns of attempts and ends, each once, so that a repeated batch changes
 //! nothing; and looked at again now and then, since a webhook's limits may have been changed while nothing was tried.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use postrider_core::books::End;
 use postrider_core::catalogue::DELIVERY_DEAD;
@@ -67,12 +67,24 @@ impl Store {
 }
 
 impl Change<'_> {
-    /// Counts what a batch brought, says what there is to say of it, and disables webhooks.
-    pub(super) async fn judge(&mut self, ledger: &Ledger, now: Timestamp) -> Result<(), StoreError> {
+    /// Counts what a batch brought, says what there is to say of it, and disables webhooks. Returns which webhooks do well
+    /// once that is committed, and when that was noted.
+    pub(super) async fn judge(
+        &mut self,
+        ledger: &Ledger,
+        now: Timestamp,
+    ) -> Result<Vec<(WebhookId, Timestamp)>, StoreError> {
         self.tell_of_the_dead(ledger, now).await?;
         let attempts = ledger.new_attempts.iter().filter_map(|fact| sign_of_attempt(ledger, fact));
         let ends = ledger.ended.iter().filter_map(|ended| sign_of_end(ledger, ended));
-        let signs: Vec<Sign<'_>> = attempts.chain(ends).collect();
+        let mut signs: Vec<Sign<'_>> = attempts.chain(ends).collect();
+        let failed = signs.iter().filter(|sign| sign.what != What::Succeeded).map(|sign| sign.webhook);
+        let failed: HashSet<&WebhookId> = failed.collect();
+        let well = &self.store.well;
+        if !failed.is_empty() {
+            well.forget(&failed);
+        }
+        signs.retain(|sign| failed.contains(sign.webhook) || !well.knows(sign.webhook, sign.at));
         let mut ids: Vec<&str> = signs.iter().map(|sign| sign.webhook.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -99,7 +111,9 @@ impl Change<'_> {
             let gone = sign.what == What::Gone && retried == Retried::Default;
             self.follow(sign.webhook, patient, limits, gone, sign, now).await?;
         }
-        self.save_health(&patients).await
+        self.save_health(&patients).await?;
+        let well = patients.into_iter().filter(|(_, patient)| patient.health.streak.is_clean());
+        Ok(well.filter_map(|(id, patient)| Some((id, patient.health.last_success_at?))).collect())
     }
 
     /// Says and does what follows from a webhook's failures. `gone` when its receiver says that it wants nothing more.

@@ -133,13 +133,14 @@ impl Store {
         change.end_held_again(&mut ledger).await?;
         let resolved = ledger.resolve();
         change.save(&ledger, &resolved, now).await?;
-        change.judge(&ledger, now).await?;
+        let well = change.judge(&ledger, now).await?;
         let repeated_messages = change.number_writers(entries, now).await?;
         change.count("repeated_facts", ledger.repeated).await?;
         change.count("late_finals", ledger.late).await?;
         change.for_release |= ledger.held;
         crash::point("recorder.written");
         change.commit().await?;
+        self.well.remember(well);
         Ok(Recorded {
             repeated: ledger.repeated,
             late: ledger.late,

@@ -485,7 +485,7 @@ pub(in crate::api) struct WebhookHealth {
     /// The first of these failures.
     failing_since: Option<String>,
     last_failure_at: Option<String>,
-    /// To within ten seconds.
+    /// To within a minute.
     last_success_at: Option<String>,
     /// How much of `disable_after_failures` is reached, 0 to 100; null where that is never.
     given_up_percent: Option<u8>,
