@@ -29,13 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     workload: Workload,
-    ids: String,
 }
 
 impl Events {
-    /// Events of a workload, with ids that no others have.
+    /// Events of a workload, with such ids as our producers give them.
     pub(super) fn of(workload: &Workload) -> Self {
-        Self { workload: *workload, ids: format!("{:08x}", rand::random::<u32>()) }
+        Self { workload: *workload }
     }
 
     fn group(&self, n: u64) -> u32 {
@@ -58,8 +57,8 @@ impl Events {
             _ => "",
         };
         let mut body = format!(
-            "{{\"event_type\":\"{event_type}\",\"id\":\"{}-{n}\",\"data\":{{\"at\":{at}{refuse},\"pad\":\"",
-            self.ids
+            "{{\"event_type\":\"{event_type}\",\"id\":\"evt_{}\",\"data\":{{\"at\":{at}{refuse},\"pad\":\"",
+            uuid::Uuid::now_v7().simple()
         )
         .into_bytes();
         let end = b"\"}}";
