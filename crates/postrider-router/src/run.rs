@@ -22,6 +22,8 @@ use crate::standstill::Standstill;
 
 /// Events that are settled together: also the most that a crash repeats (DESIGN §1).
 const ROUND: usize = 100;
+/// A round begins no other event when its bodies have so many bytes: each is in memory several times until it is settled.
+const ROUND_BYTES: usize = 512 * 1024;
 /// Events that the broker hands out before they are acked: those of a round, and those of the next, so that they are here
 /// when it begins. Nothing was begun with the latter, so a crash repeats none of them.
 const PREFETCH: u16 = 200;
@@ -102,14 +104,16 @@ pub async fn run(
 /// What is settled together: what is waiting, and what comes within `gather`.
 async fn round(first: Incoming, events: &mut Consumer, gather: Duration) -> Vec<Incoming> {
     let until = tokio::time::Instant::now() + gather;
+    let mut bytes = first.body().len();
     let mut messages = vec![first];
-    while messages.len() < ROUND {
+    while messages.len() < ROUND && bytes < ROUND_BYTES {
         let next = match events.try_next() {
             Some(next) => Some(next),
             None if gather.is_zero() => None,
             None => tokio::time::timeout_at(until, events.next()).await.ok().flatten(),
         };
         let Some(next) = next else { break };
+        bytes += next.body().len();
         messages.push(next);
     }
     messages
