@@ -10,6 +10,7 @@ pub mod event;
 pub mod event_type;
 pub mod healthcheck;
 pub mod inbox;
+pub mod listen;
 mod offline;
 pub mod open;
 pub mod queues;

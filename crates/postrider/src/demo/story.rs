@@ -94,6 +94,7 @@ impl Story<'_> {
             format!("webhook create --name mine --url {inbox}/in/mine --all"),
             "event send HELLO -d '{\"to\":\"you\"}' --wait".to_owned(),
             "inbox list mine".to_owned(),
+            "listen 3000".to_owned(),
             "open".to_owned(),
         ] {
             self.line(&format!("  {postrider} {command}"))?;
