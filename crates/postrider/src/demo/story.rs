@@ -307,7 +307,7 @@ impl Story<'_> {
     }
 
     async fn ended_as(&self, api: &Api, delivery: &str, state: &str) -> Result<(), Failure> {
-        match ended(api, &[delivery.to_owned()], STEP).await?.first() {
+        match ended(api, &[delivery.to_owned()], STEP, |_| {}).await?.first() {
             Some((_, found)) if found == state => Ok(()),
             found => {
                 let found = found.map_or("gone", |(_, found)| found.as_str());
