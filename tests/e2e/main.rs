@@ -12,6 +12,7 @@ mod crash_points;
 mod drain;
 mod endings;
 mod kills;
+mod listen;
 mod mutation;
 mod own_events;
 mod profiles;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use postrider_testkit::process;
+use postrider_testkit::process::{self, Postrider};
 use postrider_testkit::rabbit::{Broker, Vhost};
 use postrider_testkit::{Answer, eventually, patience, within, workspace_dir};
 use reqwest::Method;
@@ -318,6 +318,34 @@ async fn fresh_events_do_not_wait_for_a_replay() {
     for role in roles {
         role.process.kill();
     }
+}
+
+#[tokio::test]
+async fn a_replay_goes_on_when_nobody_waits_for_it_any_more() {
+    let vhost = Vhost::create(&Broker::shared().await, "replay-left").await;
+    let system = System::new(vhost.url()).await;
+    let all = system.start("all").ready().await;
+    system.happens("order", 0..100).await;
+    system.counted("events", "unmatched", 100).await;
+    let (new, _) = system.webhook("/new", &json!({})).await;
+    // It would take 100 s.
+    let waiting =
+        Postrider::with(["replay", "run", "--to", &new, "--rate", "1", "--yes"]).envs(system.env()).start();
+    eventually("it shows how far it is", async || waiting.log().contains(" of 100")).await;
+    waiting.interrupt();
+    let status = waiting.wait_exit(Duration::from_secs(20)).await;
+    let log = waiting.log();
+    assert_eq!(status.code(), Some(130), "{log}");
+    let replay = system.get("/v1/replays").await["items"][0].clone();
+    let id = replay["id"].as_str().unwrap();
+    assert!(log.contains(&format!("the replay {id} goes on")), "{log}");
+    assert!(log.contains(&format!("next: postrider replay show {id}")), "{log}");
+    let sent = replay["sent"].as_u64().unwrap();
+    let path = format!("/v1/replays/{id}");
+    eventually("more is sent", async || system.get(&path).await["sent"].as_u64().unwrap() > sent).await;
+    assert_eq!(system.get(&path).await["state"], "running");
+    call(&system, Method::POST, &format!("{path}/cancel")).await;
+    all.stop().await;
 }
 
 /// Fenced blocks of a language.

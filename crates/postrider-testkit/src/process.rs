@@ -217,6 +217,11 @@ impl Postrider {
         self.signal(Signal::TERM);
     }
 
+    /// SIGINT, as Ctrl-C sends it.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
     /// SIGSTOP: it stands still, with its connections open.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

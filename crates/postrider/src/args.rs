@@ -4,6 +4,7 @@
 
 mod access;
 mod bench;
+mod listen;
 mod replay;
 mod stats;
 
@@ -18,6 +19,7 @@ use crate::output::Format;
 
 pub use access::{ApiKeyCreate, ApiKeys, Audit};
 pub use bench::{Bench, BenchCommand};
+pub use listen::Listen;
 pub use replay::{Replay, ReplayRun, ReplayWhich};
 pub use stats::Stats;
 
@@ -116,6 +118,8 @@ pub enum Command {
     /// The broker's queues and exchanges
     #[command(subcommand)]
     Topology(Topology),
+    /// Forward real deliveries to a program on this machine, for as long as it runs
+    Listen(Box<Listen>),
     /// A receiver for trying things out: it shows what it gets and answers as told
     Inbox(Inbox),
     /// Show every setting, its value and where it came from

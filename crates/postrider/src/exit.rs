@@ -25,7 +25,7 @@ pub enum Exit {
     TimedOut = 8,
     /// A role stood still: it had work, said that it was ready, and settled nothing. Starting it again is right.
     Stalled = 9,
-    /// A second signal, or one where there was nothing to finish.
+    /// A second signal, or one where there was nothing to finish, or one that ended the wait for something that goes on.
     Interrupted = 130,
 }
 

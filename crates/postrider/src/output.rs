@@ -181,15 +181,18 @@ impl Output {
     }
 }
 
+/// What is done this soon shows no progress.
+const SOON: Duration = Duration::from_millis(500);
 /// How often progress is said where there is no terminal.
 const SAID: Duration = Duration::from_secs(5);
 
-/// Progress on standard error: a bar in a terminal, a line now and then elsewhere.
+/// Progress on standard error, of what takes longer than a moment: a bar in a terminal, a line now and then elsewhere.
 #[derive(Debug)]
 pub struct Progress {
     what: &'static str,
     bar: Option<ProgressBar>,
     of: Option<u64>,
+    begun: Instant,
     said: Option<Instant>,
     quiet: bool,
 }
@@ -199,30 +202,36 @@ impl Output {
     pub fn progress(&self, what: &'static str, of: Option<u64>) -> Progress {
         let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
             let (bar, template) = match of {
-                Some(of) => (ProgressBar::new(of), "{prefix} {wide_bar} {pos}/{len} {eta} {msg}"),
-                None => (ProgressBar::new_spinner(), "{prefix} {spinner} {pos} {msg}"),
+                Some(of) => (ProgressBar::new(of), "{prefix} {wide_bar} {pos}/{len} {per_sec} {eta} {msg}"),
+                None => (ProgressBar::new_spinner(), "{prefix} {spinner} {pos} {per_sec} {msg}"),
             };
-            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.set_draw_target(ProgressDrawTarget::hidden());
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             bar.with_prefix(what)
         });
-        Progress { what, bar, of, said: None, quiet: self.quiet }
+        Progress { what, bar, of, begun: Instant::now(), said: None, quiet: self.quiet }
     }
 }
 
 impl Progress {
     /// How far it is, with more to say.
     pub fn at(&mut self, position: u64, more: &str) {
+        let now = Instant::now();
+        let due = self.is_due(now);
         match &self.bar {
             Some(bar) => {
+                if due {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                    self.said = Some(now);
+                }
                 bar.set_message(more.to_owned());
                 bar.set_position(position);
             }
-            None if self.quiet || self.said.is_some_and(|said| said.elapsed() < SAID) => {}
+            None if self.quiet || !due => {}
             None => {
-                self.said = Some(Instant::now());
+                self.said = Some(now);
                 let of = self.of.map_or(String::new(), |of| format!(" of {of}"));
                 let more = if more.is_empty() { String::new() } else { format!(" ({more})") };
                 note(&format!("{}: {position}{of}{more}", self.what));
@@ -230,9 +239,21 @@ impl Progress {
         }
     }
 
+    /// Whether it is time to say something: a bar that is shown goes on by itself.
+    fn is_due(&self, now: Instant) -> bool {
+        match self.said {
+            None => now.saturating_duration_since(self.begun) >= SOON,
+            Some(said) => self.bar.is_none() && now.saturating_duration_since(said) >= SAID,
+        }
+    }
+
     /// It is over.
-    pub fn end(self) {
-        if let Some(bar) = self.bar {
+    pub fn end(self) {}
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
@@ -301,6 +322,20 @@ mod tests {
         assert_eq!(plain(Some(&json!([{"a": 1}]))), r#"[{"a":1}]"#);
         assert_eq!(plain(Some(&json!(12))), "12");
         assert_eq!(plain(Some(&json!("a\nb"))), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn what_is_done_at_once_shows_no_progress() {
+        let mut progress = Output::plain().progress("sending", Some(3));
+        progress.bar = None;
+        let begun = progress.begun;
+        assert!(!progress.is_due(begun + SOON - Duration::from_millis(1)));
+        assert!(progress.is_due(begun + SOON));
+        progress.said = Some(begun + SOON);
+        assert!(!progress.is_due(begun + SAID));
+        assert!(progress.is_due(begun + SOON + SAID));
+        progress.bar = Some(ProgressBar::hidden());
+        assert!(!progress.is_due(begun + SOON + SAID), "the bar is there already");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which command does which operation of the API: a list that a test holds against both.
+//! Which command does which operation of the API: a list that a test holds against both. Commands that put operations of others
+//! together, such as `listen`, have none of their own.
 
 /// An operation of the API, and where people find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::{Context, asked, each, list, wait_for};
+use super::{Context, asked, detachable, each, list, wait_for};
 use crate::api::Api;
 use crate::args::{Delivery, DeliveryCancel};
 use crate::exit::{Exit, Failure};
@@ -116,7 +116,16 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
                 return Ok(Exit::Ok);
             }
             drop(answers);
-            let states = ended(&context.api()?, &ids.ids, wait_timeout).await?;
+            let api = context.api()?;
+            let many = u64::try_from(ids.ids.len()).ok().filter(|many| *many > 1);
+            let mut bar = many.map(|many| context.out.progress("ended", Some(many)));
+            let seen = |n| bar.iter_mut().for_each(|bar| bar.at(n, ""));
+            let waited = ended(&api, &ids.ids, wait_timeout, seen);
+            let follow = "postrider delivery get ID says how a delivery goes";
+            let states = detachable(waited, "the deliveries go on", follow).await?;
+            if let Some(bar) = bar {
+                bar.end();
+            }
             judge(context, &states)
         }
     }
@@ -180,21 +189,26 @@ pub(crate) fn attempts_of(delivery: &Value) -> Vec<Value> {
     attempts
 }
 
-/// Waits until each of these deliveries has ended, and returns their states in the same order.
+/// Waits until each of these deliveries has ended, and returns their states in the same order. `seen` is told, now and then, of
+/// how many it is known.
 pub(crate) async fn ended(
     api: &Api,
     ids: &[String],
     timeout: Duration,
+    mut seen: impl FnMut(u64),
 ) -> Result<Vec<(String, String)>, Failure> {
     let mut states: Vec<(String, String)> = Vec::with_capacity(ids.len());
     let deadline = tokio::time::Instant::now() + timeout;
-    for id in ids {
+    for (n, id) in (0..).zip(ids) {
         let what = format!("the delivery {id} has not ended");
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        let state = wait_for(&what, left, || async {
-            let answer = api.get(&what, &["deliveries", id], &[]).await?;
-            let state = plain(answer.value.get("state"));
-            Ok(if is_final(&state) { Ok(state) } else { Err(format!("it is {state}")) })
+        let state = wait_for(&what, left, || {
+            seen(n);
+            async {
+                let answer = api.get(&what, &["deliveries", id], &[]).await?;
+                let state = plain(answer.value.get("state"));
+                Ok(if is_final(&state) { Ok(state) } else { Err(format!("it is {state}")) })
+            }
         })
         .await?;
         states.push((id.clone(), state));

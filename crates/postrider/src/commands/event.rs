@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use super::delivery::{self, is_final, judge};
 use super::offline::{Offline, messages};
-use super::{Context, list, read_text, wait_for};
+use super::{Context, detachable, list, read_text, wait_for};
 use crate::api::Api;
 use crate::args::{Against, Event, Send};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
-use crate::output::{self, Column, Format, plain};
+use crate::output::{self, Column, Format, Progress, plain};
 use crate::table;
 
 const COLUMNS: &[Column] =
@@ -181,7 +181,10 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
         }
     }
     sender.flush().await?;
-    let Sender { tally, waited, not_waited, actions, begun, last_failure, .. } = sender;
+    let Sender { tally, waited, not_waited, actions, begun, last_failure, bar, .. } = sender;
+    if let Some(bar) = bar {
+        bar.end();
+    }
     if !single {
         let seconds = begun.elapsed().as_secs_f64();
         context.out.note(&format!(
@@ -208,10 +211,20 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
         context.out.note(&format!("{not_waited} of them are not waited for: the most is {MAX_WAITED}"));
     }
     let deadline = Instant::now() + command.wait_timeout;
-    let mut states = Vec::new();
-    for id in &waited {
-        let left = deadline.saturating_duration_since(Instant::now());
-        states.extend(fate(&api, id, left).await?);
+    let many = u64::try_from(waited.len()).ok().filter(|many| *many > 1);
+    let mut bar = many.map(|many| context.out.progress("ended", Some(many)));
+    let waiting = async {
+        let mut states = Vec::new();
+        for (n, id) in (0..).zip(&waited) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            states.extend(fate(&api, id, left, || bar.iter_mut().for_each(|bar| bar.at(n, ""))).await?);
+        }
+        Ok::<_, Failure>(states)
+    };
+    let follow = "postrider event get ID says what becomes of an event";
+    let states = detachable(waiting, "what was accepted is delivered", follow).await?;
+    if let Some(bar) = bar {
+        bar.end();
     }
     if states.is_empty() && !waited.is_empty() {
         context.out.note("no webhook takes these events");
@@ -219,34 +232,43 @@ async fn send(context: &Context, command: Send) -> Result<Exit, Failure> {
     judge(context, &states)
 }
 
-/// Waits until every delivery of an event has ended, and returns their ids and states.
-pub(crate) async fn fate(api: &Api, id: &str, timeout: Duration) -> Result<Vec<(String, String)>, Failure> {
+/// Waits until every delivery of an event has ended, and returns their ids and states. `asked` is called now and then.
+pub(crate) async fn fate(
+    api: &Api,
+    id: &str,
+    timeout: Duration,
+    mut asked: impl FnMut(),
+) -> Result<Vec<(String, String)>, Failure> {
     let what = format!("not every delivery of the event {id} has ended");
-    wait_for(&what, timeout, || async {
-        let event = match api.get(&what, &["events", id], &[]).await {
-            Ok(event) => event,
-            Err(failure) if failure.exit == Exit::NotFound => {
-                return Ok(Err("it is not in the books".to_owned()));
+    wait_for(&what, timeout, || {
+        asked();
+        async {
+            let event = match api.get(&what, &["events", id], &[]).await {
+                Ok(event) => event,
+                Err(failure) if failure.exit == Exit::NotFound => {
+                    return Ok(Err("it is not in the books".to_owned()));
+                }
+                Err(failure) => return Err(failure),
+            };
+            let fate = plain(event.value.get("fate"));
+            if fate == "invalid" {
+                let why =
+                    format!("{}: {}", plain(event.value.get("reason")), plain(event.value.get("detail")));
+                return Err(Failure::new(Exit::Invalid, format!("the event {id} was refused"), why));
             }
-            Err(failure) => return Err(failure),
-        };
-        let fate = plain(event.value.get("fate"));
-        if fate == "invalid" {
-            let why = format!("{}: {}", plain(event.value.get("reason")), plain(event.value.get("detail")));
-            return Err(Failure::new(Exit::Invalid, format!("the event {id} was refused"), why));
+            let deliveries = event.value.get("deliveries").and_then(Value::as_array);
+            let states: Vec<(String, String)> = deliveries
+                .into_iter()
+                .flatten()
+                .map(|delivery| (plain(delivery.get("id")), plain(delivery.get("state"))))
+                .collect();
+            let open = states.iter().filter(|(_, state)| !is_final(state)).count();
+            Ok(match (fate.as_str(), open) {
+                ("routed" | "unmatched", 0) => Ok(states),
+                ("routed" | "unmatched", open) => Err(format!("{open} of {} are open", states.len())),
+                _ => Err(format!("it is {fate}")),
+            })
         }
-        let deliveries = event.value.get("deliveries").and_then(Value::as_array);
-        let states: Vec<(String, String)> = deliveries
-            .into_iter()
-            .flatten()
-            .map(|delivery| (plain(delivery.get("id")), plain(delivery.get("state"))))
-            .collect();
-        let open = states.iter().filter(|(_, state)| !is_final(state)).count();
-        Ok(match (fate.as_str(), open) {
-            ("routed" | "unmatched", 0) => Ok(states),
-            ("routed" | "unmatched", open) => Err(format!("{open} of {} are open", states.len())),
-            _ => Err(format!("it is {fate}")),
-        })
     })
     .await
 }
@@ -268,6 +290,8 @@ struct Sender<'a> {
     actions: u64,
     last_failure: Option<Failure>,
     ledger: Option<Ledger>,
+    /// Where nothing else is shown of what goes on.
+    bar: Option<Progress>,
 }
 
 impl<'a> Sender<'a> {
@@ -288,6 +312,8 @@ impl<'a> Sender<'a> {
             actions: 0,
             last_failure: None,
             ledger: command.ledger.as_deref().map(Ledger::open).transpose()?,
+            bar: (!single && !context.out.quiet && context.out.format != Format::Jsonl)
+                .then(|| context.out.progress("sent", command.count)),
         })
     }
 
@@ -304,6 +330,9 @@ impl<'a> Sender<'a> {
         if let Some(rate) = self.rate {
             let due = self.begun + Duration::from_secs_f64(self.sent as f64 / rate);
             tokio::time::sleep_until(due).await;
+        }
+        if let Some(bar) = &mut self.bar {
+            bar.at(self.sent, "");
         }
         self.sent += batch.len() as u64;
         match self.post(&batch).await {

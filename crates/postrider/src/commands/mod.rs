@@ -10,6 +10,7 @@ pub mod event;
 pub mod event_type;
 pub mod healthcheck;
 pub mod inbox;
+pub mod listen;
 mod offline;
 pub mod open;
 pub mod queues;
@@ -37,6 +38,7 @@ use crate::api::{Answer, Api};
 use crate::args::Page;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, Output};
+use crate::serve::Signals;
 use crate::settings::{Secret, Settings, write_new};
 
 /// How often something is asked again while a command waits for it.
@@ -146,12 +148,15 @@ async fn each(
     let api = context.api()?;
     let mut answers = Vec::new();
     let mut failures = Vec::new();
-    for id in ids {
+    let mut bar = context.out.progress("asked for", u64::try_from(ids.len()).ok());
+    for (n, id) in (0..).zip(ids) {
+        bar.at(n, "");
         match api.call(method.clone(), &format!("{what} {id}"), &path(id), &[], None).await {
             Ok(answer) => answers.push(answer),
             Err(failure) => failures.push(failure),
         }
     }
+    bar.end();
     for answer in &answers {
         if !answer.value.is_null() {
             context.out.one(&answer.raw, &answer.value)?;
@@ -229,6 +234,27 @@ fn read_text(path: &Path) -> Result<String, Failure> {
         return Err(Failure::usage(what(), format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     Ok(text)
+}
+
+/// Waits for something that goes on without this process: a signal ends the wait and nothing else. `goes_on` says what goes on,
+/// `follow` how to see it.
+///
+/// # Errors
+/// What `wait` fails with, or exit code 130.
+pub(crate) async fn detachable<T>(
+    wait: impl Future<Output = Result<T, Failure>>,
+    goes_on: &str,
+    follow: &str,
+) -> Result<T, Failure> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        biased;
+        waited = wait => waited,
+        () = signals.next() => {
+            let why = "nobody waits for it here any more";
+            Err(Failure::new(Exit::Interrupted, goes_on, why).next(follow))
+        }
+    }
 }
 
 /// Asks again and again until `look` has an answer.

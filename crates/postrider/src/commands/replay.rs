@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Context, asked, each, list, show};
+use super::{Context, asked, detachable, each, list, show};
 use crate::api::{Answer, Api};
 use crate::args::{Replay, ReplayRun, ReplayWhich};
 use crate::exit::{Exit, Failure};
@@ -23,6 +23,9 @@ const COLUMNS: &[Column] = &[
     ("CREATED", "/created_at"),
 ];
 
+/// What fails when a plan does.
+const PLAN: &str = "cannot plan the replay";
+
 /// How often a replay is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -33,7 +36,11 @@ const LOOK: Duration = Duration::from_millis(250);
 pub async fn run(context: &Context, command: Replay) -> Result<Exit, Failure> {
     match command {
         Replay::Plan(which) => {
-            let planned = plan(context, &context.api()?, &which).await?;
+            let api = context.api()?;
+            let made = api.post(PLAN, &["replays"], Some(body(&which).to_string())).await?;
+            let id = plain(made.value.get("id"));
+            let (goes_on, follow) = (format!("the replay {id} is being planned"), follow(&id));
+            let planned = detachable(planned(context, &api, made), &goes_on, &follow).await?;
             context.out.one(&planned.raw, &planned.value)?;
             if context.out.is_table() {
                 context.out.note(&told(&planned.value));
@@ -84,23 +91,21 @@ fn body(which: &ReplayWhich) -> Value {
 
 /// Plans a replay, and waits until it is planned.
 async fn plan(context: &Context, api: &Api, which: &ReplayWhich) -> Result<Answer, Failure> {
-    let what = "cannot plan the replay";
-    let made = api.post(what, &["replays"], Some(body(which).to_string())).await?;
+    let made = api.post(PLAN, &["replays"], Some(body(which).to_string())).await?;
     planned(context, api, made).await
 }
 
 /// Waits until a replay is planned.
 async fn planned(context: &Context, api: &Api, mut replay: Answer) -> Result<Answer, Failure> {
-    let what = "cannot plan the replay";
     let mut bar = context.out.progress("looking", None);
     while state(&replay.value) == "planning" {
         tokio::time::sleep(LOOK).await;
-        replay = api.get(what, &["replays", &plain(replay.value.get("id"))], &[]).await?;
+        replay = api.get(PLAN, &["replays", &plain(replay.value.get("id"))], &[]).await?;
         bar.at(count(&replay.value, "looked_at"), "events looked at");
     }
     bar.end();
     match state(&replay.value) {
-        "failed" => Err(Failure::new(Exit::Invalid, what, plain(replay.value.get("because")))),
+        "failed" => Err(Failure::new(Exit::Invalid, PLAN, plain(replay.value.get("because")))),
         _ => Ok(replay),
     }
 }
@@ -138,9 +143,16 @@ async fn send(context: &Context, command: ReplayRun) -> Result<Exit, Failure> {
         context.out.one(&replay.raw, &replay.value)?;
         return Ok(Exit::Ok);
     }
-    let replay = wait(context, &api, replay, command.wait_timeout).await?;
+    let goes_on = format!("the replay {id} goes on");
+    let replay =
+        detachable(wait(context, &api, replay, command.wait_timeout), &goes_on, &follow(&id)).await?;
     context.out.one(&replay.raw, &replay.value)?;
     judge(&replay.value)
+}
+
+/// How to see what becomes of a replay, and how to end it.
+fn follow(id: &str) -> String {
+    format!("postrider replay show {id} says how it goes; postrider replay cancel {id} ends it")
 }
 
 /// Waits until everything is sent, and then until it has ended or the time is over.

@@ -217,7 +217,7 @@ async fn update(context: &Context, command: WebhookUpdate) -> Result<Exit, Failu
 
 impl WebhookFields {
     /// Adds what was given to the webhook as the API takes it.
-    fn write(self, body: &mut Map<String, Value>) -> Result<(), Failure> {
+    pub(super) fn write(self, body: &mut Map<String, Value>) -> Result<(), Failure> {
         let ms =
             |duration: std::time::Duration| json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
         let mut set =

@@ -119,7 +119,7 @@ impl Story<'_> {
         let mut emitted = Vec::new();
         for got in &received {
             let id = got.header("webhook-event-id").unwrap_or_default();
-            let (delivery, state) = one(fate(&api, id, STEP).await?)?;
+            let (delivery, state) = one(fate(&api, id, STEP, || {}).await?)?;
             if state != "delivered" {
                 return Err(untrue(
                     &format!("the event {id} should be delivered"),

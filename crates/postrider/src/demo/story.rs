@@ -94,6 +94,7 @@ impl Story<'_> {
             format!("webhook create --name mine --url {inbox}/in/mine --all"),
             "event send HELLO -d '{\"to\":\"you\"}' --wait".to_owned(),
             "inbox list mine".to_owned(),
+            "listen 3000".to_owned(),
             "open".to_owned(),
         ] {
             self.line(&format!("  {postrider} {command}"))?;
@@ -306,7 +307,7 @@ impl Story<'_> {
     }
 
     async fn ended_as(&self, api: &Api, delivery: &str, state: &str) -> Result<(), Failure> {
-        match ended(api, &[delivery.to_owned()], STEP).await?.first() {
+        match ended(api, &[delivery.to_owned()], STEP, |_| {}).await?.first() {
             Some((_, found)) if found == state => Ok(()),
             found => {
                 let found = found.map_or("gone", |(_, found)| found.as_str());

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::relay::Relays;
 use super::verify::{Verifier, signature_of};
 use crate::ledger::Ledger;
 
@@ -182,6 +183,8 @@ pub struct Inbox {
     any: Option<Verifier>,
     ledger: Option<Ledger>,
     names: Mutex<Names>,
+    /// What is handed to listeners has nothing to do with these names.
+    relays: Relays,
 }
 
 #[derive(Debug, Default)]
@@ -234,7 +237,7 @@ pub enum BadOrder {
 impl Inbox {
     /// An empty inbox. `any` verifies what has no secret of its own.
     pub fn new(any: Option<Verifier>) -> Self {
-        Self { any, ledger: None, names: Mutex::default() }
+        Self { any, ..Self::default() }
     }
 
     /// The same, which has every request written down before it is answered.
@@ -246,6 +249,11 @@ impl Inbox {
     /// Where requests are written down.
     pub(super) fn ledger(&self) -> Option<&Ledger> {
         self.ledger.as_ref()
+    }
+
+    /// What is handed to listeners.
+    pub(super) fn relays(&self) -> &Relays {
+        &self.relays
     }
 
     /// Does what it is told about `name`.
@@ -392,13 +400,8 @@ fn keep(given: &Given<'_>, at: Timestamp, answer: Answer, verdict: Verdict) -> R
         Some(beginning) if given.body.len() > MAX_BODY_BYTES => (beginning, true),
         Some(_) | None => (given.body, false),
     };
-    let in_body = serde_json::from_slice::<Value>(given.body).ok().and_then(|body| {
-        let names = ["event_type", "type", "hook_code"];
-        names.iter().find_map(|name| body.get(name)?.as_str().map(str::to_owned))
-    });
-    let in_headers =
-        || given.headers.iter().find(|(name, _)| name == "ce-type").map(|(_, name)| name.clone());
-    let event_type = in_body.or_else(in_headers).map(|name| crate::table::cut(&name, 128));
+    let ce_type = given.headers.iter().find(|(name, _)| name == "ce-type").map(|(_, name)| name.as_str());
+    let event_type = event_type_of(given.body, ce_type);
     let Verdict { scheme, verified, reason } = verdict;
     Received {
         name: given.name.to_owned(),
@@ -418,6 +421,15 @@ fn keep(given: &Given<'_>, at: Timestamp, answer: Answer, verdict: Verdict) -> R
         reason,
         answer,
     }
+}
+
+/// The event's type, or the product's code for it, where the body or the header `ce-type` says so.
+pub fn event_type_of(body: &[u8], ce_type: Option<&str>) -> Option<String> {
+    let in_body = serde_json::from_slice::<Value>(body).ok().and_then(|body| {
+        let names = ["event_type", "type", "hook_code"];
+        names.iter().find_map(|name| body.get(name)?.as_str().map(str::to_owned))
+    });
+    in_body.or_else(|| ce_type.map(str::to_owned)).map(|name| crate::table::cut(&name, 128))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Answer, Given, Inbox, Order, Received};
+use super::relay;
 use super::tls::{Certificate, TlsListener};
 
 /// The longest that a request hangs.
@@ -50,16 +51,17 @@ impl Scheme {
     }
 }
 
+/// What all routes share.
 #[derive(Clone)]
-struct Shared {
-    inbox: Arc<Inbox>,
+pub(super) struct Shared {
+    pub(super) inbox: Arc<Inbox>,
     scheme: Scheme,
     notify: Notify,
     hanging: Arc<Semaphore>,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
-/// The routes of an inbox. `notify` is called with every request that came.
+/// The routes of an inbox. `notify` is called with every request that came, but for those that are relayed.
 pub fn routes(
     inbox: Arc<Inbox>,
     scheme: Scheme,
@@ -77,6 +79,7 @@ pub fn routes(
         .route("/in/{name}", any(take))
         .route("/_inbox", get(names))
         .route("/_inbox/{name}", get(list).put(order))
+        .merge(relay::routes())
         .with_state(shared)
 }
 
@@ -108,15 +111,9 @@ pub async fn serve(
 
 async fn take(State(shared): State<Shared>, Path(name): Path<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return problem(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("a body may have {MAX_BODY_BYTES} bytes"),
-            );
-        }
-        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+    let body = match whole_body(body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
     };
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let headers = readable(&parts.headers);
@@ -159,6 +156,18 @@ async fn take(State(shared): State<Shared>, Path(name): Path<String>, request: R
     }
 }
 
+/// A body, within limits; else what to answer.
+pub(super) async fn whole_body(body: Body) -> Result<Bytes, Response> {
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let why = format!("a body may have {MAX_BODY_BYTES} bytes");
+            Err(problem(StatusCode::PAYLOAD_TOO_LARGE, &why))
+        }
+        Err(_) => Err(problem(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+    }
+}
+
 /// A request as a ledger has it.
 fn line_of(received: &Received, at: Timestamp) -> ReceivedLine {
     ReceivedLine {
@@ -197,7 +206,7 @@ async fn list(
     Json(json!({"items": items, "total": total, "next": null})).into_response()
 }
 
-async fn order(State(shared): State<Shared>, Path(name): Path<String>, body: axum::body::Bytes) -> Response {
+async fn order(State(shared): State<Shared>, Path(name): Path<String>, body: Bytes) -> Response {
     let order: Order = match serde_json::from_slice(&body) {
         Ok(order) => order,
         // What serde says may quote the input, and that may hold a secret.
@@ -223,7 +232,7 @@ fn readable(headers: &HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
-fn problem(status: StatusCode, detail: &str) -> Response {
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
     let body = json!({"status": status.as_u16(), "detail": detail});
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }

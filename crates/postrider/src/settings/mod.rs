@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
         "inbox_url",
         Kind::Plain,
         Some("http://127.0.0.1:8081"),
-        "the inbox that postrider inbox answer talks to; where it is set, control shows that inbox in the console",
+        "the inbox that postrider inbox and postrider listen talk to; where it is set, control shows that inbox in the console",
     ),
 ];
 
