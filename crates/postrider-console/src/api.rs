@@ -8,12 +8,17 @@ use http::{Extensions, HeaderValue, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
 use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
+use crate::fields::Fields;
+
 /// The longest answer that is read, bytes: a page of 200 with everything in them is far below.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// The member of a form that is another one each time the form is shown.
+pub(crate) const ONCE: &str = "once";
 /// The most requests that a page remembers, to show them at its end.
 const MAX_CALLS: usize = 8;
 
@@ -94,7 +99,7 @@ impl Api {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, Refused> {
-        self.ask(Method::GET, path, query, None).await
+        self.ask(Method::GET, path, query, None, None).await
     }
 
     /// Changes something.
@@ -107,7 +112,34 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Refused> {
-        self.ask(method, path, &[], body).await
+        self.ask(method, path, &[], body.map(Value::to_string), None).await
+    }
+
+    /// Makes something with a body that is JSON already, and that stays as it is spelt.
+    ///
+    /// # Errors
+    /// [`Refused`] with the API's problem.
+    pub(crate) async fn send_text<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: String,
+    ) -> Result<T, Refused> {
+        self.ask(Method::POST, path, &[], Some(body), None).await
+    }
+
+    /// Makes something once for each form: if the same form is sent again, as when the answer is loaded again, nothing more is made.
+    ///
+    /// # Errors
+    /// [`Refused`] with the API's problem.
+    pub(crate) async fn make_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+        fields: &Fields,
+    ) -> Result<T, Refused> {
+        let body = body.to_string();
+        let once = once_of(fields.get(ONCE), &body);
+        self.ask(Method::POST, path, &[], Some(body), once.as_deref()).await
     }
 
     /// Changes something, with parameters. Those without a value are left out.
@@ -121,7 +153,7 @@ impl Api {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<T, Refused> {
-        self.ask(method, path, query, body).await
+        self.ask(method, path, query, body.map(Value::to_string), None).await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -129,11 +161,13 @@ impl Api {
         method: Method,
         path: &str,
         query: &[(&str, &str)],
-        body: Option<&Value>,
+        body: Option<String>,
+        once: Option<&str>,
     ) -> Result<T, Refused> {
         let path = self.path(path, query);
         self.note(Call { method: method.clone(), path: path.clone() });
-        let mut request = Request::new(body.map_or_else(Body::empty, |body| Body::from(body.to_string())));
+        let is_json = body.is_some();
+        let mut request = Request::new(body.map_or_else(Body::empty, Body::from));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|e| Refused::unreadable(&e))?;
         *request.extensions_mut() = self.socket.clone();
@@ -141,7 +175,10 @@ impl Api {
         let mut token = token.map_err(|e| Refused::unreadable(&e))?;
         token.set_sensitive(true);
         request.headers_mut().insert(header::AUTHORIZATION, token);
-        if body.is_some() {
+        if let Some(once) = once.and_then(|once| HeaderValue::from_str(once).ok()) {
+            request.headers_mut().insert("idempotency-key", once);
+        }
+        if is_json {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
         }
@@ -186,6 +223,17 @@ impl Api {
     }
 }
 
+/// The key under which the API does this once: that of the form with what is asked, so that a form that was changed meanwhile is
+/// another one. Nothing where the form has none of ours.
+fn once_of(form: &str, body: &str) -> Option<String> {
+    let ours = (16..=64).contains(&form.len())
+        && form.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    ours.then(|| {
+        let body: String = Sha256::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("console/{form}/{body}")
+    })
+}
+
 /// A word as part of a path.
 pub(crate) fn segment(word: &str) -> String {
     url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
@@ -199,4 +247,21 @@ pub(crate) struct Listed<T> {
     /// Where the next page begins; nothing after the last.
     #[serde(default)]
     pub(crate) next: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_that_was_changed_is_another_one() {
+        let form = "0123456789abcdef_-";
+        let once = once_of(form, "{}").unwrap();
+        assert!(once.starts_with("console/0123456789abcdef_-/"), "{once}");
+        assert_eq!(once_of(form, "{}").unwrap(), once);
+        assert_ne!(once_of(form, "{\"name\":\"b\"}").unwrap(), once);
+        for none in ["", "short", "with a space in it", &"x".repeat(65)] {
+            assert_eq!(once_of(none, "{}"), None, "{none}");
+        }
+    }
 }

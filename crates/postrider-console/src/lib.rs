@@ -41,6 +41,7 @@ use postrider_core::Timestamp;
 use tower_http::compression::CompressionLayer;
 
 pub use inbox::{Asking, Inbox, NoAnswer};
+pub use pages::{ASYNCAPI, AUDITED};
 pub use session::{LINK, Sessions};
 
 /// The largest form, bytes: a catalogue is the largest that is sent in one.

@@ -120,6 +120,8 @@ pub(crate) struct Shell {
     pub(crate) tenant: String,
     /// The proof for forms.
     pub(crate) csrf: String,
+    /// What tells this showing of a form from another: see `Api::make_once`.
+    pub(crate) once: String,
     /// Where this page is.
     pub(crate) here: String,
     /// What was read of the API, as `curl`.
@@ -165,6 +167,7 @@ impl Visit {
             trouble,
             tenant: self.session.tenant.clone().unwrap_or_default(),
             csrf: self.session.csrf.clone(),
+            once: crate::session::fresh().to_string(),
             here: self.here.clone(),
             calls: self.api.calls().iter().filter(|call| call.method == Method::GET).map(curl).collect(),
             command: String::new(),

@@ -7,15 +7,21 @@ mod delivery;
 mod events;
 mod inbox;
 mod jobs;
+mod listing;
 mod overview;
 mod queues;
 mod reference;
 mod reminders;
 mod send;
 mod settings;
+#[cfg(test)]
+mod trouble;
 mod webhook;
 mod webhook_form;
 mod webhooks;
+
+pub use reference::ASYNCAPI;
+pub use settings::AUDITED;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};

@@ -29,7 +29,8 @@ fn hash(secret: &str) -> Hash {
     Sha256::digest(secret).into()
 }
 
-fn fresh() -> Zeroizing<String> {
+/// 256 bits that nobody has seen before.
+pub(crate) fn fresh() -> Zeroizing<String> {
     Zeroizing::new(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 

@@ -22,11 +22,12 @@ pub(crate) const NOW: &str = "2026-11-22T20:00:00Z";
 #[derive(Default)]
 struct Around {
     inbox: Option<Arc<dyn Inbox>>,
+    broker_lost_since: Option<Timestamp>,
 }
 
 impl Surroundings for Around {
     fn broker_lost_since(&self) -> Option<Timestamp> {
-        None
+        self.broker_lost_since
     }
 
     fn now(&self) -> Timestamp {
@@ -57,11 +58,21 @@ impl Stage {
 
     /// Over this API, beside an inbox.
     pub(crate) fn beside(api: Router, inbox: Option<Arc<dyn Inbox>>) -> Self {
+        Self::among(api, Around { inbox, broker_lost_since: None })
+    }
+
+    /// Over this API, while the broker cannot be reached.
+    pub(crate) fn without_broker(api: Router) -> Self {
+        let since = Timestamp::parse_rfc3339(NOW).unwrap().minus_ms(90_000);
+        Self::among(api, Around { inbox: None, broker_lost_since: Some(since) })
+    }
+
+    fn among(api: Router, around: Around) -> Self {
         let sessions = Arc::new(Sessions::default());
         let now = Instant::now();
         let id = sessions.begin(Zeroizing::new("token".to_owned()), now);
         let csrf = sessions.get(&id, now).unwrap().csrf;
-        let console = crate::router(api, sessions, Arc::new(Around { inbox }));
+        let console = crate::router(api, sessions, Arc::new(around));
         Self { console, cookie: format!("{COOKIE}={}", id.as_str()), csrf }
     }
 
@@ -95,10 +106,15 @@ impl Stage {
 
     /// Sends a form of a page: the status, where it leads, and what it says.
     pub(crate) async fn send(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, String, String) {
-        let mut form = Serializer::new(String::new());
-        form.append_pair("csrf", &self.csrf).extend_pairs(fields);
-        let (status, headers, text) = self.call(Request::post(path), Body::from(form.finish())).await;
+        let (status, headers, text) = self.post(path, fields).await;
         let leads = headers.get(header::LOCATION).map(|to| to.to_str().unwrap().to_owned());
         (status, leads.unwrap_or_default(), text)
+    }
+
+    /// Sends a form of a page: the whole answer.
+    pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, HeaderMap, String) {
+        let mut form = Serializer::new(String::new());
+        form.append_pair("csrf", &self.csrf).extend_pairs(fields);
+        self.call(Request::post(path), Body::from(form.finish())).await
     }
 }

@@ -168,14 +168,112 @@ pub(crate) fn shortened(text: &str, most: usize) -> String {
 
 /// JSON with its members under one another; other text as it is.
 pub(crate) fn indented(text: &str) -> String {
-    let parsed = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
-    let value = parsed.then(|| serde_json::from_str::<serde_json::Value>(text).ok()).flatten();
-    value.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned())
+    laid_out(text, true)
+}
+
+/// The same on one line, without spaces that mean nothing.
+pub(crate) fn on_one_line(text: &str) -> String {
+    laid_out(text, false)
+}
+
+/// How deep JSON may be nested to be laid out: each level indents what is in it.
+const MOST_LEVELS: usize = 64;
+
+/// JSON with other spaces between its parts. Members keep their order, and numbers their spelling. What is nested deeper than
+/// anybody reads stays as it is.
+fn laid_out(text: &str, indent: bool) -> String {
+    if serde_json::from_str::<&serde_json::value::RawValue>(text).is_err() {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() * 2);
+    let mut depth = 0usize;
+    let line = |out: &mut String, depth: usize| {
+        if indent {
+            out.push('\n');
+            out.push_str(&"  ".repeat(depth));
+        }
+    };
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                out.push(c);
+                while let Some(inside) = chars.next() {
+                    out.push(inside);
+                    match inside {
+                        '\\' => out.extend(chars.next()),
+                        '"' => break,
+                        _ => {}
+                    }
+                }
+            }
+            '{' | '[' => {
+                out.push(c);
+                while chars.next_if(|next| next.is_ascii_whitespace()).is_some() {}
+                match chars.next_if(|next| matches!(next, '}' | ']')) {
+                    Some(end) => out.push(end),
+                    None if depth == MOST_LEVELS => return text.to_owned(),
+                    None => {
+                        depth += 1;
+                        line(&mut out, depth);
+                    }
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(if indent { ": " } else { ":" }),
+            c if c.is_ascii_whitespace() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A text of a catalogue: what stands between two backticks is code.
+pub(crate) fn marked(text: &str) -> Html {
+    let mut parts = text.split('`');
+    let mut html = escaped(parts.next().unwrap_or_default());
+    while let Some(code) = parts.next() {
+        match parts.next() {
+            Some(after) => html.push_str(&format!("<code>{}</code>{}", escaped(code), escaped(after))),
+            // There is no second one.
+            None => html.push_str(&format!("`{}", escaped(code))),
+        }
+    }
+    Html(html)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_laid_out_and_stays_what_it_is() {
+        let text = r#" {"z":1.10,"a" : [ ],"n":[1e3, {"s":"{ \" , :"}],"e":{}} "#;
+        assert_eq!(
+            indented(text),
+            "{\n  \"z\": 1.10,\n  \"a\": [],\n  \"n\": [\n    1e3,\n    {\n      \"s\": \"{ \\\" , :\"\n    }\n  ],\n  \"e\": {}\n}"
+        );
+        assert_eq!(on_one_line(text), r#"{"z":1.10,"a":[],"n":[1e3,{"s":"{ \" , :"}],"e":{}}"#);
+        assert_eq!(on_one_line("{oops"), "{oops");
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(indented(&deep), deep, "and not a line for each level");
+        assert_eq!(indented("\"a b\""), "\"a b\"");
+    }
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        assert_eq!(marked("a `b<c>` d `e`").0, "a <code>b&lt;c&gt;</code> d <code>e</code>");
+        assert_eq!(marked("`a` and ` alone").0, "<code>a</code> and ` alone");
+        assert_eq!(marked("<b>").0, "&lt;b&gt;");
+    }
 
     #[test]
     fn durations_have_at_most_two_units() {

@@ -305,6 +305,9 @@ pub struct WebhookList {
     /// That take events of this type: by name or alias, by group, by category or with everything
     #[arg(long, value_name = "TYPE")]
     pub event_type: Option<String>,
+    /// Whose name has this in it, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
     /// Whose URL has this in it
     #[arg(long, value_name = "TEXT")]
     pub url: Option<String>,

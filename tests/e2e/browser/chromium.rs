@@ -50,6 +50,11 @@ const JUDGE: &str = "
     axe.run({ include: [['html']], exclude: [['.swagger-ui']] }, { preload: false, rules: { 'target-size': { enabled: true } } })
         .then((found) => done(texts(found)), (error) => done([`axe failed: ${error}`]));";
 
+/// Keys, as WebDriver writes them.
+pub(super) const TAB: &str = "\u{e004}";
+pub(super) const ENTER: &str = "\u{e007}";
+pub(super) const SPACE: &str = " ";
+
 /// What WebDriver says of a command that it did not carry out.
 struct Refusal {
     error: String,
@@ -287,6 +292,25 @@ impl Browser {
         self.element(target, Method::POST, "value", &json!({ "text": text })).await;
     }
 
+    /// Presses a key, and lets it go. Those without a character have one of the private area of Unicode: see [`TAB`].
+    pub(super) async fn press(&self, key: &str) {
+        let presses = |kind: &str| json!({ "type": kind, "value": key });
+        let keyboard =
+            json!({ "type": "key", "id": "keyboard", "actions": [presses("keyDown"), presses("keyUp")] });
+        self.post("/actions", &json!({ "actions": [keyboard] })).await;
+    }
+
+    /// Types a text, wherever the focus is.
+    pub(super) async fn types(&self, text: &str) {
+        let key = |c: char| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": c.to_string() }));
+        let actions: Vec<Value> = text.chars().flat_map(key).collect();
+        self.post(
+            "/actions",
+            &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] }),
+        )
+        .await;
+    }
+
     /// Chooses an option of a menu by its value.
     pub(super) async fn choose(&self, menu: &str, value: &str) {
         self.click(&format!("{menu} option[value=\"{value}\"]")).await;
@@ -391,6 +415,13 @@ impl Browser {
     /// Shows pages as somebody sees them who prefers `light` or `dark`.
     pub(super) async fn prefers(&self, shade: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": shade }]);
+        self.own("Emulation.setEmulatedMedia", &json!({ "features": features })).await;
+    }
+
+    /// Shows pages as somebody sees them who wants things to move, or not to.
+    pub(super) async fn prefers_motion(&self, wanted: bool) {
+        let value = if wanted { "no-preference" } else { "reduce" };
+        let features = json!([{ "name": "prefers-reduced-motion", "value": value }]);
         self.own("Emulation.setEmulatedMedia", &json!({ "features": features })).await;
     }
 

@@ -85,3 +85,39 @@ async fn all_that_match_are_redelivered_over_several_pages() {
     browser.click(OLDER).await;
     eventually("ten older ones are listed", async || browser.count(ROWS).await == 10).await;
 }
+
+#[tokio::test]
+async fn all_that_match_are_called_off() {
+    let Some(desk) = Desk::logged_in("console-cancel").await else { return };
+    let Desk { browser, system, .. } = &desk;
+    // Three wait for their next attempt, three are held; those of another type are none of it.
+    let slow = json!({ "retry": { "schedule_ms": [6_000, 6_000, 6_000, 6_000], "jitter": 0.0 }, "subscription": { "event_types": [LOGIN] } });
+    system.webhook("/slow", &slow).await;
+    system.receiver.answer("/slow", [Answer::Status(503)]);
+    let (held, _) = system.webhook("/held", &json!({ "state": "paused" })).await;
+    for (n, event_type) in [LOGIN, LOGIN, LOGIN, "OTHER"].into_iter().enumerate() {
+        desk.send(event_type, &format!("off-{n}")).await;
+    }
+    let pending = async || system.status().await["deliveries"]["pending"] == 7;
+    eventually("seven deliveries wait", pending).await;
+    eventually("each was tried", async || system.receiver.count() >= 3).await;
+
+    browser.open(&format!("/deliveries?event_type={LOGIN}")).await;
+    browser.click(&named("Cancel matching…")).await;
+    browser.reads("[data-testid=plan]", "6 deliveries").await;
+    browser.reads("main", "3 of them are held").await;
+    assert!(pending().await, "nothing is called off before somebody has seen the number");
+    browser.click("button.danger").await;
+    browser.arrives_at("/jobs").await;
+    browser.reads("[data-testid=notice]", "Called off").await;
+    browser.reads("[data-testid=jobs] tbody tr", "6 deliveries, 3 of them held").await;
+
+    // What was held ends at once, the rest when its turn comes.
+    browser.refreshes_every(2).await;
+    browser.open("/deliveries?state=cancelled").await;
+    eventually("six were called off", async || browser.count(ROWS).await == 6).await;
+    browser.picture("deliveries-called-off").await;
+    browser.open(&format!("/deliveries?state=held&webhook={held}")).await;
+    browser.reads(ROWS, "OTHER").await;
+    assert_eq!(browser.count(ROWS).await, 1, "the other type was not meant");
+}

@@ -1,7 +1,9 @@
 //! Who gets in, and who does not.
 
-use super::Desk;
+use serde_json::json;
+
 use super::chromium::named;
+use super::{Desk, LOGIN};
 use crate::system::TOKEN;
 
 const PROBLEM: &str = "[data-testid=problem]";
@@ -9,7 +11,9 @@ const ONE_DEAD: &str = "/deliveries?state=dead";
 
 #[tokio::test]
 async fn a_key_opens_the_console_until_somebody_logs_out() {
-    let Some(Desk { browser, .. }) = &Desk::new("console-login").await else { return };
+    let Some(Desk { browser, system, .. }) = &Desk::new("console-login").await else { return };
+    let logins =
+        async || system.get("/v1/audit?operation=create_login_link").await["items"].as_array().map(Vec::len);
     browser.open(ONE_DEAD).await;
     browser.arrives_at("/login?next=%2Fdeliveries%3Fstate%3Ddead").await;
 
@@ -22,6 +26,7 @@ async fn a_key_opens_the_console_until_somebody_logs_out() {
     browser.fill("input[name=token]", TOKEN).await;
     browser.click(&named("Log in")).await;
     browser.arrives_at(ONE_DEAD).await;
+    assert_eq!(logins().await, Some(1), "the audit log has the login, and not the attempt");
     let kept = browser.run("return document.cookie + JSON.stringify(localStorage)").await;
     assert!(!kept.to_string().contains(TOKEN), "{kept}");
     assert!(!kept.to_string().contains("postrider"), "scripts see no login: {kept}");
@@ -72,4 +77,55 @@ async fn a_form_without_its_proof_is_refused() {
     }
     browser.open("/deliveries").await;
     browser.reads("h1", "Deliveries").await;
+}
+
+#[tokio::test]
+async fn a_key_that_may_only_read_is_told_what_it_may_not() {
+    let Some(Desk { browser, system, .. }) = &Desk::new("console-read").await else { return };
+    let refused = json!({ "name": "of default", "retry": { "max_attempts": 1 } });
+    let (webhook, _) = system.webhook("/hook", &refused).await;
+    system.receiver.answer("/hook", [postrider_testkit::Answer::Status(500)]);
+    system.post("/v1/events", &json!({ "event_type": LOGIN, "id": "seen" })).await;
+    system.at_rest().await;
+    system.post("/v1/tenants", &json!({ "id": "acme" })).await;
+    let key = async |tenant: &str| {
+        let made = json!({ "name": "reader", "scopes": ["read"], "tenant": tenant });
+        system.post("/v1/api-keys", &made).await["key"].as_str().unwrap().to_owned()
+    };
+
+    browser.log_in(&key("default").await).await;
+    browser.refreshes_every(0).await;
+    for path in ["/settings/api-keys", "/settings/tenants", "/queues"] {
+        browser.open(path).await;
+        browser.reads("h1", "Not allowed").await;
+        browser.reads("[data-testid=refused]", "does not have the scope admin").await;
+        assert_eq!(browser.status().await, 403, "{path}");
+    }
+    // It sees what there is, and may change nothing.
+    browser.open("/deliveries").await;
+    browser.reads("[data-testid=deliveries]", "of default").await;
+    browser.click(&named(LOGIN)).await;
+    browser.click("[data-testid=redeliver]").await;
+    browser.reads("[data-testid=notice]", "Not done").await;
+    browser.reads("[data-testid=notice]", "replay").await;
+    browser.picture("not-allowed-notice").await;
+    browser.open(&format!("/webhooks/{webhook}/edit")).await;
+    browser.fill("[name=name]", "mine now").await;
+    browser.click("[data-testid=save]").await;
+    browser.reads("[role=alert]", "manage").await;
+    assert_eq!(system.get(&format!("/v1/webhooks/{webhook}")).await["name"], "of default");
+    assert_eq!(system.at_rest().await["deliveries"]["dead"], 1, "nothing was made again");
+
+    // What is another tenant's is nowhere to be found.
+    browser.click("[data-testid=login]").await;
+    browser.click(&named("Log out")).await;
+    browser.arrives_at("/login").await;
+    browser.log_in(&key("acme").await).await;
+    browser.open("/deliveries").await;
+    browser.sees("[data-testid=first-use]").await;
+    for path in [format!("/webhooks/{webhook}"), "/events/seen".to_owned()] {
+        browser.open(&path).await;
+        browser.reads("h1", "Not found").await;
+        assert_eq!(browser.status().await, 404, "{path}");
+    }
 }

@@ -32,6 +32,30 @@ async fn a_banner_comes_when_the_broker_is_lost_and_goes_when_it_is_back() {
     browser.reads("[data-testid=deliveries]", LOGIN).await;
     browser.picture("deliveries-outage").await;
 
+    // Every page that shows what is stored still does, and says so. What only the broker knows is said to be unknown.
+    let delivery = system.get("/v1/deliveries").await["items"][0]["id"].as_str().unwrap().to_owned();
+    let delivery = format!("/deliveries/{delivery}");
+    for path in [
+        "/",
+        &delivery,
+        "/events",
+        "/events/before",
+        "/webhooks",
+        "/dead-letters",
+        "/jobs",
+        "/catalogue",
+        "/queues",
+    ] {
+        browser.open(path).await;
+        browser.reads(BANNER, "RabbitMQ cannot be reached").await;
+        assert_eq!(browser.status().await, 200, "{path}");
+        assert_eq!(browser.count("[data-testid=refused]").await, 0, "{path}");
+    }
+    browser.reads("main", "RabbitMQ").await;
+    browser.picture("queues-outage").await;
+    browser.open("/deliveries").await;
+    browser.run("window.loaded = 'once'").await;
+
     node.start_again().await;
     browser.misses(BANNER).await;
     assert_eq!(browser.run("return window.loaded").await, "once", "the page was never loaded again");

@@ -1,4 +1,4 @@
-//! Every page, light and dark and narrow: nothing in the way of anybody, nothing from elsewhere, nothing in the log.
+//! Every page, light and dark, narrow and very wide: nothing in the way of anybody, nothing from elsewhere, nothing in the log.
 //!
 //! Pictures of all of them are kept under `target/test-report/screens`.
 
@@ -59,7 +59,7 @@ const FIRST_USE: [Page; 12] = [
 ];
 
 /// Pages of one that works.
-const PAGES: [Page; 42] = [
+const PAGES: [Page; 43] = [
     page("/", "overview", "Overview", &["[data-testid=needs]", "[data-testid=system]", "svg"]),
     page("/?range=30d", "overview-30d", "Overview", &["svg"]),
     page("/deliveries", "deliveries", "Deliveries", &["table[data-testid=deliveries]"]),
@@ -106,12 +106,21 @@ const PAGES: [Page; 42] = [
     page("/settings/tenant", "tenant", "Limits and defaults", &["[data-testid=save]"]),
     page("/settings/reminders", "reminders", "Reminders", &["[data-testid=reminders]"]),
     page("/docs", "reference", "API reference", &["h1"]),
+    page("/docs/asyncapi", "publishers", "Publishing over RabbitMQ", &["[data-testid=file]"]),
     Page { status: 404, ..page("/no-such-page", "not-found", "Not found", &["[data-testid=refused]"]) },
 ];
 
 /// The narrowest window, CSS pixels: a telephone, or a large one with text at four times its size.
 const NARROW: u32 = 320;
 const WIDE: u32 = 1280;
+/// A large screen, with one window on all of it.
+const WIDEST: u32 = 2560;
+/// Texts whose lines are too long to be read: of more than some 120 characters.
+const LONG_LINES: &str = "
+    const width = (one) => one.clientWidth / parseFloat(getComputedStyle(one).fontSize);
+    return [...document.querySelectorAll('main :is(p, li, dd)')]
+        .filter((one) => one.textContent.trim().length > 180 && !one.querySelector('ul, table, pre') && width(one) > 60)
+        .map((one) => `${Math.round(width(one))} em: ${one.textContent.trim().slice(0, 60)}`)";
 /// What the browser loads before it shows the first page, bytes on the wire.
 const MOST_STATIC_BYTES: usize = 40_000;
 
@@ -183,7 +192,22 @@ async fn judge(browser: &Browser, page: &Page, path: &str, name: &str) -> Vec<St
     wrong.iter().map(|what| format!("{name}: {what}")).collect()
 }
 
-/// Looks at pages in both shades, and in a narrow window.
+/// What is wrong with the page that is open when its window is wide, and how far it reaches beyond it.
+async fn judge_width(browser: &Browser, name: &str, width: u32) -> Vec<String> {
+    browser.widen(width).await;
+    let mut wrong = Vec::new();
+    let overhang = browser.overhang().await;
+    if overhang > 0 {
+        wrong.push(format!("{name}: {overhang} px wider than the window"));
+    }
+    let lines: Vec<String> = serde_json::from_value(browser.run(LONG_LINES).await).unwrap();
+    wrong.extend(lines.iter().map(|line| format!("{name}: a line of {line}")));
+    browser.picture(name).await;
+    browser.widen(WIDE).await;
+    wrong
+}
+
+/// Looks at pages in both shades, and in a very wide and a narrow window.
 async fn judge_all(browser: &Browser, pages: &[Page], ids: &BTreeMap<&'static str, String>) -> Vec<String> {
     let mut wrong = Vec::new();
     for shade in ["light", "dark"] {
@@ -191,6 +215,9 @@ async fn judge_all(browser: &Browser, pages: &[Page], ids: &BTreeMap<&'static st
         for page in pages {
             let name = format!("{}-{shade}", page.name);
             wrong.extend(judge(browser, page, &path_of(page, ids), &name).await);
+            if shade == "light" {
+                wrong.extend(judge_width(browser, &format!("{}-widest", page.name), WIDEST).await);
+            }
         }
     }
     browser.prefers("light").await;

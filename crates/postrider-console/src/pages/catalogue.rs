@@ -25,6 +25,7 @@ pub(crate) fn routes() -> Router<Console> {
     Router::new()
         .route("/catalogue", get(list))
         .route("/catalogue/{name}", get(show))
+        .route("/catalogue/types/{name}", get(show))
         .merge(import::routes())
         .merge(triggers::routes())
 }
@@ -59,7 +60,7 @@ pub(crate) struct TypeInShort {
 impl TypeInShort {
     /// The page of it.
     pub(crate) fn link(&self) -> String {
-        format!("/catalogue/{}", segment(&self.name))
+        page_of(&self.name)
     }
 
     /// What makes it happen, in words.
@@ -72,6 +73,12 @@ impl TypeInShort {
             _ => "An action".to_owned(),
         }
     }
+}
+
+/// The page of an event type. One that is called as another page of the catalogue has a longer address.
+pub(crate) fn page_of(name: &str) -> String {
+    let below = if name == "import" { "types/" } else { "" };
+    format!("/catalogue/{below}{}", segment(name))
 }
 
 /// Every event type of the tenant that is asked for, page by page, and whether there are more than are read.
@@ -418,6 +425,7 @@ mod tests {
         assert_eq!(cause("scheduled", Some(1)), "Scheduled: 1 day before a date");
         assert_eq!(cause("action", None), "An action");
         assert_eq!(of("a b/c", "", None).link(), "/catalogue/a%20b%2Fc");
+        assert_eq!(of("import", "", None).link(), "/catalogue/types/import", "the other is a form");
     }
 
     fn api() -> Router {
@@ -428,7 +436,7 @@ mod tests {
             "event_type": [{ "name": "A/B", "label": "An order", "category": "o", "conditions": ["it is paid"] }] });
         let types = json!({ "items": [{ "name": "A/B", "label": "An order", "product": "shop", "category": "o", "cause": "action" }], "next": null });
         let one = json!({ "name": "A/B", "label": "An order", "product": "shop", "category": "o", "category_label": "Orders",
-            "conditions": ["it is paid"], "example": "{\"data\":1}", "webhooks": 3, "cause": "action",
+            "conditions": ["it is paid"], "description": "Told by `order.paid`.", "example": "{\"data\":1}", "webhooks": 3, "cause": "action",
             "data_schema": { "properties": { "amount": { "type": "number", "description": "How much" } }, "required": ["amount"] },
             "triggers": [{ "action": "pay", "description": "Money", "emit": [{ "for_each": ["/data/a"] }] }] });
         let put = |axum::extract::RawQuery(query): axum::extract::RawQuery| async move {
@@ -456,9 +464,20 @@ mod tests {
             text.contains("/catalogue/A%2FB") && text.contains("Orders") && text.contains("revision 7"),
             "{text}"
         );
+        let (_, form) = stage.get("/catalogue/import").await;
+        assert!(form.contains("<h1>Import a catalogue</h1>"), "{form}");
+        let (_, of_that_name) = stage.get("/catalogue/types/import").await;
+        assert!(of_that_name.contains("data-testid=\"create\""), "{of_that_name}");
         let (status, text) = stage.get("/catalogue/A%2FB").await;
         assert_eq!(status, 200, "{text}");
-        for part in ["it is paid", "How much", "billing", "/webhooks/new?event_type=A%2FB", "/data/a"] {
+        for part in [
+            "Told by <code>order.paid</code>.",
+            "it is paid",
+            "How much",
+            "billing",
+            "/webhooks/new?event_type=A%2FB",
+            "/data/a",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

@@ -11,7 +11,8 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::deliveries::{Choice, Delivery, Names};
+use super::deliveries::{Delivery, Names};
+use super::listing::{Choice, Filtered, plan};
 use crate::Console;
 use crate::api::{Listed, Refused, segment};
 use crate::fields::Fields;
@@ -199,15 +200,8 @@ async fn listed(visit: &Visit) -> Answer {
     pairs.push(("cursor", fields.get("cursor")));
     let found: Listed<Letter> = visit.api.get("/v1/dead-letters", &pairs).await?;
     let names = Names::read(visit).await;
-    let link = |changes: &[(&str, &str)]| format!("/dead-letters{}", fields.with(changes));
-    let choice = |name: &str, value: &str, field: &str| Choice {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        link: link(&[(field, value), ("cursor", "")]),
-        chosen: fields.get(field) == value,
-    };
-    let older = found.next.map(|next| link(&[("cursor", &next)]));
-    let newest = fields.has("cursor").then(|| link(&[("cursor", "")]));
+    let list = Filtered { path: "/dead-letters", fields: &fields };
+    let (older, newest) = (list.older(found.next), list.newest());
     let row = |letter: Letter| Row {
         webhook_name: letter.webhook.as_deref().map(|id| names.of(id)).unwrap_or_default(),
         at: when(&letter.at, visit.now),
@@ -220,9 +214,9 @@ async fn listed(visit: &Visit) -> Answer {
     page(&DeadLettersPage {
         shell,
         rows: found.items.into_iter().map(row).collect(),
-        tabs: KINDS.iter().map(|(value, name)| choice(name, value, "kind")).collect(),
-        shown: SHOWN.iter().map(|(value, name)| choice(name, value, "show")).collect(),
-        webhooks: names.0.iter().map(|named| choice(&named.name, &named.id, "webhook")).collect(),
+        tabs: KINDS.iter().map(|(value, name)| list.choice(name, value, "kind")).collect(),
+        shown: SHOWN.iter().map(|(value, name)| list.choice(name, value, "show")).collect(),
+        webhooks: names.0.iter().map(|named| list.choice(&named.name, &named.id, "webhook")).collect(),
         filtered: fields.has("kind") || fields.has("reason") || fields.has("show"),
         fields,
         older,
@@ -230,22 +224,9 @@ async fn listed(visit: &Visit) -> Answer {
     })
 }
 
-/// A replay, as the API answers when it is planned.
-#[derive(Debug, Deserialize)]
-struct Planned {
-    id: String,
-}
-
 /// Plans to make all again that was given up; nothing is sent before somebody has seen how much that is.
 async fn redeliver_all(Sent { visit, fields }: Sent) -> Response {
-    let body = replay_of(fields.get("webhook"));
-    let made = match visit.api.send::<Planned>(Method::POST, "/v1/replays", Some(&body)).await {
-        Ok(planned) => {
-            let path = format!("/jobs/{}", segment(&planned.id));
-            Ok(visit.done(&path, "Planned. Look at what it would send, then start it."))
-        }
-        Err(refused) => visit.not_done("/dead-letters", &refused),
-    };
+    let made = plan(&visit, &replay_of(fields.get("webhook")), "/dead-letters").await;
     visit.or_refused(Part::Deliveries, made)
 }
 

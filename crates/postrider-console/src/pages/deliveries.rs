@@ -9,8 +9,9 @@ use postrider_core::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::listing::{Choice, Filtered, RANGES, plan};
 use crate::Console;
-use crate::api::{Listed, segment};
+use crate::api::Listed;
 use crate::fields::Fields;
 use crate::page::{Answer, Part, Sent, Shell, Visit, page};
 use crate::words::{Html, delivery_state, shortened, when, when_if};
@@ -23,6 +24,8 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/deliveries/cancel", get(ask_to_cancel).post(cancel))
 }
 
+/// Where the list is.
+const PATH: &str = "/deliveries";
 /// States that are listed apart, with what they are called.
 const STATES: [(&str, &str); 7] = [
     ("", "All"),
@@ -32,15 +35,6 @@ const STATES: [(&str, &str); 7] = [
     ("dead", "Dead"),
     ("skipped", "Skipped"),
     ("cancelled", "Cancelled"),
-];
-
-/// How far back a list goes.
-pub(crate) const RANGES: [(&str, &str, u64); 5] = [
-    ("15m", "Last 15 minutes", 15 * 60_000),
-    ("1h", "Last hour", 3_600_000),
-    ("24h", "Last 24 hours", 24 * 3_600_000),
-    ("7d", "Last 7 days", 7 * 24 * 3_600_000),
-    ("", "Everything", 0),
 ];
 
 /// What a filter can be, with how the API calls it.
@@ -143,14 +137,6 @@ impl Names {
     }
 }
 
-/// A tab or an option, with whether it is chosen.
-pub(crate) struct Choice {
-    pub(crate) name: String,
-    pub(crate) value: String,
-    pub(crate) link: String,
-    pub(crate) chosen: bool,
-}
-
 #[derive(Template)]
 #[template(path = "deliveries.html")]
 struct DeliveriesPage {
@@ -173,12 +159,11 @@ fn asked(fields: &Fields, now: Timestamp) -> Vec<(&'static str, String)> {
         .map(|name| (*name, fields.get(name).to_owned()))
         .filter(|(_, value)| !value.is_empty())
         .collect();
-    let range = RANGES.iter().find(|(value, ..)| *value == fields.get("range") && !value.is_empty());
-    if let Some((_, _, ms)) = range {
-        query.push(("since", now.minus_ms(*ms).to_rfc3339()));
-    }
+    let range = Filtered { path: PATH, fields }.since(now);
+    let is_ranged = range.is_some();
+    query.extend(range.map(|since| ("since", since)));
     for name in ["since", "until"] {
-        if fields.has(name) && range.is_none() {
+        if fields.has(name) && !is_ranged {
             query.push((name, fields.get(name).to_owned()));
         }
     }
@@ -198,36 +183,24 @@ async fn listed(visit: &Visit) -> Answer {
     let found: Listed<Delivery> = visit.api.get("/v1/deliveries", &pairs).await?;
     let names = Names::read(visit).await;
     let filtered = !query.is_empty();
-    let older = found.next.map(|next| format!("/deliveries{}", fields.with(&[("cursor", &next)])));
-    let newest = fields.has("cursor").then(|| format!("/deliveries{}", fields.with(&[("cursor", "")])));
+    let list = Filtered { path: PATH, fields: &fields };
+    let (older, newest) = (list.older(found.next), list.newest());
     let rows = found.items.into_iter().map(|delivery| Row::new(delivery, &names, visit.now)).collect();
-    let choice = |name: &str, value: &str, field: &str| Choice {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        link: format!("/deliveries{}", fields.with(&[(field, value), ("cursor", "")])),
-        chosen: fields.get(field) == value,
-    };
-    let chips = query.iter().filter(|(name, _)| !matches!(*name, "state" | "since" | "until")).map(
-        |(name, value)| Choice {
-            name: format!(
-                "{}: {}",
-                name.replace('_', " "),
-                if *name == "webhook" { names.of(value) } else { value.clone() }
-            ),
-            value: value.clone(),
-            link: format!("/deliveries{}", fields.with(&[(name, ""), ("cursor", "")])),
-            chosen: true,
-        },
-    );
+    let told = |name: &str, value: &str| if name == "webhook" { names.of(value) } else { value.to_owned() };
+    let chips = query
+        .iter()
+        .filter(|(name, _)| !matches!(*name, "state" | "since" | "until"))
+        .map(|(name, value)| list.chip(name, value, &told(name, value)))
+        .collect();
     let mut shell = visit.shell(Part::Deliveries, "Deliveries");
     shell.command = command(&query);
     // A page of older ones does not change under its reader.
     shell.live = newest.is_none();
     page(&DeliveriesPage {
-        tabs: STATES.iter().map(|(value, name)| choice(name, value, "state")).collect(),
-        ranges: RANGES.iter().map(|(value, name, _)| choice(name, value, "range")).collect(),
-        webhooks: names.0.iter().map(|named| choice(&named.name, &named.id, "webhook")).collect(),
-        chips: chips.collect(),
+        tabs: STATES.iter().map(|(value, name)| list.choice(name, value, "state")).collect(),
+        ranges: RANGES.iter().map(|(value, name, _)| list.choice(name, value, "range")).collect(),
+        webhooks: names.0.iter().map(|named| list.choice(&named.name, &named.id, "webhook")).collect(),
+        chips,
         shell,
         rows,
         fields,
@@ -246,27 +219,11 @@ fn command(query: &[(&str, String)]) -> String {
     format!("postrider delivery list{}", options.concat())
 }
 
-/// A replay, as the API answers when it is planned.
-#[derive(Debug, Deserialize)]
-struct Planned {
-    id: String,
-}
-
 /// Plans a replay of all that match; nothing is sent before somebody has seen how much that is.
 async fn redeliver(Sent { visit, fields }: Sent) -> Response {
-    let made = plan(&visit, &fields).await;
+    let back = format!("{PATH}{}", fields.with(&[("csrf", "")]));
+    let made = plan(&visit, &replay_of(&fields, visit.now), &back).await;
     visit.or_refused(Part::Deliveries, made)
-}
-
-async fn plan(visit: &Visit, fields: &Fields) -> Answer {
-    let back = format!("/deliveries{}", fields.with(&[("csrf", "")]));
-    match visit.api.send::<Planned>(Method::POST, "/v1/replays", Some(&replay_of(fields, visit.now))).await {
-        Ok(planned) => Ok(visit.done(
-            &format!("/jobs/{}", segment(&planned.id)),
-            "Planned. Look at what it would send, then start it.",
-        )),
-        Err(refused) => visit.not_done(&back, &refused),
-    }
 }
 
 /// The body that plans a replay of what the filters of a list match.

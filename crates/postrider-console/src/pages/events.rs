@@ -10,7 +10,9 @@ use postrider_core::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::deliveries::{Choice, Delivery, Names, RANGES};
+use super::catalogue::page_of;
+use super::deliveries::{Delivery, Names};
+use super::listing::{Choice, Filtered, RANGES, plan};
 use crate::Console;
 use crate::api::{Listed, Refused, segment};
 use crate::fields::Fields;
@@ -25,6 +27,8 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/events/{id}/replay", post(replay))
 }
 
+/// Where the list is.
+const PATH: &str = "/events";
 /// Fates that are listed apart, with what they are called.
 const FATES: [(&str, &str); 4] =
     [("", "All"), ("routed", "Routed"), ("unmatched", "Unmatched"), ("invalid", "Invalid")];
@@ -118,20 +122,9 @@ fn asked(fields: &Fields, now: Timestamp) -> Vec<(&'static str, String)> {
         .filter(|name| fields.has(name))
         .map(|name| (name, fields.get(name).to_owned()))
         .collect();
-    let range = RANGES.iter().find(|(value, ..)| *value == fields.get("range") && !value.is_empty());
-    match range {
-        Some((_, _, ms)) => query.push(("since", now.minus_ms(*ms).to_rfc3339())),
-        None if fields.has("since") => query.push(("since", fields.get("since").to_owned())),
-        None => {}
-    }
+    let named = || fields.has("since").then(|| fields.get("since").to_owned());
+    query.extend(Filtered { path: PATH, fields }.since(now).or_else(named).map(|since| ("since", since)));
     query
-}
-
-/// The list with other filters, from its beginning.
-fn link(fields: &Fields, changes: &[(&str, &str)]) -> String {
-    let mut all = vec![("cursor", "")];
-    all.extend_from_slice(changes);
-    format!("/events{}", fields.with(&all))
 }
 
 async fn list(visit: Visit) -> Response {
@@ -145,14 +138,8 @@ async fn listed(visit: &Visit) -> Answer {
     let mut pairs: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
     pairs.push(("cursor", fields.get("cursor")));
     let found: Listed<Event> = visit.api.get("/v1/events", &pairs).await?;
-    let choice = |name: &str, value: &str, field: &str| Choice {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        link: link(&fields, &[(field, value)]),
-        chosen: fields.get(field) == value,
-    };
-    let older = found.next.map(|next| format!("/events{}", fields.with(&[("cursor", &next)])));
-    let newest = fields.has("cursor").then(|| link(&fields, &[]));
+    let list = Filtered { path: PATH, fields: &fields };
+    let (older, newest) = (list.older(found.next), list.newest());
     let mut shell = visit.shell(Part::Events, "Events");
     shell.command = command(&query);
     // A page of older ones does not change under its reader.
@@ -160,9 +147,9 @@ async fn listed(visit: &Visit) -> Answer {
     page(&EventsPage {
         shell,
         rows: found.items.into_iter().map(|event| Row::new(event, visit.now)).collect(),
-        tabs: FATES.iter().map(|(value, name)| choice(name, value, "fate")).collect(),
-        ranges: RANGES.iter().map(|(value, name, _)| choice(name, value, "range")).collect(),
-        chips: chips(&fields),
+        tabs: FATES.iter().map(|(value, name)| list.choice(name, value, "fate")).collect(),
+        ranges: RANGES.iter().map(|(value, name, _)| list.choice(name, value, "range")).collect(),
+        chips: chips(&list),
         filtered: !query.is_empty(),
         fields,
         older,
@@ -171,15 +158,9 @@ async fn listed(visit: &Visit) -> Answer {
 }
 
 /// Filters that are no tab and no menu, each with a link without it.
-fn chips(fields: &Fields) -> Vec<Choice> {
-    let names = ["event_type", "since"].into_iter().filter(|name| fields.has(name));
-    let chip = |name: &str| Choice {
-        name: format!("{}: {}", name.replace('_', " "), fields.get(name)),
-        value: fields.get(name).to_owned(),
-        link: link(fields, &[(name, "")]),
-        chosen: true,
-    };
-    names.map(chip).collect()
+fn chips(list: &Filtered<'_>) -> Vec<Choice> {
+    let names = ["event_type", "since"].into_iter().filter(|name| list.fields.has(name));
+    names.map(|name| list.chip(name, list.fields.get(name), list.fields.get(name))).collect()
 }
 
 /// The same with the command line.
@@ -243,39 +224,39 @@ pub(crate) fn takers(deliveries: Vec<Delivery>, names: &Names, now: Timestamp) -
 /// What the API says of why an event goes to a webhook or does not.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Explanation {
+pub(crate) struct Explanation {
     #[serde(rename = "match")]
-    matches: bool,
-    because: String,
-    event_type: TypeFound,
-    taken_by: Vec<Way>,
-    filter: Option<FilterFound>,
-    marks: Vec<String>,
-    remark: Option<String>,
+    pub(crate) matches: bool,
+    pub(crate) because: String,
+    pub(crate) event_type: TypeFound,
+    pub(crate) taken_by: Vec<Way>,
+    pub(crate) filter: Option<FilterFound>,
+    pub(crate) marks: Vec<String>,
+    pub(crate) remark: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct TypeFound {
-    given: String,
-    name: String,
-    known: bool,
-    product: Option<String>,
-    group: Option<String>,
-    category: Option<String>,
+pub(crate) struct TypeFound {
+    pub(crate) given: String,
+    pub(crate) name: String,
+    pub(crate) known: bool,
+    pub(crate) product: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) category: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Way {
-    by: String,
-    name: String,
+pub(crate) struct Way {
+    pub(crate) by: String,
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct FilterFound {
-    source: String,
-    holds: Option<bool>,
-    error: Option<String>,
+pub(crate) struct FilterFound {
+    pub(crate) source: String,
+    pub(crate) holds: Option<bool>,
+    pub(crate) error: Option<String>,
 }
 
 /// One step of the answer why.
@@ -441,31 +422,15 @@ async fn shown(visit: &Visit, id: &str) -> Answer {
         webhooks,
         why,
         link: format!("/events/{}", segment(id)),
-        type_link: format!("/catalogue/{}", segment(&event.event_type)),
+        type_link: page_of(&event.event_type),
         event,
     })
 }
 
-/// A replay, as the API answers when it is planned.
-#[derive(Debug, Deserialize)]
-struct Planned {
-    id: String,
-}
-
 /// Plans that one event is sent again; nothing is sent before somebody has seen what that is.
 async fn replay(Path(id): Path<String>, Sent { visit, fields }: Sent) -> Response {
-    let made = planned(&visit, &id, &fields).await;
+    let made = plan(&visit, &replay_of(&id, &fields), &format!("/events/{}", segment(&id))).await;
     visit.or_refused(Part::Events, made)
-}
-
-async fn planned(visit: &Visit, id: &str, fields: &Fields) -> Answer {
-    match visit.api.send::<Planned>(Method::POST, "/v1/replays", Some(&replay_of(id, fields))).await {
-        Ok(planned) => {
-            let path = format!("/jobs/{}", segment(&planned.id));
-            Ok(visit.done(&path, "Planned. Look at what it would send, then start it."))
-        }
-        Err(refused) => visit.not_done(&format!("/events/{}", segment(id)), &refused),
-    }
 }
 
 /// The body that plans a replay of one event.
@@ -511,7 +476,7 @@ mod tests {
         );
         let fields = Fields::parse(b"since=2020-01-01T00:00:00Z");
         assert_eq!(asked(&fields, now), [("since", "2020-01-01T00:00:00Z".to_owned())]);
-        assert_eq!(chips(&fields)[0].link, "/events");
+        assert_eq!(chips(&Filtered { path: PATH, fields: &fields })[0].link, "/events");
     }
 
     #[test]

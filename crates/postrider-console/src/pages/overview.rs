@@ -318,7 +318,8 @@ fn tiles(stats: &Stats, status: Option<&Status>, range: &'static str) -> Vec<Til
     ];
     if let Some(status) = status {
         let waiting = status.deliveries.pending.saturating_sub(status.deliveries.held);
-        let due = status.due.as_ref().map(|due| due.oldest_ms);
+        // The API says 0 where nothing is due.
+        let due = status.due.as_ref().map(|due| due.oldest_ms).filter(|ms| *ms > 0);
         tiles.push(tile("Waiting now", number(waiting), "/deliveries?state=pending", Html::default()));
         tiles.push(Tile {
             bad: due.is_some_and(|ms| ms > 120_000),

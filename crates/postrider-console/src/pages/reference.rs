@@ -1,5 +1,5 @@
-//! The reference of the API, as Swagger UI shows it. It needs no login: the description is for everybody, and trying something
-//! out needs a token.
+//! What programs need to know. The reference of the API, as Swagger UI shows it, and how to publish over RabbitMQ. They need no
+//! login: the descriptions are for everybody, and trying something out needs a token.
 
 use std::sync::LazyLock;
 
@@ -18,8 +18,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 
 /// The page of the reference.
 pub(crate) fn routes() -> Router<Console> {
-    Router::new().route("/docs", get(show))
+    Router::new()
+        .route("/docs", get(show))
+        .route("/docs/asyncapi", get(show_publishers))
+        .route("/docs/asyncapi.yaml", get(|| async { ([(header::CONTENT_TYPE, YAML)], ASYNCAPI) }))
 }
+
+/// How events are published over RabbitMQ, for programs. A test of control holds it against what is declared there.
+pub const ASYNCAPI: &str = include_str!("../../asyncapi.yaml");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 
 /// Addresses of what this page alone loads.
 struct Swagger {
@@ -44,13 +51,26 @@ struct ReferencePage {
     version: &'static str,
 }
 
+#[derive(Template)]
+#[template(path = "publishers.html")]
+struct PublishersPage {
+    assets: &'static Addresses,
+    document: &'static str,
+}
+
 async fn show() -> Response {
     let page = ReferencePage { assets: &ADDRESSES, swagger: &SWAGGER, version: env!("CARGO_PKG_VERSION") };
+    let policy = (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    ([policy], rendered(&page)).into_response()
+}
+
+async fn show_publishers() -> Response {
+    rendered(&PublishersPage { assets: &ADDRESSES, document: ASYNCAPI })
+}
+
+fn rendered(page: &impl Template) -> Response {
     match page.render() {
-        Ok(text) => {
-            let policy = (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-            ([policy], Html(text)).into_response()
-        }
+        Ok(text) => Html(text).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page cannot be made");
             (StatusCode::INTERNAL_SERVER_ERROR, "The page cannot be made; the log of control says why.")
@@ -62,6 +82,7 @@ async fn show() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Stage;
 
     #[tokio::test]
     async fn the_reference_is_in_the_binary_and_loads_nothing_from_elsewhere() {
@@ -74,6 +95,17 @@ mod tests {
             assert!(text.contains(address.as_str()) && !address.contains("/-"), "{address} is no file");
         }
         assert!(!text.contains("://"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn publishers_have_a_page_and_a_file() {
+        let stage = Stage::new(Router::new());
+        let (status, text) = stage.get("/docs/asyncapi").await;
+        assert_eq!(status, 200, "{text}");
+        assert!(text.contains("postrider.events") && text.contains("asyncapi: 3.0.0"), "{text}");
+        let (headers, file) = stage.file("/docs/asyncapi.yaml").await;
+        assert_eq!(headers[header::CONTENT_TYPE], "application/yaml");
+        assert_eq!(file, ASYNCAPI);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use axum::Router;
 use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::get;
-use http::{Method, StatusCode};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::catalogue::{TypeInShort, every_type};
 use super::deliveries::Names;
@@ -16,7 +17,7 @@ use crate::Console;
 use crate::api::{Refused, segment};
 use crate::fields::Fields;
 use crate::page::{Answer, Part, Sent, Shell, Visit, page, page_with};
-use crate::words::{Html, counted, state};
+use crate::words::{Html, counted, indented, on_one_line, state};
 
 /// The form, and the page that follows what was sent.
 pub(crate) fn routes() -> Router<Console> {
@@ -54,54 +55,66 @@ impl Typed {
 
     /// An event of this type, as the catalogue's example has it if there is one.
     fn like(event_type: &str, example: Option<&str>) -> Self {
-        let example = example.and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
-        let member = |name: &str| {
-            let value = example.as_ref()?.get(name)?;
-            serde_json::to_string_pretty(value).ok()
-        };
+        let example: Example = example.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let member = |value: Option<Box<RawValue>>| value.map(|value| indented(value.get()));
         Self {
             event_type: event_type.to_owned(),
-            data: member("data").unwrap_or_else(|| "{}".to_owned()),
-            context: member("current_context").unwrap_or_default(),
-            key: example
-                .as_ref()
-                .and_then(|it| it.get("key")?.as_str().map(str::to_owned))
-                .unwrap_or_default(),
+            data: member(example.data).unwrap_or_else(|| "{}".to_owned()),
+            context: member(example.current_context).unwrap_or_default(),
+            key: example.key.as_str().unwrap_or_default().to_owned(),
             id: String::new(),
         }
     }
 
-    /// The body that reports it.
-    fn body(&self) -> Result<Value, Problem> {
+    /// The body that reports it. Data and context are in it as they were typed: members in their order, numbers as they are spelt.
+    fn body(&self) -> Result<String, Problem> {
         if self.event_type.is_empty() {
             let text = "Name the type of the event.".to_owned();
             return Err(Problem { field: "event_type", text });
         }
-        let mut body = Map::new();
-        body.insert("event_type".into(), self.event_type.clone().into());
-        for (member, field, text) in
-            [("current_context", "current_context", &self.context), ("data", "data", &self.data)]
-        {
-            if let Some(value) = json_in(field, text)? {
-                body.insert(member.into(), value);
-            }
-        }
-        for (member, text) in [("id", &self.id), ("key", &self.key)] {
-            if !text.is_empty() {
-                body.insert(member.into(), text.clone().into());
-            }
-        }
-        Ok(body.into())
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let body = Body {
+            event_type: &self.event_type,
+            id: named(&self.id),
+            key: named(&self.key),
+            current_context: json_in("current_context", &self.context)?,
+            data: json_in("data", &self.data)?,
+        };
+        serde_json::to_string(&body).map_err(|error| Problem { field: "", text: format!("{error}.") })
     }
 }
 
-/// The JSON in a field; nothing where nothing is typed.
-fn json_in(field: &'static str, text: &str) -> Result<Option<Value>, Problem> {
+/// An event as the API takes it.
+#[derive(Serialize)]
+struct Body<'a> {
+    event_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_context: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+}
+
+/// What the form takes from an example of the catalogue.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Example {
+    current_context: Option<Box<RawValue>>,
+    data: Option<Box<RawValue>>,
+    key: Value,
+}
+
+/// The JSON in a field, without the spaces between its parts; nothing where nothing is typed.
+fn json_in(field: &'static str, text: &str) -> Result<Option<Box<RawValue>>, Problem> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let read = serde_json::from_str(text);
-    read.map(Some).map_err(|error| Problem { field, text: format!("This is not JSON: {error}.") })
+    let wrong = |error: serde_json::Error| Problem { field, text: format!("This is not JSON: {error}.") };
+    serde_json::from_str::<&RawValue>(text).map_err(wrong)?;
+    RawValue::from_string(on_one_line(text)).map(Some).map_err(wrong)
 }
 
 /// The API's problem, at the field that it is about.
@@ -149,7 +162,7 @@ impl Ways {
         } else {
             typed.clone()
         };
-        let body = typed.body().map(|body| body.to_string()).unwrap_or_default();
+        let body = typed.body().unwrap_or_default();
         Self {
             curl: curl(&body, tenant),
             command: command(&typed, tenant),
@@ -168,17 +181,13 @@ fn curl(body: &str, tenant: &str) -> String {
     )
 }
 
-fn one_line(json: &str) -> String {
-    serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |value| value.to_string())
-}
-
 fn command(typed: &Typed, tenant: &str) -> String {
     let mut command = "postrider".to_owned();
     if tenant != "default" {
         command.push_str(&format!(" --tenant {}", quoted(tenant)));
     }
     command.push_str(&format!(" event send {}", quoted(&typed.event_type)));
-    let (data, context) = (one_line(&typed.data), one_line(&typed.context));
+    let (data, context) = (on_one_line(&typed.data), on_one_line(&typed.context));
     for (option, value) in [("data", &data), ("context", &context), ("key", &typed.key), ("id", &typed.id)] {
         if !value.trim().is_empty() {
             command.push_str(&format!(" \\\n  --{option} {}", quoted(value)));
@@ -296,7 +305,7 @@ async fn sent(visit: &Visit, fields: &Fields) -> Answer {
     let typed = Typed::of(fields);
     let problem = match typed.body() {
         Err(problem) => problem,
-        Ok(body) => match visit.api.send::<Accepted>(Method::POST, "/v1/events", Some(&body)).await {
+        Ok(body) => match visit.api.send_text::<Accepted>("/v1/events", body).await {
             Ok(accepted) => return Ok(went(visit, &accepted)),
             // Another page says what a key may not do.
             Err(refused) if matches!(refused.status, 401 | 403) => return Err(refused.into()),
@@ -437,9 +446,15 @@ mod tests {
         let fields =
             Fields::parse(b"event_type=+A+&data=%7B%22a%22%3A1%7D&current_context=+&key=&id=e-1&csrf=x");
         let body = Typed::of(&fields).body().unwrap();
-        assert_eq!(body, json!({ "event_type": "A", "data": { "a": 1 }, "id": "e-1" }));
+        assert_eq!(body, r#"{"event_type":"A","id":"e-1","data":{"a":1}}"#);
+        let typed = |data: &str| Typed { data: data.into(), ..typed() }.body().unwrap();
+        assert!(
+            typed(" {\"z\": 1.10, \"a\": 12345678901234567890123, \"b\": 1E2} ")
+                .ends_with(r#""data":{"z":1.10,"a":12345678901234567890123,"b":1E2}}"#),
+            "as it was typed"
+        );
         assert_eq!(Typed::default().body().unwrap_err().field, "event_type");
-        let bad = Typed { data: "{".into(), ..typed() }.body().unwrap_err();
+        let bad = Typed { data: "{".into(), ..self::typed() }.body().unwrap_err();
         assert_eq!(bad.field, "data");
         assert!(bad.text.starts_with("This is not JSON: EOF while parsing"), "{}", bad.text);
     }
@@ -449,7 +464,9 @@ mod tests {
         let example = r#"{"event_type":"A","current_context":{"c":1},"data":{"d":[2]},"key":"k"}"#;
         let typed = Typed::like("A", Some(example));
         assert_eq!((typed.data.as_str(), typed.key.as_str()), ("{\n  \"d\": [\n    2\n  ]\n}", "k"));
-        assert_eq!(typed.body().unwrap()["current_context"], json!({ "c": 1 }));
+        assert!(typed.body().unwrap().contains(r#""current_context":{"c":1}"#));
+        let in_order = Typed::like("A", Some(r#"{"data":{"z":1.0,"a":2}}"#)).data;
+        assert_eq!(in_order, "{\n  \"z\": 1.0,\n  \"a\": 2\n}");
         assert_eq!(Typed::like("A", None).data, "{}");
     }
 
@@ -480,7 +497,7 @@ mod tests {
             detail: "it is no id".into(),
             hint: "Give another.".into(),
             field: field.map(str::to_owned),
-            more: Map::new(),
+            more: serde_json::Map::new(),
         };
         assert_eq!(
             problem_of(&refused(Some("id"), 422)),

@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::routing::get;
 
 pub(super) use self::ask::{Ask, asks};
+pub use self::audit::AUDITED;
 use crate::Console;
 use crate::page::{Answer, Part, Shell, Visit, page};
 
@@ -32,7 +33,7 @@ struct Card {
     text: &'static str,
 }
 
-const CARDS: [Card; 9] = [
+const CARDS: [Card; 10] = [
     Card {
         name: "Webhook settings",
         link: "/webhooks",
@@ -66,6 +67,11 @@ const CARDS: [Card; 9] = [
         text: "What was given up, and messages that cannot be processed.",
     },
     Card { name: "API reference", link: "/docs", text: "Every operation, with a form to try it." },
+    Card {
+        name: "For publishers",
+        link: "/docs/asyncapi",
+        text: "How upstream services publish over RabbitMQ, also as AsyncAPI.",
+    },
 ];
 
 #[derive(Template)]

@@ -207,7 +207,7 @@ async fn created(visit: &Visit, fields: &Fields) -> Answer {
         Ok(body) => Value::Object(body),
         Err(wrong) => return looked_at(visit, fields, None, wrong).await,
     };
-    match visit.api.send::<Webhook>(Method::POST, "/v1/webhooks", Some(&body)).await {
+    match visit.api.make_once::<Webhook>("/v1/webhooks", &body, fields).await {
         Ok(webhook) => webhook::show_secret(visit, webhook, Told::Created).await,
         Err(refused) => again(visit, fields, None, refused).await,
     }

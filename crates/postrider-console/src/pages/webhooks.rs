@@ -29,8 +29,13 @@ const STATES: [(&str, &str); 4] =
     [("", "All"), ("active", "Active"), ("paused", "Paused"), ("disabled", "Disabled")];
 
 /// What a filter can be, with how the API calls it.
-const FILTERS: [(&str, &str); 4] =
-    [("state", "state"), ("url", "URL has"), ("event_type", "takes"), ("profile", "profile")];
+const FILTERS: [(&str, &str); 5] = [
+    ("state", "state"),
+    ("name", "name has"),
+    ("url", "URL has"),
+    ("event_type", "takes"),
+    ("profile", "profile"),
+];
 
 /// How each webhook did in the last day.
 #[derive(Debug, Deserialize)]
@@ -167,9 +172,12 @@ mod tests {
 
     #[test]
     fn the_address_is_what_the_api_is_asked() {
-        let fields = Fields::parse(b"state=paused&url=example.com&cursor=x&name=n&event_type=");
-        assert_eq!(asked(&fields), [("state", "paused"), ("url", "example.com")]);
-        assert_eq!(command(&asked(&fields)), "postrider webhook list --state 'paused' --url 'example.com'");
+        let fields = Fields::parse(b"state=paused&url=example.com&cursor=x&name=Bill&other=n&event_type=");
+        assert_eq!(asked(&fields), [("state", "paused"), ("name", "Bill"), ("url", "example.com")]);
+        assert_eq!(
+            command(&asked(&fields)),
+            "postrider webhook list --state 'paused' --name 'Bill' --url 'example.com'"
+        );
     }
 
     #[test]

@@ -190,6 +190,27 @@ mod tests {
         assert_eq!(described.into_iter().collect::<BTreeSet<_>>(), listed);
     }
 
+    /// The console offers what the audit log can have: everything that changes something, and showing a secret.
+    #[test]
+    fn the_console_offers_every_operation_that_is_audited() {
+        let description = super::super::described().into_openapi();
+        let changing = description
+            .paths
+            .paths
+            .values()
+            .flat_map(operations)
+            .filter(|(method, _)| *method != Method::GET);
+        let mut audited: BTreeSet<&str> =
+            changing.map(|(_, operation)| operation.operation_id.as_deref().unwrap()).collect();
+        audited.insert("get_secret");
+        // Events have books of their own, and an explanation changes nothing.
+        for other in ["publish_events", "explain_webhook"] {
+            assert!(audited.remove(other), "{other}");
+        }
+        assert_eq!(postrider_console::AUDITED.into_iter().collect::<BTreeSet<_>>(), audited);
+        assert_eq!(postrider_console::AUDITED.len(), audited.len(), "each once");
+    }
+
     #[test]
     fn the_list_is_as_documented() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/access.md");

@@ -718,3 +718,52 @@ async fn a_panic_is_a_problem() {
     let (_, _, body) = read(response).await;
     assert!(!body.to_string().contains("canary"));
 }
+
+/// What publishers are told is what is declared on the broker, and what the router takes.
+#[test]
+fn publishers_are_told_what_is_on_the_broker() {
+    use postrider_broker::topology::{DEFAULT_SHARDS, Routing};
+    use postrider_core::{TenantId, intake};
+
+    let told: HashSet<&str> = postrider_console::ASYNCAPI.lines().map(str::trim).collect();
+    let names = Names::new("postrider", 1000);
+    let topology = Topology::new(&names, DEFAULT_SHARDS);
+    let exchange = topology.exchanges.iter().find(|exchange| exchange.name == names.events()).unwrap();
+    assert_eq!(exchange.kind, Routing::Topic);
+    // Every routing key leads to the one queue of events.
+    let bound: Vec<&str> =
+        topology.bindings.iter().filter(|it| it.from == exchange.name).map(|it| it.key.as_str()).collect();
+    assert_eq!(bound, ["#"]);
+    let name = format!("name: {}", exchange.name);
+    let tenant = format!("default: {}", TenantId::DEFAULT);
+    for line in [
+        &name,
+        "type: topic",
+        "durable: true",
+        "autoDelete: false",
+        "address: \"{tenant}\"",
+        &tenant,
+        "deliveryMode: 2",
+        "mandatory: true",
+    ] {
+        assert!(told.contains(line), "{line}");
+    }
+    let limits = format!(
+        "At most {} bytes of UTF-8, nested at most {} deep",
+        intake::MAX_MESSAGE_BYTES,
+        intake::MAX_DEPTH
+    );
+    assert!(postrider_console::ASYNCAPI.contains(&limits), "{limits}");
+    // Its example is taken as it stands.
+    let event = br#"{"event_type":"USER_LOGIN","id":"login-17","data":{"sub":"u-1"}}"#;
+    for line in ["event_type: USER_LOGIN", "id: login-17", "sub: u-1"] {
+        assert!(told.contains(line), "{line}");
+    }
+    let envelope = intake::Envelope {
+        routing_key: TenantId::DEFAULT,
+        content_type: Some("application/json"),
+        ..intake::Envelope::default()
+    };
+    let now = postrider_broker::now();
+    assert!(intake::read(envelope, event, now, postrider_core::EventId::from_trusted("made")).is_ok());
+}

@@ -51,6 +51,27 @@ pub(crate) struct TypeFilter {
 }
 
 impl TypeFilter {
+    /// The list along the index in which event types are kept in order. A tenant's catalogues have a bounded number of them.
+    pub(super) fn list(&self, query: &mut QueryBuilder<Sqlite>, after: Option<(&str, i64)>, limit: u32) {
+        query.push("SELECT * FROM event_types INDEXED BY event_types_in_order WHERE tenant = ");
+        query.push_bind(self.tenant.clone());
+        for (column, value) in
+            [("product", &self.product), ("category", &self.category), ("grp", &self.group)]
+        {
+            if let Some(value) = value {
+                query.push(format_args!(" AND {column} = ")).push_bind(value.clone());
+            }
+        }
+        for word in &self.search {
+            query.push(" AND instr(words, ").push_bind(word.clone()).push(") > 0");
+        }
+        if let Some((product, position)) = after {
+            query.push(" AND (product, position) > (").push_bind(product.to_owned()).push(", ");
+            query.push_bind(position).push(")");
+        }
+        query.push(" ORDER BY product, position LIMIT ").push_bind(i64::from(limit));
+    }
+
     /// Whether the type of a catalogue that is not stored is among them.
     pub(crate) fn wants(&self, row: &TypeRow) -> bool {
         let words = words(&row.entry);
@@ -281,23 +302,8 @@ impl Store {
         after: Option<(&str, i64)>,
         limit: u32,
     ) -> Result<Vec<TypeRow>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM event_types WHERE tenant = ");
-        query.push_bind(&filter.tenant);
-        for (column, value) in
-            [("product", &filter.product), ("category", &filter.category), ("grp", &filter.group)]
-        {
-            if let Some(value) = value {
-                query.push(format_args!(" AND {column} = ")).push_bind(value);
-            }
-        }
-        for word in &filter.search {
-            query.push(" AND instr(words, ").push_bind(word).push(") > 0");
-        }
-        if let Some((product, position)) = after {
-            query.push(" AND (product, position) > (").push_bind(product).push(", ");
-            query.push_bind(position).push(")");
-        }
-        query.push(" ORDER BY product, position LIMIT ").push_bind(i64::from(limit));
+        let mut query = QueryBuilder::new("");
+        filter.list(&mut query, after, limit);
         let rows = query.build().persistent(false).fetch_all(&self.readers).await?;
         rows.iter().map(type_of).collect()
     }

@@ -111,6 +111,33 @@ fn steps_of(plot: &Plot) -> [i64; 3] {
     [last.as_millis(), signed(plot.step.ms()), plot.since.as_millis()]
 }
 
+/// What is counted in each bucket.
+fn points_sql() -> String {
+    format!(
+        "{STEPS} SELECT s.at, {FIGURES} FROM steps t CROSS JOIN stats s
+             ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = $5"
+    )
+}
+
+/// The same by event type.
+fn types_sql() -> String {
+    format!(
+        "{STEPS} SELECT event_type, SUM(delivered), SUM(failed) FROM
+             (SELECT s.event_type, s.delivered, s.failed FROM steps t CROSS JOIN stats_by_type s
+              ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = $5 LIMIT $6)
+             GROUP BY event_type ORDER BY SUM(delivered) + SUM(failed) DESC, event_type LIMIT $7"
+    )
+}
+
+/// The sparklines.
+fn sparks_sql() -> String {
+    format!(
+        "{STEPS} SELECT s.webhook, s.at, s.delivered, s.failed, s.last_at, s.attempt
+             FROM json_each($5) w CROSS JOIN steps t CROSS JOIN stats s
+             ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = w.value"
+    )
+}
+
 impl Store {
     /// What is counted of a tenant, or of one of its webhooks, in each bucket of a plot.
     pub(crate) async fn stats(
@@ -120,10 +147,7 @@ impl Store {
         plot: &Plot,
     ) -> Result<Vec<Figures>, StoreError> {
         let [last, step, first] = steps_of(plot);
-        let sql = format!(
-            "{STEPS} SELECT s.at, {FIGURES} FROM steps t CROSS JOIN stats s
-             ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = $5"
-        );
+        let sql = points_sql();
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(last)
             .bind(step)
@@ -150,12 +174,7 @@ impl Store {
         plot: &Plot,
     ) -> Result<Vec<TypeFigures>, StoreError> {
         let [last, step, first] = steps_of(plot);
-        let sql = format!(
-            "{STEPS} SELECT event_type, SUM(delivered), SUM(failed) FROM
-             (SELECT s.event_type, s.delivered, s.failed FROM steps t CROSS JOIN stats_by_type s
-              ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = $5 LIMIT $6)
-             GROUP BY event_type ORDER BY SUM(delivered) + SUM(failed) DESC, event_type LIMIT $7"
-        );
+        let sql = types_sql();
         let rows: Vec<(String, i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(last)
             .bind(step)
@@ -181,11 +200,7 @@ impl Store {
         plot: &Plot,
     ) -> Result<HashMap<String, Spark>, StoreError> {
         let [last, step, first] = steps_of(plot);
-        let sql = format!(
-            "{STEPS} SELECT s.webhook, s.at, s.delivered, s.failed, s.last_at, s.attempt
-             FROM json_each($5) w CROSS JOIN steps t CROSS JOIN stats s
-             ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = w.value"
-        );
+        let sql = sparks_sql();
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(last)
             .bind(step)

@@ -41,6 +41,10 @@ fn tenant_of(row: &SqliteRow) -> Result<TenantRow, sqlx::Error> {
     })
 }
 
+/// Tenants by name, after one.
+pub(super) const LIST: &str =
+    "SELECT * FROM tenants WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2";
+
 impl Store {
     /// A tenant that exists.
     pub(crate) async fn tenant(&self, id: &str) -> Result<Option<TenantRow>, StoreError> {
@@ -53,12 +57,7 @@ impl Store {
 
     /// Tenants by name, after `after`.
     pub(crate) async fn tenants(&self, after: &str, limit: u32) -> Result<Vec<TenantRow>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM tenants WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2")
-                .bind(after)
-                .bind(i64::from(limit))
-                .fetch_all(&self.readers)
-                .await?;
+        let rows = sqlx::query(LIST).bind(after).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         Ok(rows.iter().map(tenant_of).collect::<Result<_, _>>()?)
     }
 }

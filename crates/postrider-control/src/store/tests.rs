@@ -863,6 +863,7 @@ async fn lists_are_read_by_an_index() {
         "SELECT * FROM api_keys WHERE seq < 9 AND tenant = 'a' ORDER BY seq DESC LIMIT 5",
         "SELECT * FROM api_keys WHERE seq < 9 ORDER BY seq DESC LIMIT 5",
         "SELECT COUNT(*) FROM api_keys WHERE tenant = 'a' AND revoked_at IS NULL",
+        tenants::LIST,
     ] {
         let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {list}")))
             .fetch_all(&t.store.readers)

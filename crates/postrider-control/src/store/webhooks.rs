@@ -35,6 +35,8 @@ pub(crate) struct WebhookRow {
 pub(crate) struct WebhookFilter {
     pub tenant: String,
     pub state: Option<String>,
+    /// A part of the name; A and a are the same.
+    pub name: Option<String>,
     /// A part of the URL.
     pub url: Option<String>,
     pub profile: Option<String>,
@@ -46,6 +48,47 @@ pub(crate) struct WebhookFilter {
     pub until: Option<Timestamp>,
     /// The oldest first.
     pub oldest_first: bool,
+}
+
+impl WebhookFilter {
+    /// The list along the index of the tenant's webhooks: in order, and never more of them than a tenant may have.
+    pub(super) fn list(&self, query: &mut QueryBuilder<Sqlite>, beyond: Option<i64>, limit: u32) {
+        query.push(
+            "SELECT * FROM webhooks INDEXED BY webhooks_of_tenant WHERE deleted_at IS NULL AND tenant = ",
+        );
+        query.push_bind(self.tenant.clone());
+        if let Some(state) = &self.state {
+            query.push(" AND state = ").push_bind(state.clone());
+        }
+        if let Some(profile) = &self.profile {
+            query.push(" AND profile = ").push_bind(profile.clone());
+        }
+        if let Some(name) = &self.name {
+            query
+                .push(" AND instr(lower(json_extract(record, '$.name')), lower(")
+                .push_bind(name.clone())
+                .push(")) > 0");
+        }
+        if let Some(url) = &self.url {
+            query.push(" AND instr(url, ").push_bind(url.clone()).push(") > 0");
+        }
+        if let Some(takes) = &self.takes {
+            query.push(" AND id IN (");
+            takes.webhooks(&self.tenant, query);
+            query.push(")");
+        }
+        if let Some(since) = self.since {
+            query.push(" AND created_at >= ").push_bind(since.as_millis());
+        }
+        if let Some(until) = self.until {
+            query.push(" AND created_at < ").push_bind(until.as_millis());
+        }
+        let (past, order) = if self.oldest_first { (">", "ASC") } else { ("<", "DESC") };
+        if let Some(beyond) = beyond {
+            query.push(format_args!(" AND seq {past} ")).push_bind(beyond);
+        }
+        query.push(format_args!(" ORDER BY seq {order} LIMIT ")).push_bind(i64::from(limit));
+    }
 }
 
 /// The ways in which a webhook can ask for an event type.
@@ -121,34 +164,8 @@ impl Store {
         beyond: Option<i64>,
         limit: u32,
     ) -> Result<Vec<WebhookRow>, StoreError> {
-        let mut query =
-            QueryBuilder::<Sqlite>::new("SELECT * FROM webhooks WHERE deleted_at IS NULL AND tenant = ");
-        query.push_bind(&filter.tenant);
-        if let Some(state) = &filter.state {
-            query.push(" AND state = ").push_bind(state);
-        }
-        if let Some(profile) = &filter.profile {
-            query.push(" AND profile = ").push_bind(profile);
-        }
-        if let Some(url) = &filter.url {
-            query.push(" AND instr(url, ").push_bind(url).push(") > 0");
-        }
-        if let Some(takes) = &filter.takes {
-            query.push(" AND id IN (");
-            takes.webhooks(&filter.tenant, &mut query);
-            query.push(")");
-        }
-        if let Some(since) = filter.since {
-            query.push(" AND created_at >= ").push_bind(since.as_millis());
-        }
-        if let Some(until) = filter.until {
-            query.push(" AND created_at < ").push_bind(until.as_millis());
-        }
-        let (past, order) = if filter.oldest_first { (">", "ASC") } else { ("<", "DESC") };
-        if let Some(beyond) = beyond {
-            query.push(format_args!(" AND seq {past} ")).push_bind(beyond);
-        }
-        query.push(format_args!(" ORDER BY seq {order} LIMIT ")).push_bind(i64::from(limit));
+        let mut query = QueryBuilder::new("");
+        filter.list(&mut query, beyond, limit);
         let rows = query.build().persistent(false).fetch_all(&self.readers).await?;
         rows.iter().map(webhook_of).collect()
     }

@@ -37,11 +37,22 @@ const COLUMNS: &[Column] = &[
 pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
     match command {
         Webhook::Create(create_command) => return create(context, *create_command).await,
-        Webhook::List(WebhookList { state, event_type, url, profile, since, until, oldest_first, page }) => {
+        Webhook::List(WebhookList {
+            state,
+            event_type,
+            name,
+            url,
+            profile,
+            since,
+            until,
+            oldest_first,
+            page,
+        }) => {
             let order = oldest_first.then(|| "oldest".to_owned());
             let filter = [
                 ("state", state.as_ref()),
                 ("event_type", event_type.as_ref()),
+                ("name", name.as_ref()),
                 ("url", url.as_ref()),
                 ("profile", profile.as_ref()),
                 ("since", since.as_ref()),

@@ -154,6 +154,13 @@ async fn listed(visit: &Visit, typed: &Fields, problem: Option<Problem>) -> Answ
     page_with(status, &template)
 }
 
+/// When the form was shown, as it says itself: its key lives from then on, so that the same form sent again asks for the same key. One
+/// that is older than a day is not believed.
+fn shown_at(fields: &Fields, now: Timestamp) -> Timestamp {
+    let told = Timestamp::parse_rfc3339(fields.get("shown_at"));
+    told.filter(|at| *at <= now && now.since_ms(*at) < DAY_MS).unwrap_or(now)
+}
+
 /// The body that makes the key of a form.
 fn key_of(fields: &Fields, now: Timestamp) -> Value {
     let scopes: Vec<&str> = fields.all("scopes").collect();
@@ -166,7 +173,7 @@ fn key_of(fields: &Fields, now: Timestamp) -> Value {
     let known = LIVES.iter().any(|(days, _)| *days == life);
     let life = if known { life } else { USUAL_LIFE };
     if let Ok(days) = life.parse::<u64>() {
-        body["expires_at"] = now.plus_ms(days * DAY_MS).to_rfc3339().into();
+        body["expires_at"] = shown_at(fields, now).plus_ms(days * DAY_MS).to_rfc3339().into();
     }
     body
 }
@@ -176,6 +183,7 @@ fn key_of(fields: &Fields, now: Timestamp) -> Value {
 struct FreshKeyPage {
     shell: Shell,
     row: Row,
+    /// Empty if this answer was given before: then it is kept nowhere any more.
     secret: String,
 }
 
@@ -187,7 +195,7 @@ async fn create(Sent { visit, fields }: Sent) -> Response {
 /// Makes a key, and shows it in this answer alone: no address, no cookie and no later page has it.
 async fn created(visit: &Visit, fields: &Fields) -> Answer {
     let body = key_of(fields, visit.now);
-    let mut key: Key = match visit.api.send(Method::POST, "/v1/api-keys", Some(&body)).await {
+    let mut key: Key = match visit.api.make_once("/v1/api-keys", &body, fields).await {
         Ok(key) => key,
         Err(refused) if is_of_form(&refused) => {
             return listed(visit, fields, Some(Problem::of(&refused))).await;
@@ -244,7 +252,12 @@ async fn revoke(Path(id): Path<String>, Sent { visit, .. }: Sent) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Json;
+
     use super::*;
+    use crate::stage::Stage;
 
     fn now() -> Timestamp {
         Timestamp::parse_rfc3339("2026-11-22T20:00:00Z").unwrap()
@@ -262,6 +275,65 @@ mod tests {
             key_of(&fields, now()),
             json!({ "name": "ci", "scopes": ["admin"] }),
             "for ever, for every tenant"
+        );
+    }
+
+    #[test]
+    fn the_same_form_asks_for_the_same_key() {
+        let ends = |shown_at: &str, now: Timestamp| {
+            let fields = Fields::parse(format!("name=ci&scopes=read&life=1&shown_at={shown_at}").as_bytes());
+            key_of(&fields, now)["expires_at"].as_str().unwrap().to_owned()
+        };
+        for later in [0, 5_000, DAY_MS - 1] {
+            assert_eq!(ends("2026-11-22T20:00:00Z", now().plus_ms(later)), "2026-11-23T20:00:00Z", "{later}");
+        }
+        assert_eq!(ends("2020-01-01T00:00:00Z", now()), "2026-11-23T20:00:00Z", "too old");
+        assert_eq!(ends("2099-01-01T00:00:00Z", now()), "2026-11-23T20:00:00Z", "not yet");
+        assert_eq!(ends("oops", now()), "2026-11-23T20:00:00Z");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_made_once_for_each_form() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let made = {
+            let asked = asked.clone();
+            move |headers: http::HeaderMap| async move {
+                let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+                let mut asked = asked.lock().unwrap();
+                let mut answer = json!({ "id": "key_1", "name": "ci", "tenant": "default", "scopes": ["read"], "state": "active",
+                    "hint": "…abcd", "created_at": "2026-11-22T20:00:00Z", "expires_at": null, "last_used_at": null });
+                if !asked.contains(&key) {
+                    answer["key"] = "ptr_secret".into();
+                }
+                asked.push(key);
+                Json(answer)
+            }
+        };
+        let listed = || async { Json(json!({ "items": [], "next": null })) };
+        let stage = Stage::new(Router::new().route("/v1/api-keys", get(listed).post(made)));
+        let (_, form) = stage.get("/settings/api-keys").await;
+        let value = |name: &str| {
+            let (_, rest) = form.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
+            rest.split_once('"').unwrap().0.to_owned()
+        };
+        let fields = [
+            ("name", "ci"),
+            ("scopes", "read"),
+            ("life", "90"),
+            ("once", &value("once")),
+            ("shown_at", &value("shown_at")),
+        ];
+        let (status, _, text) = stage.send("/settings/api-keys", &fields).await;
+        assert!(status == 200 && text.contains("value=\"ptr_secret\""), "{text}");
+        // The page that has it is loaded again, which sends the form again.
+        let (status, _, text) = stage.send("/settings/api-keys", &fields).await;
+        assert!(status == 200 && text.contains("was shown when it was made"), "{text}");
+        assert!(!text.contains("Copy the key now"), "{text}");
+        let keys = asked.lock().unwrap().clone();
+        assert_eq!(keys[0], keys[1]);
+        assert_ne!(
+            stage.get("/settings/api-keys").await.1.split_once("name=\"once\"").unwrap().1[..60],
+            form.split_once("name=\"once\"").unwrap().1[..60]
         );
     }
 

@@ -12,49 +12,12 @@ use super::{Tab, Webhook, read, shell, tabs};
 use crate::api::{Listed, Refused, segment};
 use crate::fields::Fields;
 use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
+use crate::pages::events::Explanation;
 use crate::pages::webhook_form::Wrong;
 use crate::words::relative;
 
 /// How many of the newest events are offered.
 const OFFERED: &str = "20";
-
-/// What the API says of an event and a webhook.
-#[derive(Debug, Deserialize)]
-struct Explanation {
-    #[serde(rename = "match")]
-    matches: bool,
-    because: String,
-    event_type: TypeFound,
-    #[serde(default)]
-    taken_by: Vec<Way>,
-    filter: Option<FilterFound>,
-    #[serde(default)]
-    marks: Vec<String>,
-    remark: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TypeFound {
-    given: String,
-    name: String,
-    known: bool,
-    product: Option<String>,
-    group: Option<String>,
-    category: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Way {
-    by: String,
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct FilterFound {
-    source: String,
-    holds: Option<bool>,
-    error: Option<String>,
-}
 
 /// An event that can be chosen.
 #[derive(Debug, Deserialize)]

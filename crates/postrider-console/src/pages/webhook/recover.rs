@@ -3,15 +3,14 @@
 use askama::Template;
 use axum::extract::Path;
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use postrider_core::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Tab, Webhook, read, shell, tabs};
-use crate::api::segment;
 use crate::fields::Fields;
 use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
+use crate::pages::listing;
 use crate::pages::webhook_form::Wrong;
 use crate::words::relative;
 
@@ -114,21 +113,13 @@ pub(super) async fn plan(Path(id): Path<String>, Sent { visit, fields }: Sent) -
     visit.or_refused(Part::Webhooks, made)
 }
 
-#[derive(Deserialize)]
-struct Planned {
-    id: String,
-}
-
 async fn planned(visit: &Visit, id: &str, fields: Fields) -> Answer {
     let body = match body_of(id, &fields, visit.now) {
         Ok(body) => Value::Object(body),
         Err(wrong) => return shown(visit, read(visit, id).await?, fields, wrong),
     };
-    match visit.api.send::<Planned>(Method::POST, "/v1/replays", Some(&body)).await {
-        Ok(planned) => {
-            let text = "Planned. Look at what it would send, then start it.";
-            Ok(visit.done(&format!("/jobs/{}", segment(&planned.id)), text))
-        }
+    match listing::planned(visit, &body).await {
+        Ok(to_plan) => Ok(to_plan),
         Err(refused) if refused.is_logged_out() => Err(refused.into()),
         Err(refused) => {
             let mut wrong = Wrong::from(&refused);

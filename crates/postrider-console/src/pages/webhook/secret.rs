@@ -3,13 +3,14 @@
 use askama::Template;
 use axum::extract::Path;
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::snippets::{self, Snippet};
 use super::{Webhook, read};
 use crate::api::segment;
+use crate::fields::Fields;
 use crate::page::{Answer, Part, Sent, Shell, Visit, page_with};
 use crate::pages::webhook_form::{catalogues, profile_of};
 use crate::words::{Html, when_if};
@@ -74,13 +75,14 @@ pub(crate) async fn show_secret(visit: &Visit, webhook: Webhook, told: Told) -> 
 
 /// Gives the webhook another secret, and shows it.
 pub(super) async fn rotate(Path(id): Path<String>, Sent { visit, fields }: Sent) -> Response {
-    let made = rotated(&visit, &id, fields.get("overlap")).await;
+    let made = rotated(&visit, &id, &fields).await;
     visit.or_refused(Part::Webhooks, made)
 }
 
-async fn rotated(visit: &Visit, id: &str, overlap: &str) -> Answer {
+async fn rotated(visit: &Visit, id: &str, fields: &Fields) -> Answer {
     let path = format!("/v1/webhooks/{}/rotate-secret", segment(id));
-    match visit.api.send::<Webhook>(Method::POST, &path, Some(&rotation_of(overlap))).await {
+    let body = rotation_of(fields.get("overlap"));
+    match visit.api.make_once::<Webhook>(&path, &body, fields).await {
         Ok(webhook) => show_secret(visit, webhook, Told::Rotated).await,
         Err(refused) => visit.not_done(&settings(id), &refused),
     }

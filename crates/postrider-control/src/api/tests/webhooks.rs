@@ -463,6 +463,10 @@ async fn webhooks_are_found_by_what_they_take_and_how() {
         ("event_type=nothing-of-the-sort", vec!["all"]),
         ("event_type=postrider.delivery.dead", vec!["own"]),
         ("url=by-type", vec!["by-type"]),
+        ("name=by-TYPE", vec!["by-type"]),
+        ("name=by-type&url=by-type", vec!["by-type"]),
+        ("name=by-type&url=by-group", vec![]),
+        ("name=%25", vec![]),
         ("url=%2525hook&event_type=order.paid&limit=200", vec!["all", "by-category", "by-group"]),
         ("url=_", vec![]),
         ("profile=standard", vec![]),
@@ -488,6 +492,7 @@ async fn webhooks_are_found_by_what_they_take_and_how() {
     }
     assert_eq!(t.get("/v1/event-types/Order_placed").await["webhooks"], 5);
     assert_eq!(t.get("/v1/event-types/postrider.delivery.dead").await["webhooks"], 1);
+    assert_eq!(t.call("GET", "/v1/webhooks?name=", None).await.1["field"], "name");
     assert_eq!(t.call("GET", "/v1/webhooks?url=", None).await.1["field"], "url");
     let page = t.get("/v1/webhooks?event_type=order.paid&limit=2").await;
     let next = page["next"].as_str().unwrap();

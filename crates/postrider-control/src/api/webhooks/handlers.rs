@@ -34,6 +34,8 @@ use crate::store::{OwnEvent, Takes, WebhookFilter};
 const MAX_WEBHOOKS: u64 = 10_000;
 /// The longest part of a URL that can be looked for, bytes.
 const MAX_URL_PART: usize = 2048;
+/// The same of a name, bytes.
+const MAX_NAME_PART: usize = 1024;
 
 /// Makes a webhook.
 ///
@@ -94,6 +96,8 @@ pub(in crate::api) struct Asked {
     state: Option<String>,
     /// Those that take events of this type: by name or alias, by group, by category or with everything.
     event_type: Option<String>,
+    /// Those whose name has this in it, in upper or lower case.
+    name: Option<String>,
     /// Those whose URL has this in it.
     url: Option<String>,
     /// Those that speak this profile.
@@ -120,6 +124,9 @@ pub(in crate::api) async fn list(
 ) -> Result<Answer, Problem> {
     let limit = limit(asked.limit)?;
     let tenant = scope.tenant();
+    if asked.name.as_ref().is_some_and(|part| part.is_empty() || part.len() > MAX_NAME_PART) {
+        return Err(Problem::parameter("name", format!("name must have 1 to {MAX_NAME_PART} bytes")));
+    }
     if asked.url.as_ref().is_some_and(|part| part.is_empty() || part.len() > MAX_URL_PART) {
         return Err(Problem::parameter("url", format!("url must have 1 to {MAX_URL_PART} bytes")));
     }
@@ -137,6 +144,7 @@ pub(in crate::api) async fn list(
     let filter = WebhookFilter {
         tenant: tenant.to_string(),
         state: word("state", asked.state.as_deref(), &["active", "paused", "disabled"])?,
+        name: asked.name,
         url: asked.url,
         profile: asked.profile,
         takes,

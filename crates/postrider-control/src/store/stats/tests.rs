@@ -453,6 +453,25 @@ async fn nothing_is_looked_for_without_an_index() {
     }
 }
 
+/// Plots and sparklines read the rows of their buckets, each by its key.
+#[tokio::test]
+async fn plots_read_only_the_rows_that_they_show() {
+    let t = TestStore::new().await;
+    for (query, table, asked) in [
+        (points_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND webhook=?)"),
+        (sparks_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND webhook=?)"),
+        (types_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND webhook=?)"),
+    ] {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
+            .fetch_all(&t.store.readers)
+            .await
+            .unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        let looked_up = format!("SEARCH {table} USING PRIMARY KEY {asked}");
+        assert!(plan.contains(&looked_up) && !plan.contains(&format!("SCAN {table}")), "{query}: {plan:?}");
+    }
+}
+
 #[test]
 fn every_status_has_its_column() {
     for name in STATUSES {

@@ -342,6 +342,69 @@ async fn the_audit_log_is_found_by_an_index() {
     }
 }
 
+/// Webhooks and event types too, whatever is asked of them: in order along the index of the tenant, whose quota bounds them.
+#[tokio::test]
+async fn webhooks_and_event_types_are_found_by_an_index_too() {
+    let t = TestStore::new().await;
+    let of = |value: &str| Some(value.to_owned());
+    let explain = async |mut query: sqlx::QueryBuilder<Sqlite>| {
+        let rows = query.build().persistent(false).fetch_all(&t.store.readers).await.unwrap();
+        rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect::<Vec<String>>()
+    };
+    let takes = Takes { spellings: vec!["A".to_owned()], group: of("g"), category: of("c"), all: true };
+    for state in [None, of("paused")] {
+        for (name, url) in
+            [(None, None), (of("bill"), None), (None, of("example")), (of("bill"), of("example"))]
+        {
+            for (profile, takes) in [(None, None), (of("standard"), None), (None, Some(takes.clone()))] {
+                for (oldest_first, beyond) in [(false, None), (false, Some(9)), (true, Some(9))] {
+                    let filter = WebhookFilter {
+                        tenant: "default".into(),
+                        state: state.clone(),
+                        name: name.clone(),
+                        url: url.clone(),
+                        profile: profile.clone(),
+                        takes: takes.clone(),
+                        since: Some(Timestamp::from_millis(FIRST)),
+                        until: None,
+                        oldest_first,
+                    };
+                    let mut query = sqlx::QueryBuilder::new("EXPLAIN QUERY PLAN ");
+                    filter.list(&mut query, beyond, 50);
+                    let steps = explain(query).await;
+                    let index = match beyond {
+                        None => "webhooks_of_tenant (tenant=? AND deleted_at=?)",
+                        Some(_) if oldest_first => "webhooks_of_tenant (tenant=? AND deleted_at=? AND seq>?)",
+                        Some(_) => "webhooks_of_tenant (tenant=? AND deleted_at=? AND seq<?)",
+                    };
+                    assert!(steps[0].ends_with(index), "{filter:?}: {steps:?}");
+                    let sorts = steps.iter().any(|step| step == "USE TEMP B-TREE FOR ORDER BY");
+                    let scans = steps.iter().any(|step| step.starts_with("SCAN"));
+                    assert!(!sorts && !scans, "{filter:?}: {steps:?}");
+                }
+            }
+        }
+    }
+    for (product, category, group) in
+        [(None, None, None), (of("p"), None, None), (of("p"), of("c"), of("g")), (None, of("c"), None)]
+    {
+        for search in [Vec::new(), vec!["order".to_owned()]] {
+            for after in [None, Some(("p", 9))] {
+                let (product, category, group) = (product.clone(), category.clone(), group.clone());
+                let filter =
+                    TypeFilter { tenant: "default".into(), product, category, group, search: search.clone() };
+                let mut query = sqlx::QueryBuilder::new("EXPLAIN QUERY PLAN ");
+                filter.list(&mut query, after, 200);
+                let steps = explain(query).await;
+                assert!(
+                    steps.len() == 1 && steps[0].contains("event_types_in_order (tenant=?"),
+                    "{filter:?}: {steps:?}"
+                );
+            }
+        }
+    }
+}
+
 /// How long lists take with ten million deliveries. Prints figures; run it in a release build with
 /// `cargo test --release --workspace --lib -- ten_million --ignored --nocapture`.
 #[tokio::test]
