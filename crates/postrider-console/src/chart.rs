@@ -38,17 +38,34 @@ fn round_up(value: f64) -> f64 {
     steps.into_iter().map(|step| step * power).find(|round| *round >= value).unwrap_or(value)
 }
 
-fn axis(svg: &mut String, width: f64, most: f64) {
-    for step in 0..=4u32 {
-        let share = f64::from(step) / 4.0;
-        let y = TOP + HEIGHT * (1.0 - share);
-        let value = most * share;
-        let label = if value >= 10_000.0 {
-            format!("{:.0}k", value / 1000.0)
-        } else if value.fract() == 0.0 {
-            format!("{value:.0}")
-        } else {
-            format!("{value:.1}")
+/// The axis of a plot: up to four steps, each a round whole number, of which the last is at the top.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Axis {
+    step: f64,
+    steps: u32,
+}
+
+impl Axis {
+    /// One that has room for this value.
+    fn up_to(value: f64) -> Self {
+        let step = round_up(value / 4.0);
+        Self { step, steps: (value / step).ceil().clamp(1.0, 4.0) as u32 }
+    }
+
+    /// The value at its top.
+    fn most(self) -> f64 {
+        self.step * f64::from(self.steps)
+    }
+}
+
+fn draw(svg: &mut String, width: f64, axis: Axis) {
+    for step in 0..=axis.steps {
+        let y = TOP + HEIGHT * (1.0 - f64::from(step) / f64::from(axis.steps));
+        let value = axis.step * f64::from(step);
+        let label = match value {
+            value if value < 10_000.0 => format!("{value:.0}"),
+            value if (value / 1000.0).fract() == 0.0 => format!("{:.0}k", value / 1000.0),
+            value => format!("{:.1}k", value / 1000.0),
         };
         svg.push_str(&format!("<line class=\"axis\" x1=\"{LEFT}\" x2=\"{width}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text x=\"{}\" y=\"{:.1}\" \
              text-anchor=\"end\">{label}</text>",
@@ -80,9 +97,10 @@ fn open(name: &str, width: f64) -> String {
 pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: f64) -> Html {
     let value = |series: &Series, i: usize| series.values.get(i).copied().flatten().unwrap_or(0.0);
     let sum = |i: usize| series.iter().map(|one| value(one, i)).sum::<f64>();
-    let most = round_up((0..buckets.len()).map(sum).fold(0.0, f64::max));
+    let axis = Axis::up_to((0..buckets.len()).map(sum).fold(0.0, f64::max));
+    let most = axis.most();
     let mut svg = open(name, width);
-    axis(&mut svg, width, most);
+    draw(&mut svg, width, axis);
     let step = (width - LEFT) / buckets.len().max(1) as f64;
     let bar = (step - if step > 6.0 { 2.0 } else { 0.5 }).max(0.5);
     for (i, bucket) in buckets.iter().enumerate() {
@@ -114,9 +132,10 @@ pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: 
 /// Lines, with gaps where nothing was measured.
 pub(crate) fn lines(name: &str, buckets: &[Bucket], series: &[Series], width: f64) -> Html {
     let all = series.iter().flat_map(|one| one.values.iter().flatten());
-    let most = round_up(all.copied().fold(0.0, f64::max));
+    let axis = Axis::up_to(all.copied().fold(0.0, f64::max));
+    let most = axis.most();
     let mut svg = open(name, width);
-    axis(&mut svg, width, most);
+    draw(&mut svg, width, axis);
     let step = (width - LEFT) / buckets.len().max(1) as f64;
     for one in series {
         let mut path = String::new();
@@ -128,9 +147,11 @@ pub(crate) fn lines(name: &str, buckets: &[Bucket], series: &[Series], width: f6
             };
             let (x, y) = (LEFT + step * (i as f64 + 0.5), TOP + HEIGHT * (1.0 - value / most));
             let alone = !drawing && one.values.get(i + 1).copied().flatten().is_none();
-            path.push_str(&format!("{}{x:.1} {y:.1}", if drawing { "L" } else { "M" }));
             if alone {
-                path.push_str("h.1");
+                // Wide enough to be seen.
+                path.push_str(&format!("M{:.1} {y:.1}h4", x - 2.0));
+            } else {
+                path.push_str(&format!("{}{x:.1} {y:.1}", if drawing { "L" } else { "M" }));
             }
             drawing = true;
         }
@@ -207,6 +228,22 @@ mod tests {
             [(0.0, 1.0), (0.4, 1.0), (1.2, 2.0), (3.0, 5.0), (7.0, 10.0), (100.0, 100.0), (101.0, 200.0)]
         {
             assert_eq!(round_up(value), round, "{value}");
+        }
+    }
+
+    #[test]
+    fn its_steps_are_whole_numbers_and_leave_room() {
+        for (value, step, steps) in [
+            (0.0, 1.0, 1),
+            (1.0, 1.0, 1),
+            (3.0, 1.0, 3),
+            (4.0, 1.0, 4),
+            (5.0, 2.0, 3),
+            (12.0, 5.0, 3),
+            (2001.0, 1000.0, 3),
+        ] {
+            assert_eq!(Axis::up_to(value), Axis { step, steps }, "{value}");
+            assert!(Axis::up_to(value).most() >= value, "{value}");
         }
     }
 
