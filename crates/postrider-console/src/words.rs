@@ -94,6 +94,23 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
+/// How much of a disk something takes.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let fits = UNITS.iter().find(|(unit, _)| n >= *unit);
+    match fits {
+        None => format!("{n} bytes"),
+        Some((unit, name)) => {
+            let tenths = u128::from(n) * 10 / u128::from(*unit);
+            if tenths < 100 {
+                format!("{}.{} {name}", tenths / 10, tenths % 10)
+            } else {
+                format!("{} {name}", tenths / 10)
+            }
+        }
+    }
+}
+
 /// A number with its thousands apart.
 pub(crate) fn number(n: u64) -> String {
     let digits = n.to_string();
@@ -273,6 +290,19 @@ mod tests {
         assert_eq!(marked("a `b<c>` d `e`").0, "a <code>b&lt;c&gt;</code> d <code>e</code>");
         assert_eq!(marked("`a` and ` alone").0, "<code>a</code> and ` alone");
         assert_eq!(marked("<b>").0, "&lt;b&gt;");
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        for (n, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1536, "1.5 KiB"),
+            (48 << 20, "48 MiB"),
+            (u64::MAX, "17179869183 GiB"),
+        ] {
+            assert_eq!(bytes(n), text);
+        }
     }
 
     #[test]

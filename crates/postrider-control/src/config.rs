@@ -6,8 +6,10 @@ use std::sync::Arc;
 use postrider_broker::Settings;
 use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use utoipa::ToSchema;
 
 /// What control needs to be told.
 #[derive(Debug)]
@@ -28,6 +30,23 @@ pub struct Config {
     pub https_only: bool,
     /// The test inbox that the console shows, if there is one.
     pub inbox: Option<Arc<dyn postrider_console::Inbox>>,
+    /// What this process was started with, for people to read.
+    pub settings: Vec<Setting>,
+}
+
+/// A setting as this process found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Setting {
+    /// Its name in the settings file.
+    pub name: &'static str,
+    /// Its value, as it may be shown: a secret that is set is `***`. Null where there is none.
+    pub value: Option<String>,
+    /// Where the value came from: `default`, `file …`, `env …`, `secret file …`, or `state directory …`.
+    pub source: String,
+    /// Its name in the environment.
+    pub env: String,
+    /// What it is for.
+    pub help: &'static str,
 }
 
 /// Where the API listens.

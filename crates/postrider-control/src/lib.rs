@@ -30,6 +30,6 @@ mod stats;
 mod store;
 
 pub use api::openapi;
-pub use config::{AdminToken, BadToken, Config, Listen};
+pub use config::{AdminToken, BadToken, Config, Listen, Setting};
 pub use run::{Error, run};
 pub use store::StoreError;

@@ -64,6 +64,7 @@ pub async fn run(
     for part in ["store", "api", "broker", "config"] {
         readiness.set(part, Err("starting".into()));
     }
+    let broker_address = config.broker.address();
     let store = Arc::new(Store::open(&config.store_url, &config.master_key).await?);
     metrics.store_up(true);
     readiness.set("store", Ok(()));
@@ -90,6 +91,8 @@ pub async fn run(
         bodies: api::Bodies::default(),
         logins: Arc::default(),
         inbox: config.inbox,
+        settings: config.settings,
+        broker_address,
         started_at: postrider_broker::now(),
     };
     let recorder = Arc::new(Recorder {

@@ -5,6 +5,7 @@
 //! encoding.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -328,6 +329,34 @@ pub struct AttemptFact {
     /// nobody could write a fact.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repeats: u32,
+    /// Where the time went.
+    #[serde(default, skip_serializing_if = "RequestTimes::is_unknown")]
+    pub times: RequestTimes,
+    /// The address that answered, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<IpAddr>,
+}
+
+/// Where the time of a request went. What did not happen, or nobody knows, is absent: over a connection that was kept from
+/// before there is neither a name to resolve nor a connection to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestTimes {
+    /// How long its name took to resolve, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_ms: Option<u32>,
+    /// How long the connection took to make once there was an address, with TLS, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_ms: Option<u32>,
+    /// From the beginning of the attempt until the head of the answer was there, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u32>,
+}
+
+impl RequestTimes {
+    /// Whether nothing was measured.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The end of a series.

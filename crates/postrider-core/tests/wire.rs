@@ -16,8 +16,8 @@ use postrider_core::event;
 use postrider_core::wire::{
     self, ApiKeyRecord, AttemptFact, CancellationRecord, Cancelled, CatalogueRecord, ConfigKind,
     ConfigRecord, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, EventFact, EventFate, EventRecord,
-    Fact, HeldFact, JournalMessage, Owed, RetryRecord, SCHEMA, SchemaMode, SecretRecord, TenantRecord,
-    TenantSettings, TopologyRecord, UnknownTypes, WebhookRecord, WireError, Work,
+    Fact, HeldFact, JournalMessage, Owed, RequestTimes, RetryRecord, SCHEMA, SchemaMode, SecretRecord,
+    TenantRecord, TenantSettings, TopologyRecord, UnknownTypes, WebhookRecord, WireError, Work,
 };
 use postrider_core::{DeliveryId, Epoch, EventId, EventType, TenantId, Timestamp, WebhookId};
 use serde::Serialize;
@@ -135,6 +135,8 @@ fn current() -> Vec<(&'static str, Vec<u8>)> {
         next_at: Some(at(10_000)),
         worker: "worker-1".into(),
         repeats: 2,
+        times: RequestTimes { dns_ms: Some(2), connect_ms: Some(5), first_byte_ms: Some(11) },
+        remote: Some("192.0.2.7".parse().unwrap()),
     };
     let done = DoneFact {
         delivery: delivery.id.clone(),

@@ -16,11 +16,11 @@ use postrider_core::profile::Profile;
 use postrider_core::request::{self, Attempt};
 use postrider_core::seal::MasterKey;
 use postrider_core::webhook::Auth;
-use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord};
+use postrider_core::wire::{AttemptFact, DeliveryRecord, EventRecord, RequestTimes};
 use postrider_core::{Chance, Event, Outcome, Timestamp, Webhook};
 
 use crate::gate::{Entry, Gate};
-use crate::http::{Deadline, Http, Over, Sent};
+use crate::http::{Deadline, Http, Over, Sent, Timely};
 use crate::metrics::{Metrics, seconds};
 use crate::moments::Moments;
 use crate::opened::Opened;
@@ -136,6 +136,7 @@ struct Exchange {
     at: Timestamp,
     ended: Timestamp,
     sent: Sent,
+    times: RequestTimes,
 }
 
 impl Exchange {
@@ -229,7 +230,7 @@ impl Deliverer {
             Some(_) => self.send(taken, webhook, &profile, entry.as_deref(), begun).await,
             // Control refuses to remove a catalogue whose profile is spoken. A body of another profile would be worse
             // than a late one.
-            None => (None, ended(begun, not_made(webhook, &"its profile is not known"))),
+            None => (None, ended(begun, not_made(webhook, &"its profile is not known").into())),
         };
         crash::point("worker.answered");
         let outcome = match &last.sent {
@@ -302,13 +303,13 @@ impl Deliverer {
     ) -> (Option<Exchange>, Exchange) {
         let credentials = match self.opened.credentials(webhook, profile, &self.master_key) {
             Ok(credentials) => credentials,
-            Err(error) => return (None, ended(begun, not_made(webhook, &error))),
+            Err(error) => return (None, ended(begun, not_made(webhook, &error).into())),
         };
         let deadline = Deadline::after(Duration::from_millis(profile.timeout_ms(webhook.timeout_ms)));
         let token = match &credentials.auth {
             Some(Auth::Oauth2(oauth2)) => match self.tokens.token(webhook, oauth2, deadline).await {
                 Ok(token) => Some(token),
-                Err((class, why)) => return (None, ended(begun, Sent::Unreachable(class, why))),
+                Err((class, why)) => return (None, ended(begun, Sent::Unreachable(class, why).into())),
             },
             Some(Auth::Basic { .. } | Auth::Bearer { .. }) | None => None,
         };
@@ -340,7 +341,7 @@ impl Deliverer {
                 Ok(request) => {
                     self.http.send(request, webhook, credentials.tls.as_ref(), over, deadline).await
                 }
-                Err(error) => not_made(webhook, &error),
+                Err(error) => not_made(webhook, &error).into(),
             };
             ended(at, sent)
         };
@@ -454,8 +455,11 @@ impl Deliverer {
         let delivery = &taken.delivery;
         let duration_ms = exchange.ended.since_ms(exchange.at);
         self.metrics.attempted(outcome, duration_ms);
+        let times = exchange.times;
+        let mut remote = None;
         let (response_headers, response_body, error) = match exchange.sent {
             Sent::Answered(answer) => {
+                remote = answer.remote;
                 let body = (!answer.body.is_empty()).then_some(answer.body);
                 let error = (next != Some(Next::Delivered))
                     .then(|| format!("the receiver answered {}", answer.status));
@@ -489,6 +493,8 @@ impl Deliverer {
             next_at,
             worker: self.worker.clone(),
             repeats: taken.repeats,
+            times,
+            remote,
         }
     }
 }
@@ -499,8 +505,8 @@ fn is_usual(delivery: &DeliveryRecord) -> bool {
 }
 
 /// An exchange that has just ended.
-fn ended(at: Timestamp, sent: Sent) -> Exchange {
-    Exchange { at, ended: now(), sent }
+fn ended(at: Timestamp, timely: Timely) -> Exchange {
+    Exchange { at, ended: now(), sent: timely.sent, times: timely.times }
 }
 
 /// How long a delivery waits for this machine to have something left: longer the more often it did.

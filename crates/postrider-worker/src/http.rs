@@ -8,6 +8,7 @@
 //! connected to (`reference/reliability.md` S-1 to S-7).
 
 use std::error::Error as StdError;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use postrider_core::address::{EgressPolicy, literal_address};
 use postrider_core::outcome::Unreachable;
 use postrider_core::request::Request;
 use postrider_core::webhook::ClientTls;
+use postrider_core::wire::RequestTimes;
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -25,7 +27,8 @@ use zeroize::Zeroizing;
 use crate::kept::Kept;
 use crate::local;
 use crate::resolve::{Resolver, Unresolved};
-use crate::reuse::Answered;
+use crate::reuse::{Answered, Connection};
+use crate::times::{Measured, Reached, Timed};
 
 /// The most of an answer's body that is read, bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -129,6 +132,24 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(String, String)>,
     /// The beginning of the body, as text.
     pub(crate) body: String,
+    /// The address that answered.
+    pub(crate) remote: Option<IpAddr>,
+}
+
+/// What a request came to, and what is known of its time.
+#[derive(Clone, Debug)]
+pub(crate) struct Timely {
+    /// What it came to.
+    pub(crate) sent: Sent,
+    /// Where the time went.
+    pub(crate) times: RequestTimes,
+}
+
+impl From<Sent> for Timely {
+    /// Of which nothing is known.
+    fn from(sent: Sent) -> Self {
+        Self { sent, times: RequestTimes::default() }
+    }
 }
 
 impl Http {
@@ -153,20 +174,24 @@ impl Http {
         tls: Option<&ClientTls>,
         over: Over,
         deadline: Deadline,
-    ) -> Sent {
-        let sent = match tls {
-            None => self.exchange(&self.clients, request, over, deadline).await,
+    ) -> Timely {
+        let (sent, taken) = match tls {
+            None => Measured::of(self.exchange(&self.clients, request, over, deadline)).await,
             Some(tls) => match self.private(webhook, tls).await {
-                Ok(clients) => self.exchange(&clients, request, over, deadline).await,
-                Err(none) => Err(none),
+                Ok(clients) => Measured::of(self.exchange(&clients, request, over, deadline)).await,
+                Err(none) => return none.into(),
             },
         };
         match sent {
-            Ok(response) => {
+            Ok((response, connection)) => {
+                let reached = match connection {
+                    Connection::Made => Reached::Answer,
+                    Connection::Kept => Reached::AnswerOverKept,
+                };
                 let (response, body) = read(response, KEPT_BODY, deadline).await;
-                answer(&response, &body)
+                Timely { sent: answer(&response, &body), times: taken.times(reached) }
             }
-            Err(none) => none,
+            Err(none) => Timely { sent: none, times: taken.times(Reached::Nothing) },
         }
     }
 
@@ -175,7 +200,7 @@ impl Http {
     /// # Errors
     /// What it came to instead; never [`Sent::Stale`].
     pub(crate) async fn fetch(&self, request: Request, deadline: Deadline) -> Result<(u16, Vec<u8>), Sent> {
-        let response = match self.exchange(&self.clients, request.clone(), Over::Any, deadline).await {
+        let (response, _) = match self.exchange(&self.clients, request.clone(), Over::Any, deadline).await {
             Err(Sent::Stale(_)) => self.exchange(&self.clients, request, Over::New, deadline).await?,
             sent => sent?,
         };
@@ -183,14 +208,14 @@ impl Http {
         Ok((response.status().as_u16(), body))
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer, which came over a connection that was made or kept.
     async fn exchange(
         &self,
         clients: &Clients,
         request: Request,
         over: Over,
         deadline: Deadline,
-    ) -> Result<reqwest::Response, Sent> {
+    ) -> Result<(reqwest::Response, Connection), Sent> {
         if literal_address(&request.url).is_some_and(|address| !self.policy.permits(address)) {
             return Err(Sent::Blocked);
         }
@@ -205,10 +230,11 @@ impl Http {
         match tokio::time::timeout_at(deadline.end, crash::while_waiting("worker.sent", builder.send())).await
         {
             Ok(Ok(response)) => {
-                if over == Over::Any {
-                    self.answered.note(&response);
-                }
-                Ok(response)
+                let connection = match over {
+                    Over::Any => self.answered.note(&response),
+                    Over::New => Connection::Made,
+                };
+                Ok((response, connection))
             }
             Ok(Err(error)) => Err(match explain(&error) {
                 Sent::Unreachable(Unreachable::Reset, why) if self.answered.had(&error) => Sent::Stale(why),
@@ -254,6 +280,7 @@ fn builder(resolver: &Resolver) -> reqwest::ClientBuilder {
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
         .pool_idle_timeout(IDLE)
         .dns_resolver(Arc::new(resolver.clone()))
+        .connector_layer(Timed)
 }
 
 /// Clients that show a certificate, trust another authority, or both.
@@ -318,7 +345,8 @@ fn answer(response: &reqwest::Response, body: &[u8]) -> Sent {
         }
     }
     let body = String::from_utf8_lossy(body).into_owned();
-    Sent::Answered(Answer { status: response.status().as_u16(), retry_after, headers, body })
+    let remote = response.remote_addr().map(|address| address.ip().to_canonical());
+    Sent::Answered(Answer { status: response.status().as_u16(), retry_after, headers, body, remote })
 }
 
 /// As much of an answer's header as may be kept. A redirect often repeats the query of the request, which may hold the

@@ -19,6 +19,7 @@ mod run;
 mod settle;
 mod slots;
 mod stopped;
+mod times;
 mod token;
 
 pub use run::{Config, Error, run};

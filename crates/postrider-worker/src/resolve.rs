@@ -15,8 +15,9 @@ use futures_util::future::BoxFuture;
 use postrider_core::address::EgressPolicy;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
-use crate::local;
+use crate::{local, times};
 
 /// How long a name may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -133,7 +134,9 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let resolver = self.clone();
         Box::pin(async move {
+            let begun = Instant::now();
             let found = resolver.addresses(name.as_str()).await?;
+            times::resolved(begun.elapsed());
             let addresses: Vec<SocketAddr> = found.iter().map(|address| (*address, 0).into()).collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -189,7 +192,7 @@ mod tests {
             ("private", Err(Unresolved::Blocked)),
             ("silent", Err(Unresolved::Slow)),
         ] {
-            let begun = tokio::time::Instant::now();
+            let begun = Instant::now();
             assert_eq!(resolver.addresses(name).await, expected, "{name}");
             assert!(begun.elapsed() <= PATIENCE, "{name}: {:?}", begun.elapsed());
         }

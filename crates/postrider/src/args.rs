@@ -109,6 +109,8 @@ pub enum Command {
     Stats(Stats),
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
+    /// Show what control was started with, what it stands on, and whether that is as it should be; exits with 6 if it is not
+    System,
     /// Show the broker's queues, how full they are and whether they are as they should be; exits with 6 if one is not
     Queues,
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for

@@ -201,6 +201,7 @@ impl Plan {
                     egress: settings.worker.egress.clone(),
                     https_only: settings.control.https_only,
                     inbox: inbox(settings)?,
+                    settings: settings.told(),
                 })
             }
         };

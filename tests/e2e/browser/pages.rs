@@ -59,13 +59,18 @@ const FIRST_USE: [Page; 12] = [
 ];
 
 /// Pages of one that works.
-const PAGES: [Page; 43] = [
+const PAGES: [Page; 44] = [
     page("/", "overview", "Overview", &["[data-testid=needs]", "[data-testid=system]", "svg"]),
     page("/?range=30d", "overview-30d", "Overview", &["svg"]),
     page("/deliveries", "deliveries", "Deliveries", &["table[data-testid=deliveries]"]),
     page("/deliveries?state=cancelled", "deliveries-none", "Deliveries", &["[data-testid=no-match]"]),
     page("/deliveries/cancel?webhook={webhook}", "deliveries-cancel", "Cancel", &["[data-testid=plan]"]),
-    page("/deliveries/{delivered}", "delivery", LOGIN, &["[data-testid=state]", ".timeline"]),
+    page(
+        "/deliveries/{delivered}",
+        "delivery",
+        LOGIN,
+        &["[data-testid=state]", ".timeline", "[data-testid=course]"],
+    ),
     page("/deliveries/{dead}", "delivery-dead", LOGIN, &["[data-testid=redeliver]"]),
     page("/events", "events", "Events", &["[data-testid=events]"]),
     page("/events?event_type=NONE", "events-none", "Events", &["[data-testid=no-match]"]),
@@ -103,6 +108,7 @@ const PAGES: [Page; 43] = [
     page("/settings/api-keys", "api-keys", "API keys", &["[data-testid=api-keys]"]),
     page("/settings/audit", "audit", "Audit log", &["[data-testid=audit]"]),
     page("/settings/tenants", "tenants", "Tenants", &["[data-testid=tenants]"]),
+    page("/settings/system", "system", "System", &["[data-testid=checks]", "[data-testid=settings]"]),
     page("/settings/tenant", "tenant", "Limits and defaults", &["[data-testid=save]"]),
     page("/settings/reminders", "reminders", "Reminders", &["[data-testid=reminders]"]),
     page("/docs", "reference", "API reference", &["h1"]),

@@ -55,9 +55,15 @@ pub(crate) struct TypeInShort {
     pub(crate) conditions_open: bool,
     pub(crate) lead_days: Option<u32>,
     pub(crate) split_from: Option<String>,
+    pub(crate) events_24h: u64,
 }
 
 impl TypeInShort {
+    /// How many events of it the last day had.
+    pub(crate) fn volume(&self) -> String {
+        number(self.events_24h)
+    }
+
     /// The page of it.
     pub(crate) fn link(&self) -> String {
         page_of(&self.name)

@@ -1,5 +1,7 @@
 //! One delivery: where the time went, every attempt, and trying again.
 
+mod course;
+
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
@@ -10,6 +12,7 @@ use postrider_core::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::course::{Times, course};
 use super::deliveries::Delivery;
 use crate::Console;
 use crate::api::segment;
@@ -49,7 +52,6 @@ struct Series {
 struct Attempt {
     n: u32,
     at: String,
-    duration_ms: u64,
     url: String,
     class: String,
     status: Option<i64>,
@@ -59,6 +61,10 @@ struct Attempt {
     response_headers: Vec<(String, String)>,
     next_at: Option<String>,
     worker: String,
+    #[serde(default)]
+    remote: Option<String>,
+    #[serde(flatten)]
+    times: Times,
 }
 
 impl Attempt {
@@ -116,6 +122,7 @@ struct Entry {
 struct Chosen {
     attempt: Attempt,
     took: String,
+    course: Html,
     at: Html,
     next: Html,
     body: Option<String>,
@@ -276,12 +283,13 @@ fn attempts(
             mark: state(if attempt.well() { "ok" } else { "bad" }, &attempt.answer()),
             n: attempt.n,
             series: *series,
-            took: duration(attempt.duration_ms),
+            took: duration(attempt.times.duration_ms),
             chosen: place == chosen,
         })
         .collect();
     let shown = flat.into_iter().nth(chosen).map(|(_, _, attempt)| Chosen {
-        took: duration(attempt.duration_ms),
+        took: duration(attempt.times.duration_ms),
+        course: course(attempt.times),
         at: when(&attempt.at, now),
         next: if attempt.next_at.is_some() {
             when_if(attempt.next_at.as_deref(), now)

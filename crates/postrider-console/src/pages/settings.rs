@@ -3,6 +3,7 @@
 mod api_keys;
 mod ask;
 mod audit;
+mod system;
 mod tenant;
 mod tenants;
 
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/settings", get(show))
         .merge(api_keys::routes())
         .merge(audit::routes())
+        .merge(system::routes())
         .merge(tenant::routes())
         .merge(tenants::routes())
 }
@@ -33,7 +35,7 @@ struct Card {
     text: &'static str,
 }
 
-const CARDS: [Card; 10] = [
+const CARDS: [Card; 11] = [
     Card {
         name: "Webhook settings",
         link: "/webhooks",
@@ -60,6 +62,11 @@ const CARDS: [Card; 10] = [
         text: "Events that are due some days before a date, and how many days.",
     },
     Card { name: "Audit log", link: "/settings/audit", text: "Who changed what, for 90 days." },
+    Card {
+        name: "System",
+        link: "/settings/system",
+        text: "What it was started with, what it stands on, and whether that is well.",
+    },
     Card { name: "Jobs", link: "/jobs", text: "Replays and cancellations: many deliveries at once." },
     Card {
         name: "Dead letters",

@@ -27,7 +27,7 @@ enum Without {
 use Without::{Is, SaysWhy, ShowsTheRest, Waits};
 
 /// Every page.
-const PAGES: [(&str, Without); 35] = [
+const PAGES: [(&str, Without); 36] = [
     ("/", SaysWhy),
     ("/deliveries", SaysWhy),
     ("/deliveries/cancel", SaysWhy),
@@ -60,6 +60,7 @@ const PAGES: [(&str, Without); 35] = [
     ("/settings/audit", SaysWhy),
     ("/settings/reminders", SaysWhy),
     ("/settings/reminders/{key}/cancel", SaysWhy),
+    ("/settings/system", SaysWhy),
     ("/settings/tenant", SaysWhy),
     ("/settings/tenants", SaysWhy),
     ("/settings/tenants/{id}/delete", SaysWhy),

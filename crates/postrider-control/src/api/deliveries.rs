@@ -142,6 +142,15 @@ struct Attempt {
     /// How often the delivery was handed to a worker before, and not settled: so many requests may have been made before
     /// this one of which nobody could write anything down. 0 without crashes and lost connections.
     repeats: u32,
+    /// How long the receiver's name took to resolve, milliseconds; null over a connection that was kept from before, and where it
+    /// did not come so far.
+    dns_ms: Option<u32>,
+    /// How long the connection took to make after that, with TLS, milliseconds; null as `dns_ms` is.
+    connect_ms: Option<u32>,
+    /// From the beginning until the head of the answer was there, milliseconds; null without an answer.
+    first_byte_ms: Option<u32>,
+    /// The address that answered; null without an answer.
+    remote: Option<String>,
 }
 
 impl From<DeliveryDetail> for DeliveryWithAttempts {
@@ -185,6 +194,10 @@ impl From<AttemptRow> for Attempt {
             next_at: row.next_at.map(shown),
             worker: row.worker,
             repeats: row.repeats,
+            dns_ms: row.times.dns_ms,
+            connect_ms: row.times.connect_ms,
+            first_byte_ms: row.times.first_byte_ms,
+            remote: row.remote,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! `/v1/event-types`: what can be subscribed to.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use postrider_core::catalogue::{self, Catalogue, Cause, OWN, TypeEntry};
+use postrider_core::stats::Plot;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,6 +19,8 @@ use crate::store::{Settings, Store, StoreError, Takes, TypeFilter, TypeRow};
 
 /// The longest search, characters.
 const MAX_SEARCH: usize = 128;
+/// Over how long events are counted.
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// An event type.
 #[derive(Serialize, ToSchema)]
@@ -48,12 +52,15 @@ pub(super) struct EventType {
     /// Where the source ran names together: the text that this name was cut from.
     split_from: Option<String>,
     has_schema: bool,
+    /// How many events of this type were accepted in this hour and the 23 before it, counted within seconds.
+    events_24h: u64,
 }
 
 impl EventType {
-    fn of(row: &TypeRow, settings: &Settings) -> Self {
+    fn of(row: &TypeRow, settings: &Settings, volumes: &HashMap<String, u64>) -> Self {
         let entry = row.entry.clone();
         Self {
+            events_24h: volumes.get(entry.name.as_str()).copied().unwrap_or(0),
             lead_days: settings.lead_days.get(entry.name.as_str()).copied().or(entry.lead_days),
             name: entry.name.to_string(),
             label: entry.label,
@@ -172,7 +179,15 @@ pub(super) async fn list(
     rows.sort_by(|a, b| (&a.product, a.position).cmp(&(&b.product, b.position)));
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
     let place = |row: &TypeRow| format!("{} {}", row.product, row.position);
-    Answer::ok(&list.page(rows, limit, place, |row| Ok(EventType::of(&row, &settings)))?)
+    let volumes = volumes(&api.store, &filter.tenant, &rows).await?;
+    Answer::ok(&list.page(rows, limit, place, |row| Ok(EventType::of(&row, &settings, &volumes)))?)
+}
+
+/// How many events of these types the last day had.
+async fn volumes(store: &Store, tenant: &str, rows: &[TypeRow]) -> Result<HashMap<String, u64>, StoreError> {
+    let now = postrider_broker::now();
+    let day = Plot::spark(now.minus_ms(DAY_MS), now);
+    store.volumes(tenant, rows.iter().map(|row| row.entry.name.as_str()), &day).await
 }
 
 #[derive(ToSchema)]
@@ -209,7 +224,8 @@ pub(super) async fn get(
     };
     let settings = api.store.settings(tenant.as_str()).await?;
     let webhooks = api.store.count_takers(tenant.as_str(), &takes(&row)).await?;
-    let event_type = EventType::of(&row, &settings);
+    let volumes = volumes(&api.store, tenant.as_str(), std::slice::from_ref(&row)).await?;
+    let event_type = EventType::of(&row, &settings, &volumes);
     let category = catalogue.categories.iter().find(|category| category.id == row.entry.category);
     let group = catalogue.groups.iter().find(|group| Some(&group.id) == row.entry.group.as_ref());
     Answer::ok(&EventTypeInFull {

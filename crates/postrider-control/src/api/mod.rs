@@ -29,6 +29,7 @@ mod scope;
 mod settings;
 mod stats;
 mod status;
+mod system;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -55,7 +56,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::books::Bookkeeper;
-use crate::config::AdminToken;
+use crate::config::{AdminToken, Setting};
 use crate::keys::Uses;
 use crate::link::Broker;
 use crate::metrics::Metrics;
@@ -91,6 +92,10 @@ pub(crate) struct Api {
     pub inbox: Option<Arc<dyn postrider_console::Inbox>>,
     pub queues: Queues,
     pub started_at: Timestamp,
+    /// What this process was started with.
+    pub settings: Vec<Setting>,
+    /// Where RabbitMQ is, without who asks it.
+    pub broker_address: String,
 }
 
 #[derive(OpenApi)]
@@ -173,6 +178,7 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(stats::get))
         .routes(routes!(stats::webhooks))
         .routes(routes!(status::status))
+        .routes(routes!(system::get))
         .routes(routes!(queues::list));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());

@@ -7,6 +7,7 @@ mod endings;
 mod queues;
 mod replays;
 mod stats;
+mod system;
 mod webhooks;
 
 use std::collections::{HashMap, HashSet};
@@ -138,6 +139,14 @@ impl Test {
             logins: Arc::default(),
             inbox: None,
             started_at: Timestamp::from_millis(1_700_000_000_000),
+            settings: vec![Setting {
+                name: "admin_token",
+                value: Some("***".into()),
+                source: "env POSTRIDER_ADMIN_TOKEN".into(),
+                env: "POSTRIDER_ADMIN_TOKEN".into(),
+                help: "the token of the API",
+            }],
+            broker_address: "127.0.0.1:5672".into(),
         });
         Self { router: router(api.clone()), sheet, api, registry, _dir: dir }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use postrider_core::wire::{DeliveryRecord, WebhookRecord};
+use postrider_core::wire::{DeliveryRecord, RequestTimes, WebhookRecord};
 use postrider_core::{DeliveryId, Timestamp, WebhookId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -68,6 +68,8 @@ pub(crate) struct AttemptRow {
     pub next_at: Option<Timestamp>,
     pub worker: String,
     pub repeats: u32,
+    pub times: RequestTimes,
+    pub remote: Option<String>,
 }
 
 /// A delivery with everything.
@@ -329,6 +331,7 @@ impl Store {
 
 fn attempt_of(row: &SqliteRow) -> Result<AttemptRow, StoreError> {
     let headers: String = row.try_get("response_headers")?;
+    let times: Option<String> = row.try_get("times")?;
     Ok(AttemptRow {
         n: small(row.try_get("n")?),
         at: Timestamp::from_millis(row.try_get("at")?),
@@ -342,6 +345,8 @@ fn attempt_of(row: &SqliteRow) -> Result<AttemptRow, StoreError> {
         next_at: time(row.try_get("next_at")?),
         worker: row.try_get("worker")?,
         repeats: small(row.try_get("repeats")?),
+        times: times.and_then(|times| serde_json::from_str(&times).ok()).unwrap_or_default(),
+        remote: row.try_get("remote")?,
     })
 }
 

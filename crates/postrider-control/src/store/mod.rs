@@ -197,6 +197,16 @@ impl Store {
         "sqlite"
     }
 
+    /// The version of the library that reads and writes it.
+    pub(crate) async fn version(&self) -> Result<String, StoreError> {
+        Ok(sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&self.readers).await?)
+    }
+
+    /// The number of the last step that made its tables.
+    pub(crate) fn schema(&self) -> i64 {
+        schema::newest()
+    }
+
     /// How much of the disk it takes, bytes: the database, its log, and the index of the log.
     pub(crate) async fn bytes(&self) -> std::io::Result<u64> {
         let mut bytes = tokio::fs::metadata(&self.path).await?.len();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use postrider_broker::crash;
 use postrider_core::books::End;
-use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage};
+use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, RequestTimes};
 use postrider_core::{DeliveryId, EventId, TenantId, Timestamp};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
@@ -540,7 +540,7 @@ impl Change<'_> {
         for chunk in pieces(&new) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, status, error, response_body,
-                 response_headers, next_at, worker, repeats) ",
+                 response_headers, next_at, worker, repeats, times, remote) ",
             );
             query.push_values(chunk, |mut row, (delivery, attempt)| {
                 row.push_bind(delivery)
@@ -556,7 +556,9 @@ impl Change<'_> {
                     .push_bind(serde_json::to_string(&attempt.response_headers).unwrap_or_default())
                     .push_bind(attempt.next_at.map(Timestamp::as_millis))
                     .push_bind(&attempt.worker)
-                    .push_bind(i64::from(attempt.repeats));
+                    .push_bind(i64::from(attempt.repeats))
+                    .push_bind(known(attempt.times))
+                    .push_bind(attempt.remote.map(|address| address.to_string()));
             });
             query.build().execute(&mut *self.tx).await?;
         }
@@ -724,4 +726,8 @@ pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 /// A list as one parameter, for `json_each`.
 pub(super) fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> String {
     serde_json::Value::from_iter(keys.into_iter().map(|key| serde_json::json!(key))).to_string()
+}
+/// What was measured of a request, as text; nothing where nothing was.
+fn known(times: RequestTimes) -> Option<String> {
+    if times.is_unknown() { None } else { serde_json::to_string(&times).ok() }
 }

@@ -59,8 +59,8 @@ struct Old {
     all: &'static str,
 }
 
-/// Of both tables.
-const OLD: [Old; 2] = [
+/// Of each table.
+const OLD: [Old; 3] = [
     Old {
         boundary: "SELECT at, tenant, webhook FROM stats WHERE step_ms = $1 AND at < $2
             ORDER BY at, tenant, webhook LIMIT 1 OFFSET $3",
@@ -72,6 +72,12 @@ const OLD: [Old; 2] = [
             ORDER BY at, tenant, webhook LIMIT 1 OFFSET $3",
         up_to: "DELETE FROM stats_by_type WHERE step_ms = $1 AND (at, tenant, webhook) <= ($2, $3, $4)",
         all: "DELETE FROM stats_by_type WHERE step_ms = $1 AND at < $2",
+    },
+    Old {
+        boundary: "SELECT at, tenant, event_type FROM stats_of_types WHERE step_ms = $1 AND at < $2
+            ORDER BY at, tenant, event_type LIMIT 1 OFFSET $3",
+        up_to: "DELETE FROM stats_of_types WHERE step_ms = $1 AND (at, tenant, event_type) <= ($2, $3, $4)",
+        all: "DELETE FROM stats_of_types WHERE step_ms = $1 AND at < $2",
     },
 ];
 
@@ -126,6 +132,14 @@ fn types_sql() -> String {
              (SELECT s.event_type, s.delivered, s.failed FROM steps t CROSS JOIN stats_by_type s
               ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.webhook = $5 LIMIT $6)
              GROUP BY event_type ORDER BY SUM(delivered) + SUM(failed) DESC, event_type LIMIT $7"
+    )
+}
+
+/// How many events of each of these types were accepted.
+fn volumes_sql() -> String {
+    format!(
+        "{STEPS} SELECT s.event_type, SUM(s.accepted) FROM json_each($5) k CROSS JOIN steps t CROSS JOIN stats_of_types s
+             ON s.step_ms = $2 AND s.at = t.at AND s.tenant = $4 AND s.event_type = k.value GROUP BY s.event_type"
     )
 }
 
@@ -190,6 +204,25 @@ impl Store {
             TypeFigures { event_type, delivered, failed }
         };
         Ok(rows.into_iter().map(told).collect())
+    }
+
+    /// How many events of these types a tenant accepted over a plot; those of which there was none are not among them.
+    pub(crate) async fn volumes<'a>(
+        &self,
+        tenant: &str,
+        event_types: impl Iterator<Item = &'a str>,
+        plot: &Plot,
+    ) -> Result<HashMap<String, u64>, StoreError> {
+        let [last, step, first] = steps_of(plot);
+        let rows: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(volumes_sql()))
+            .bind(last)
+            .bind(step)
+            .bind(first)
+            .bind(tenant)
+            .bind(super::record::list(event_types))
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(rows.into_iter().map(|(event_type, accepted)| (event_type, unsigned(accepted))).collect())
     }
 
     /// The sparklines of some of a tenant's webhooks; those of which nothing is counted are not among them.

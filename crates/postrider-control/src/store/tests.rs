@@ -8,7 +8,7 @@ use std::sync::Arc;
 use postrider_core::books::{Counts, End};
 use postrider_core::wire::{
     AttemptFact, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, EventFact, EventFate, EventRecord,
-    Fact, HeldFact, JournalMessage, Owed, SCHEMA, SecretRecord, WebhookRecord, decode,
+    Fact, HeldFact, JournalMessage, Owed, RequestTimes, SCHEMA, SecretRecord, WebhookRecord, decode,
 };
 use postrider_core::{DeliveryId, Epoch, EventId, EventType, TenantId, Timestamp, WebhookId, event};
 use rand::rngs::StdRng;
@@ -83,6 +83,8 @@ fn attempt(id: &str, webhook: u32, n: u32, class: &str) -> Fact {
         next_at: None,
         worker: "worker-1".into(),
         repeats: 0,
+        times: RequestTimes { dns_ms: None, connect_ms: Some(2), first_byte_ms: Some(4) },
+        remote: Some([192, 0, 2, 7].into()),
     })
 }
 
@@ -329,6 +331,9 @@ async fn every_request_has_its_row_and_numbers_are_counted_once() {
         assert_eq!(again.repeated, 8, "nothing is written twice");
         assert_eq!(counts(&t).await.drift(None).total(), 0, "reversed: {reversed}");
         let detail = t.store.delivery("default", delivery("e", 0).as_str()).await.unwrap().unwrap();
+        let request = &detail.series[0].attempts[0];
+        assert_eq!((request.times.connect_ms, request.times.first_byte_ms), (Some(2), Some(4)));
+        assert_eq!(request.remote.as_deref(), Some("192.0.2.7"));
         let series = &detail.series[0];
         let rows: Vec<_> =
             series.attempts.iter().map(|row| (row.at.as_millis() - at(0).as_millis(), row.n)).collect();

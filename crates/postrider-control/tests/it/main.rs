@@ -68,6 +68,7 @@ impl Place {
             egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]),
             https_only: false,
             inbox: None,
+            settings: Vec::new(),
         };
         let (readiness, shutdown) = (Readiness::new(), CancellationToken::new());
         let registry = Arc::new(prometheus::Registry::new());

@@ -41,6 +41,26 @@ async fn a_delivery_is_sent_signed_and_written_down() {
 }
 
 #[tokio::test]
+async fn an_attempt_says_where_its_time_went() {
+    let mut bench = Bench::new("times").await;
+    let mut webhook = bench.webhook("wh");
+    webhook.url = webhook.url.replace("127.0.0.1", "localhost");
+    bench.configuration.webhook(&webhook).await;
+    let worker = Worker::start(&bench.settings);
+    for (n, event) in ["e1", "e2"].into_iter().enumerate() {
+        bench.deliver(&[event], "wh").await;
+        bench.done(n + 1).await;
+    }
+    let [first, second] = <[_; 2]>::try_from(bench.attempts()).unwrap();
+    assert_eq!(first.remote, Some([127, 0, 0, 1].into()));
+    assert!(first.times.dns_ms.is_some() && first.times.connect_ms.is_some(), "{first:?}");
+    assert!(u64::from(first.times.first_byte_ms.unwrap()) <= first.duration_ms + 1, "{first:?}");
+    assert_eq!((second.times.dns_ms, second.times.connect_ms), (None, None), "the connection was kept");
+    assert!(second.times.first_byte_ms.is_some() && second.remote == first.remote, "{second:?}");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn failures_are_retried_never_early_with_the_same_id_and_body() {
     let mut bench = Bench::new("retried").await;
     let webhook = bench.webhook("wh");

@@ -44,6 +44,7 @@ pub(crate) const ATTEMPT_COLUMNS: &[Column] = &[
     ("ATTEMPT", "/n"),
     ("AT", "/at"),
     ("TOOK MS", "/duration_ms"),
+    ("FIRST BYTE MS", "/first_byte_ms"),
     ("OUTCOME", "/class"),
     ("STATUS", "/status"),
     ("NEXT", "/next_at"),

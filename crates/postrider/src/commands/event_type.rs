@@ -14,6 +14,7 @@ const COLUMNS: &[Column] = &[
     ("CATEGORY", "/category"),
     ("GROUP", "/group"),
     ("PRODUCT", "/product"),
+    ("24 H", "/events_24h"),
     ("DESCRIPTION", "/description"),
 ];
 

@@ -20,6 +20,7 @@ pub mod settings;
 pub mod shell;
 pub mod stats;
 pub mod status;
+pub mod system;
 pub mod tenant;
 pub mod topology;
 pub mod trigger;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use postrider_broker::topology::Mode;
+use postrider_control::Setting;
 use postrider_core::address::EgressPolicy;
 use postrider_core::seal::MasterKey;
 use url::Url;
@@ -209,6 +210,30 @@ pub struct Loaded {
 }
 
 impl Settings {
+    /// Every setting as people may read it, in the order of [`KEYS`].
+    pub fn told(&self) -> Vec<Setting> {
+        KEYS.iter().map(|key| self.told_of(key)).collect()
+    }
+
+    fn told_of(&self, key: &Key) -> Setting {
+        let told = |value, source| Setting { name: key.name, value, source, env: key.env(), help: key.help };
+        let source = self.layers.source(key.name);
+        let kept = match key.name {
+            _ if source != Source::Default => None,
+            "state_dir" => {
+                return told(Some(self.state_dir.path().display().to_string()), source.to_string());
+            }
+            "store_url" => return told(Some(self.store_url()), source.to_string()),
+            "admin_token" => Some(self.state_dir.admin_token_file()),
+            "master_key" => Some(self.state_dir.master_key_file()),
+            _ => None,
+        };
+        match kept.filter(|file| file.exists()) {
+            Some(file) => told(Some("***".to_owned()), format!("state directory {}", file.display())),
+            None => told(self.layers.shown(key), source.to_string()),
+        }
+    }
+
     /// Reads the process's environment and the settings file.
     ///
     /// # Errors

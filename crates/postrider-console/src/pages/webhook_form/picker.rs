@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::api::{Listed, Refused, segment};
 use crate::page::Visit;
+use crate::words::number;
 
 /// The most event types that are read for a page.
 const MAX_TYPES: usize = 2_000;
@@ -28,6 +29,8 @@ pub(crate) struct TypeItem {
     pub(crate) group: Option<String>,
     #[serde(default)]
     pub(crate) description: String,
+    #[serde(default)]
+    pub(crate) events_24h: u64,
     #[serde(default)]
     pub(crate) sensitive: bool,
 }
@@ -97,6 +100,8 @@ pub(crate) struct Choice {
     pub(crate) label: String,
     pub(crate) chosen: bool,
     pub(crate) sensitive: bool,
+    /// How many events of it the last day had, in words; empty if there was none.
+    pub(crate) volume: String,
 }
 
 /// A category or group that stands for its types, also future ones.
@@ -303,6 +308,10 @@ impl Section {
             label: label.clone(),
             chosen: is_chosen,
             sensitive: known.sensitive,
+            volume: match known.events_24h {
+                0 => String::new(),
+                n => format!("{} in 24 h", number(n)),
+            },
         };
         let (title, grouped) = group.map_or_else(|| (self.title.clone(), false), |title| (title, true));
         self.size += 1;

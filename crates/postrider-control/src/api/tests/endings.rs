@@ -2,7 +2,8 @@
 
 use postrider_core::books::End;
 use postrider_core::wire::{
-    AttemptFact, DoneFact, EventFact, EventFate, EventRecord, Fact, HeldFact, JournalMessage, Owed, SCHEMA,
+    AttemptFact, DoneFact, EventFact, EventFate, EventRecord, Fact, HeldFact, JournalMessage, Owed,
+    RequestTimes, SCHEMA,
 };
 use postrider_core::{DeliveryId, EventId, EventType, TenantId, Timestamp, WebhookId, event};
 
@@ -79,6 +80,8 @@ fn attempt(id: &str, webhook: &str, class: &str, at: Timestamp, next_at: Option<
         next_at,
         worker: "w".into(),
         repeats: 0,
+        times: RequestTimes::default(),
+        remote: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use postrider_core::wire::{
     AttemptFact, DeadMessage, DeliveryRecord, EventFact, EventFate, EventRecord, Fact, JournalMessage, Owed,
-    SCHEMA,
+    RequestTimes, SCHEMA,
 };
 use postrider_core::{DeliveryId, EventId, EventType, TenantId, Timestamp, WebhookId, event};
 
@@ -70,6 +70,8 @@ impl History {
             next_at: None,
             worker: "worker".into(),
             repeats: 0,
+            times: RequestTimes::default(),
+            remote: None,
         }));
     }
 
@@ -131,6 +133,35 @@ async fn with_history() -> (Test, String, Timestamp) {
 
 fn since(now: Timestamp, ago_ms: u64) -> String {
     now.minus_ms(ago_ms).to_rfc3339()
+}
+
+/// The catalogue says how many events of each type the last day had, of this tenant alone.
+#[tokio::test]
+async fn event_types_are_told_with_what_came_of_them() {
+    let (t, ..) = with_history().await;
+    let one = |name| json!({ "name": name, "label": name, "category": "all", "description": name });
+    let types = ["A", "B", "C"].map(one);
+    let catalogue = json!({
+        "schema": 1, "product": { "id": "shop", "name": "Shop" },
+        "category": [{ "id": "all", "label": "All" }],
+        "event_type": types,
+    });
+    let put = async |tenant: &str| {
+        let path = format!("/v1/catalogues/shop?tenant={tenant}");
+        let (status, body) = t.call("PUT", &path, Some(&catalogue.to_string())).await;
+        assert!((200..300).contains(&status), "{status} {body}");
+    };
+    put("default").await;
+    assert_eq!(t.call("POST", "/v1/tenants", Some(r#"{"id":"other"}"#)).await.0, 201);
+    put("other").await;
+    let volumes = async |tenant: &str| {
+        let list = t.get(&format!("/v1/event-types?product=shop&tenant={tenant}")).await;
+        let items = list["items"].as_array().unwrap().clone();
+        items.iter().map(|item| item["events_24h"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(volumes("default").await, [2, 1, 0]);
+    assert_eq!(volumes("other").await, [0, 0, 0]);
+    assert_eq!(t.get("/v1/event-types/A").await["events_24h"], 2);
 }
 
 /// Every bucket of a plot is there, one after the other, and together they are the totals.

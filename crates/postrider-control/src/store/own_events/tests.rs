@@ -12,7 +12,7 @@ use postrider_core::profile::ProfileSpec;
 use postrider_core::webhook::WebhookState;
 use postrider_core::wire::{
     AttemptFact, ConfigKind, ConfigRecord, DeadMessage, DeliveryRecord, DoneFact, EventFact, EventFate,
-    EventRecord, Fact, JournalMessage, Owed, SCHEMA,
+    EventRecord, Fact, JournalMessage, Owed, RequestTimes, SCHEMA,
 };
 use postrider_core::{DeliveryId, Epoch, WebhookId};
 use serde_json::{Value, json};
@@ -191,6 +191,8 @@ impl World {
                 next_at: None,
                 worker: "worker".into(),
                 repeats: 0,
+                times: RequestTimes::default(),
+                remote: None,
             }));
         }
         facts.push(Fact::Done(DoneFact {
@@ -590,6 +592,8 @@ impl Days {
             next_at: None,
             worker: "worker".into(),
             repeats: 0,
+            times: RequestTimes::default(),
+            remote: None,
         });
         self.world.now = at;
         self.world.journal("worker", vec![event, attempt], Vec::new()).await;

@@ -56,7 +56,7 @@ impl Source {
     pub(super) const fn rows(self) -> &'static str {
         match self {
             Self::Events => {
-                "SELECT seq, tenant, accepted_at FROM events WHERE seq > $1 ORDER BY seq LIMIT $2"
+                "SELECT seq, tenant, accepted_at, event_type FROM events WHERE seq > $1 ORDER BY seq LIMIT $2"
             }
             Self::Attempts => {
                 "SELECT a.rowid, a.at, d.event IS NULL,
@@ -135,7 +135,7 @@ impl Turn {
 
     fn add_event(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
         let at = Timestamp::from_millis(row.try_get(2)?);
-        self.figures(row.try_get(1)?, "", "", at).accepted += 1;
+        self.figures(row.try_get(1)?, "", row.try_get(3)?, at).accepted += 1;
         Ok(())
     }
 
@@ -210,12 +210,19 @@ impl Turn {
                     continue;
                 }
                 sums.whole.entry((step, at, tenant, "")).or_default().merge(figures);
-                if webhook.is_empty() || !Step::OF_WEBHOOKS.contains(&step) {
+                if !Step::OF_WEBHOOKS.contains(&step) {
+                    continue;
+                }
+                let event_type = self.name(key.event_type);
+                if figures.accepted > 0 {
+                    *sums.of_types.entry((step, at, tenant, event_type)).or_default() += figures.accepted;
+                }
+                if webhook.is_empty() {
                     continue;
                 }
                 sums.whole.entry((step, at, tenant, webhook)).or_default().merge(figures);
                 if figures.delivered + figures.failed > 0 {
-                    let of_type = (step, at, tenant, webhook, self.name(key.event_type));
+                    let of_type = (step, at, tenant, webhook, event_type);
                     let (delivered, failed) = sums.by_type.entry(of_type).or_default();
                     *delivered += figures.delivered;
                     *failed += figures.failed;
@@ -226,7 +233,7 @@ impl Turn {
     }
 }
 
-/// A row by step, time, tenant and webhook.
+/// A row by step, time, tenant and webhook, or event type.
 type Place<'a> = (Step, Timestamp, &'a str, &'a str);
 /// And by event type.
 type PlaceOfType<'a> = (Step, Timestamp, &'a str, &'a str, &'a str);
@@ -237,6 +244,8 @@ struct Sums<'a> {
     whole: BTreeMap<Place<'a>, Figures>,
     /// Delivered and failed.
     by_type: BTreeMap<PlaceOfType<'a>, (u64, u64)>,
+    /// Events by tenant and event type.
+    of_types: BTreeMap<Place<'a>, u64>,
 }
 
 impl Store {
@@ -269,6 +278,7 @@ impl Store {
         }
         change.add_figures(&sums).await?;
         change.add_by_type(&sums).await?;
+        change.add_of_types(&sums).await?;
         change.commit().await?;
         Ok(more)
     }
@@ -325,6 +335,28 @@ impl Change<'_> {
                     .push_bind(figures.delivery.to_bytes())
                     .push_bind(figures.attempt.to_bytes());
             });
+            query.build().execute(&mut *self.tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_of_types(&mut self, sums: &Sums<'_>) -> Result<(), StoreError> {
+        let of_types: Vec<_> = sums.of_types.iter().collect();
+        for piece in pieces(&of_types) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO stats_of_types (step_ms, at, tenant, event_type, accepted) ",
+            );
+            query.push_values(piece, |mut row, ((step, at, tenant, event_type), accepted)| {
+                row.push_bind(signed(step.ms()))
+                    .push_bind(at.as_millis())
+                    .push_bind(*tenant)
+                    .push_bind(*event_type)
+                    .push_bind(signed(**accepted));
+            });
+            query.push(
+                " ON CONFLICT (step_ms, at, tenant, event_type) DO UPDATE SET
+                  accepted = stats_of_types.accepted + excluded.accepted",
+            );
             query.build().execute(&mut *self.tx).await?;
         }
         Ok(())

@@ -62,6 +62,8 @@ struct World {
     next: i64,
     sums: BTreeMap<Place, Sum>,
     by_type: BTreeMap<(Place, String), (u64, u64)>,
+    /// Events by event type, which stands where the webhook does.
+    of_types: BTreeMap<Place, u64>,
 }
 
 /// Whose a webhook is.
@@ -90,6 +92,7 @@ impl World {
             next: 0,
             sums: BTreeMap::new(),
             by_type: BTreeMap::new(),
+            of_types: BTreeMap::new(),
         }
     }
 
@@ -124,6 +127,19 @@ impl World {
         of_webhook
     }
 
+    /// Counts the event of a delivery.
+    fn accepted(&mut self, made: &Made) {
+        self.places(made.accepted_at, made.tenant, "", |sum| sum.counts[0] += 1);
+        for (step_ms, kept_ms) in [(10 * MINUTE_MS, 7 * DAY_MS), (HOUR_MS, 90 * DAY_MS)] {
+            let step_ms = i64::try_from(step_ms).unwrap();
+            let begins = made.accepted_at.as_millis() / step_ms * step_ms;
+            if begins >= NOW.minus_ms(kept_ms).as_millis() {
+                let place = (step_ms, begins, made.tenant.to_owned(), made.event_type.clone());
+                *self.of_types.entry(place).or_default() += 1;
+            }
+        }
+    }
+
     /// An event, and one delivery of it.
     async fn make(&mut self, tx: &mut Transaction<'static, Sqlite>) -> Made {
         self.next += 1;
@@ -136,7 +152,7 @@ impl World {
             accepted_at: self.some_time(),
         };
         insert_delivery(tx, &made, Some(made.seq)).await;
-        self.places(made.accepted_at, made.tenant, "", |sum| sum.counts[0] += 1);
+        self.accepted(&made);
         made
     }
 
@@ -273,6 +289,10 @@ impl World {
             .map(|row| ((place(row), row.get(4)), (unsigned(row.get(5)), unsigned(row.get(6)))))
             .collect();
         assert!(found == self.by_type, "{} rows by type, {} expected", found.len(), self.by_type.len());
+        let rows = sqlx::query("SELECT step_ms, at, tenant, event_type, accepted FROM stats_of_types");
+        let rows = rows.fetch_all(self.t.store.writer()).await.unwrap();
+        let found: BTreeMap<Place, u64> = rows.iter().map(|row| (place(row), unsigned(row.get(4)))).collect();
+        assert!(found == self.of_types, "{} rows of types, {} expected", found.len(), self.of_types.len());
     }
 }
 
@@ -391,7 +411,7 @@ async fn an_attempt_waits_for_its_event_and_not_for_ever() {
     world.attempt(&mut tx, &soon, NOW.minus_ms(30_000), true).await;
     world.attempt(&mut tx, &behind, NOW.minus_ms(20_000), true).await;
     tx.commit().await.unwrap();
-    world.places(behind.accepted_at, behind.tenant, "", |sum| sum.counts[0] += 1);
+    world.accepted(&behind);
     let all = (world.sums.clone(), world.by_type.clone());
     (world.sums, world.by_type) = counted;
     world.places(behind.accepted_at, behind.tenant, "", |sum| sum.counts[0] += 1);
@@ -424,9 +444,13 @@ async fn old_steps_are_removed_each_in_its_time() {
         let is_kept = kept(now);
         world.sums.retain(|place, _| is_kept(place));
         world.by_type.retain(|(place, _), _| is_kept(place));
+        world.of_types.retain(|place, _| is_kept(place));
         world.assert_exact().await;
     }
-    assert!(pieces > 0 && world.sums.is_empty() && world.by_type.is_empty(), "{pieces}");
+    assert!(
+        pieces > 0 && world.sums.is_empty() && world.by_type.is_empty() && world.of_types.is_empty(),
+        "{pieces}"
+    );
 }
 
 /// What is read and removed is looked up, and a turn reads each table from its cursor on.
@@ -461,6 +485,7 @@ async fn plots_read_only_the_rows_that_they_show() {
         (points_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND webhook=?)"),
         (sparks_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND webhook=?)"),
         (types_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND webhook=?)"),
+        (volumes_sql(), "s", "(step_ms=? AND at=? AND tenant=? AND event_type=?)"),
     ] {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
             .fetch_all(&t.store.readers)
