@@ -6,6 +6,7 @@ mod access;
 mod bench;
 mod listen;
 mod replay;
+mod selection;
 mod stats;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use access::{ApiKeyCreate, ApiKeys, Audit};
 pub use bench::{Bench, BenchCommand};
 pub use listen::Listen;
 pub use replay::{Replay, ReplayRun, ReplayWhich};
+pub use selection::Selection;
 pub use stats::Stats;
 
 /// The webhook engine behind your product's Webhooks page.
@@ -120,7 +122,7 @@ pub enum Command {
     /// The broker's queues and exchanges
     #[command(subcommand)]
     Topology(Topology),
-    /// Forward real deliveries to a program on this machine, for as long as it runs
+    /// Forward real deliveries to a program on this machine, for as long as it runs: of every event type, unless some are named
     Listen(Box<Listen>),
     /// A receiver for trying things out: it shows what it gets and answers as told
     Inbox(Inbox),
@@ -415,24 +417,12 @@ pub struct WebhookUpdate {
 /// What a webhook has beside name and URL.
 #[derive(Debug, Default, Args)]
 pub struct WebhookFields {
-    /// Take events of these types, by name or alias; may be repeated
-    #[arg(long = "event-type", value_name = "TYPE")]
-    pub event_types: Vec<String>,
-    /// Take events of the types of this group, also of those to come; may be repeated
-    #[arg(long = "group", value_name = "GROUP")]
-    pub groups: Vec<String>,
-    /// Take events of the types of this category, also of those to come; may be repeated
-    #[arg(long = "category", value_name = "CATEGORY")]
-    pub categories: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+    pub selection: Selection,
     /// Take events of every type; Postrider's own events only where named beside it
     #[arg(long)]
     pub all: bool,
-    /// Of these take only events for which this CEL expression holds, such as 'data.amount > 100'
-    #[arg(long, value_name = "CEL")]
-    pub filter: Option<String>,
-    /// How the receiver is spoken to: envelope, signature, success and retry rules
-    #[arg(long)]
-    pub profile: Option<String>,
     /// Which version of the profile's payload
     #[arg(long, value_name = "VERSION")]
     pub payload_version: Option<String>,

@@ -8,28 +8,16 @@ use std::time::Duration;
 use clap::Args;
 use url::Url;
 
-use super::duration;
+use super::{Selection, duration};
 
 /// What to receive, and where.
 #[derive(Debug, Args)]
 pub struct Listen {
     /// A port of this machine (3000), or a URL such as http://localhost:3000/hooks
     pub target: String,
-    /// Take events of these types, by name or alias; may be repeated [default: of every type]
-    #[arg(long = "event-type", value_name = "TYPE")]
-    pub event_types: Vec<String>,
-    /// Take events of the types of this group; may be repeated
-    #[arg(long = "group", value_name = "GROUP")]
-    pub groups: Vec<String>,
-    /// Take events of the types of this category; may be repeated
-    #[arg(long = "category", value_name = "CATEGORY")]
-    pub categories: Vec<String>,
-    /// Of these take only events for which this CEL expression holds, such as 'data.amount > 100'
-    #[arg(long, value_name = "CEL")]
-    pub filter: Option<String>,
-    /// How the receiver is spoken to: envelope, signature, success and retry rules
-    #[arg(long)]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
+    pub selection: Selection,
     /// Most attempts
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u32>,

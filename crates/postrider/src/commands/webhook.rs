@@ -233,19 +233,20 @@ impl WebhookFields {
             |duration: std::time::Duration| json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
         let mut set =
             |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
-        let named = !(self.event_types.is_empty() && self.groups.is_empty() && self.categories.is_empty());
+        let selection = self.selection;
         let mut subscription = Map::new();
-        if self.all || named {
+        if self.all || selection.names_some() {
             subscription.insert("all".into(), self.all.into());
-            subscription.insert("event_types".into(), self.event_types.into());
-            subscription.insert("groups".into(), self.groups.into());
-            subscription.insert("categories".into(), self.categories.into());
+            subscription.insert("event_types".into(), selection.event_types.into());
+            subscription.insert("groups".into(), selection.groups.into());
+            subscription.insert("categories".into(), selection.categories.into());
         }
         // An empty expression is how a filter is taken away.
-        let filter = self.filter.map(|filter| if filter.is_empty() { Value::Null } else { filter.into() });
+        let filter =
+            selection.filter.map(|filter| if filter.is_empty() { Value::Null } else { filter.into() });
         subscription.extend(filter.map(|filter| ("filter".to_owned(), filter)));
         set("subscription", (!subscription.is_empty()).then_some(Value::Object(subscription)));
-        set("profile", self.profile.map(Value::from));
+        set("profile", selection.profile.map(Value::from));
         set("payload_version", self.payload_version.map(Value::from));
         set("signed", self.unsigned.then_some(Value::Bool(false)));
         set("active_from", self.active_from.map(Value::from));
@@ -331,6 +332,7 @@ impl WebhookAuth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Selection;
     use crate::settings::{Secret, write_new};
     use std::time::Duration;
 
@@ -345,7 +347,7 @@ mod tests {
         assert_eq!(written(WebhookFields::default()), json!({}));
         assert_eq!(
             written(WebhookFields {
-                event_types: vec!["A".into()],
+                selection: Selection { event_types: vec!["A".into()], ..Selection::default() },
                 timeout: Some(Duration::from_secs(3)),
                 schedule: vec![Duration::from_secs(60), Duration::from_millis(5)],
                 max_attempts: Some(2),
@@ -361,13 +363,15 @@ mod tests {
             written(WebhookFields { all: true, ..WebhookFields::default() }),
             json!({"subscription": {"all": true, "event_types": [], "groups": [], "categories": []}})
         );
-        let only_filter = WebhookFields { filter: Some("data.n > 1".into()), ..WebhookFields::default() };
-        assert_eq!(written(only_filter), json!({"subscription": {"filter": "data.n > 1"}}));
-        let no_filter = WebhookFields { filter: Some(String::new()), ..WebhookFields::default() };
-        assert_eq!(written(no_filter), json!({"subscription": {"filter": null}}));
+        let filtered = |filter: &str| {
+            let selection = Selection { filter: Some(filter.to_owned()), ..Selection::default() };
+            written(WebhookFields { selection, ..WebhookFields::default() })
+        };
+        assert_eq!(filtered("data.n > 1"), json!({"subscription": {"filter": "data.n > 1"}}));
+        assert_eq!(filtered(""), json!({"subscription": {"filter": null}}));
+        let (groups, categories) = (vec!["g".into()], vec!["c".into()]);
         let rules = WebhookFields {
-            groups: vec!["g".into()],
-            categories: vec!["c".into()],
+            selection: Selection { groups, categories, ..Selection::default() },
             unsigned: true,
             active_from: Some("2026-12-01T00:00:00Z".into()),
             disable_after_failures: Some(0),

@@ -8,11 +8,11 @@ use postrider_core::profile::{Scheme, SignatureSpec};
 use postrider_core::{Timestamp, signature};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::relay::Relays;
 use super::verify::{Verifier, signature_of};
 use crate::ledger::Ledger;
+use crate::settings::Secret;
 
 /// The most names.
 const MAX_NAMES: usize = 256;
@@ -198,7 +198,7 @@ struct Names {
 struct Entry {
     signature: Option<SignatureSpec>,
     /// As it was told: another profile may read it in another way.
-    secret: Option<Zeroizing<String>>,
+    secret: Option<Secret>,
     verifier: Option<Verifier>,
     script: Option<Script>,
     requests: VecDeque<(u64, Received)>,
@@ -271,11 +271,11 @@ impl Inbox {
         }
         let known = names.of.get(name);
         let signature = signature.or_else(|| known.and_then(|entry| entry.signature.clone()));
-        let secret = order.secret.clone().map(Zeroizing::new);
+        let secret = order.secret.as_deref().map(Secret::new);
         let secret = secret.or_else(|| known.and_then(|entry| entry.secret.clone()));
         let verifier = secret
             .as_ref()
-            .map(|secret| Verifier::new(signature.clone().unwrap_or_default(), secret))
+            .map(|secret| Verifier::new(signature.clone().unwrap_or_default(), secret.reveal()))
             .transpose()?;
         let entry = names.of.entry(name.to_owned()).or_default();
         (entry.signature, entry.secret, entry.verifier) = (signature, secret, verifier);

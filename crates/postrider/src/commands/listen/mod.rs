@@ -97,15 +97,9 @@ fn webhook(command: &Listen, target: &Target, url: &Url) -> Result<String, Failu
     let mut body = Map::new();
     body.insert("name".into(), name(target).into());
     body.insert("url".into(), url.as_str().into());
-    let named =
-        !(command.event_types.is_empty() && command.groups.is_empty() && command.categories.is_empty());
     let fields = WebhookFields {
-        event_types: command.event_types.clone(),
-        groups: command.groups.clone(),
-        categories: command.categories.clone(),
-        all: !named,
-        filter: command.filter.clone(),
-        profile: command.profile.clone(),
+        selection: command.selection.clone(),
+        all: !command.selection.names_some(),
         timeout: Some(command.timeout + MARGIN),
         max_attempts: command.max_attempts,
         schedule: command.schedule.clone(),
