@@ -276,7 +276,11 @@ pub fn writers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
                     passed.push((edge.from, astray));
                 }
             } else if found.iter().all(|known| known.from != edge.from) {
-                found.push(Edge { from: edge.from, to, step: if astray { Step::Unroutable } else { edge.step } });
+                found.push(Edge {
+                    from: edge.from,
+                    to,
+                    step: if astray { Step::Unroutable } else { edge.step },
+                });
             }
         }
     }

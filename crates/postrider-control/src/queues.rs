@@ -72,8 +72,10 @@ impl Queues {
                     Ok(Ok(look)) if look.shards.is_some() => {
                         let queues = look.topology.queues.iter().zip(&look.looked);
                         let measured = queues.filter(|(queue, _)| queue.kind() != "stream");
-                        self.depths()
-                            .note(at, measured.map(|(queue, looked)| (queue.name.as_str(), ready(queue, looked))));
+                        self.depths().note(
+                            at,
+                            measured.map(|(queue, looked)| (queue.name.as_str(), ready(queue, looked))),
+                        );
                         Duration::from_millis(until_next_ms(postrider_broker::now()))
                     }
                     _ => AGAIN,
@@ -175,7 +177,7 @@ mod tests {
         fn look<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Looked>, BrokerError>> {
             async move {
                 self.begun.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(self.takes).await;
+                sleep(self.takes).await;
                 let empty = Looked { depth: None, difference: None, compared: false };
                 Ok(vec![empty; topology.queues.len()])
             }

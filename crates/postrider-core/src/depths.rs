@@ -249,7 +249,21 @@ mod tests {
             (vec![some(0), some(9), some(10)], Some(20.0)),
             (vec![some(100), some(50), some(10), some(0), some(0)], Some(-100.0)),
             // Two minutes and no more.
-            (vec![some(900), some(9), some(9), some(9), some(9), some(9), some(9), some(9), some(9), some(8)], Some(-0.5)),
+            (
+                vec![
+                    some(900),
+                    some(9),
+                    some(9),
+                    some(9),
+                    some(9),
+                    some(9),
+                    some(9),
+                    some(9),
+                    some(9),
+                    some(8),
+                ],
+                Some(-0.5),
+            ),
             // Gaps take time and have no value.
             (vec![some(10), none, none, some(7), some(6)], Some(-4.0)),
             (vec![some(10), none, none, none, some(6)], None),
@@ -257,7 +271,20 @@ mod tests {
             // What was is not what is.
             (vec![some(10), some(8), some(6), none, none], None),
             (vec![none, none, none], None),
-            (vec![some(1_000_000), some(1), some(1), some(1), some(1), some(1), some(1), some(1), some(999_999)], Some(-0.5)),
+            (
+                vec![
+                    some(1_000_000),
+                    some(1),
+                    some(1),
+                    some(1),
+                    some(1),
+                    some(1),
+                    some(1),
+                    some(1),
+                    some(999_999),
+                ],
+                Some(-0.5),
+            ),
         ] {
             assert_eq!(trend_per_minute(&points(&ready)), trend, "{ready:?}");
         }
@@ -268,9 +295,13 @@ mod tests {
     #[test]
     fn only_what_is_consumed_and_shrinks_will_be_empty() {
         assert_eq!(empty_in_ms(100, 1, Some(-25.0)), Some(240_000));
-        for (ready, consumers, trend) in
-            [(0, 1, Some(-25.0)), (100, 0, Some(-25.0)), (100, 1, Some(0.0)), (100, 1, Some(3.0)), (100, 1, None)]
-        {
+        for (ready, consumers, trend) in [
+            (0, 1, Some(-25.0)),
+            (100, 0, Some(-25.0)),
+            (100, 1, Some(0.0)),
+            (100, 1, Some(3.0)),
+            (100, 1, None),
+        ] {
             assert_eq!(empty_in_ms(ready, consumers, trend), None, "{ready} {consumers} {trend:?}");
         }
         assert_eq!(empty_in_ms(1_000_000, 1, Some(-0.1)), None, "in nineteen years");

@@ -110,7 +110,11 @@ pub enum Command {
     /// Show the books: what was accepted, what became of it, and whether it adds up
     Status,
     /// Show the broker's queues, how full they are and whether they are as they should be; exits with 6 if one is not
-    Queues,
+    Queues {
+        /// What about them.
+        #[command(subcommand)]
+        command: Option<Queues>,
+    },
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
     Verify(Verify),
     /// Measure how fast it is on this machine and broker, beside what the same machine does without it
@@ -915,6 +919,16 @@ pub enum Dead {
     Resolve(Ids),
     /// Deliver dead letters again
     Redeliver(Ids),
+}
+
+/// The broker's queues.
+#[derive(Debug, Subcommand)]
+pub enum Queues {
+    /// Show a queue: what it should be, how full it is and was, who writes to it and who reads it; exits with 6 if it is not as it should be
+    Get {
+        /// Its name
+        name: String,
+    },
 }
 
 /// The broker's queues and exchanges.

@@ -27,7 +27,7 @@ enum Without {
 use Without::{Is, SaysWhy, ShowsTheRest, Waits};
 
 /// Every page.
-const PAGES: [(&str, Without); 35] = [
+const PAGES: [(&str, Without); 36] = [
     ("/", SaysWhy),
     ("/deliveries", SaysWhy),
     ("/deliveries/cancel", SaysWhy),
@@ -50,6 +50,7 @@ const PAGES: [(&str, Without); 35] = [
     ("/catalogue/products/{product}/triggers.md", SaysWhy),
     ("/catalogue/products/{product}/catalogue.json", SaysWhy),
     ("/queues", ShowsTheRest),
+    ("/queues/{name}", SaysWhy),
     ("/dead-letters", SaysWhy),
     ("/dead-letters/{id}", SaysWhy),
     ("/jobs", SaysWhy),

@@ -115,7 +115,8 @@ impl Queue {
         let ready = ready(queue, looked);
         let consumers = looked.depth.filter(|_| queue.kind() != "stream").map(|depth| depth.consumers);
         let trend_per_minute = trend_per_minute(&depths.points(&[&queue.name], now));
-        let empty = |(ready, consumers): (u32, u32)| empty_in_ms(ready.into(), consumers.into(), trend_per_minute);
+        let empty =
+            |(ready, consumers): (u32, u32)| empty_in_ms(ready.into(), consumers.into(), trend_per_minute);
         Self {
             name: queue.name.clone(),
             role: queue.purpose.as_str(),
