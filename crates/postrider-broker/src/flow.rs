@@ -260,8 +260,8 @@ pub fn edges(topology: &Topology) -> Vec<Edge> {
     edges
 }
 
-/// Who brings messages to the queues of this purpose, the nearest first: roles, and queues that pass on what they hold no longer. The
-/// exchanges between are passed over.
+/// Who can bring messages to the queues of this purpose, by the bindings, the nearest first: roles, and queues that pass on what they
+/// hold no longer. The exchanges between are passed over.
 pub fn writers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
     let to = Station::Queue(purpose);
     let mut found: Vec<Edge> = Vec::new();
@@ -269,7 +269,7 @@ pub fn writers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
     let mut next = 0;
     while let Some((at, astray)) = passed.get(next).copied() {
         next += 1;
-        for edge in edges.iter().filter(|edge| edge.to == at) {
+        for edge in edges.iter().filter(|edge| edge.to == at && !is_short_cut(edge)) {
             let astray = astray || edge.step == Step::Unroutable;
             if matches!(edge.from, Station::Exchange(_)) {
                 if passed.iter().all(|(known, _)| *known != edge.from) {
@@ -287,7 +287,7 @@ pub fn writers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
     found
 }
 
-/// Who gets messages from the queues of this purpose: roles, and queues by way of exchanges.
+/// Who can get messages from the queues of this purpose, by the bindings: roles, and queues by way of exchanges.
 pub fn readers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
     let from = Station::Queue(purpose);
     let mut found: Vec<Edge> = Vec::new();
@@ -295,8 +295,8 @@ pub fn readers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
     let mut next = 0;
     while let Some((at, first)) = passed.get(next).copied() {
         next += 1;
-        let onwards = |edge: &&Edge| edge.from == at && (first.is_none() || edge.step == Step::Routes);
-        for edge in edges.iter().filter(onwards) {
+        let goes_on = |edge: &&Edge| first.is_none() || (edge.step == Step::Routes && !is_short_cut(edge));
+        for edge in edges.iter().filter(|edge| edge.from == at).filter(goes_on) {
             let step = first.unwrap_or(edge.step);
             if matches!(edge.to, Station::Exchange(_)) {
                 if passed.iter().all(|(known, _)| *known != edge.to) {
@@ -308,6 +308,11 @@ pub fn readers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
         }
     }
     found
+}
+
+/// A level of the ladder that a message has no need of: it ends where the queues of the ladder end, and nobody publishes for that.
+fn is_short_cut(edge: &Edge) -> bool {
+    matches!((edge.from, edge.to, edge.step), (Station::Exchange(_), Station::Exchange(_), Step::Routes))
 }
 
 fn dead_letters_to(queue: &Queue) -> Option<&str> {

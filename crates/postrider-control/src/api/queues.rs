@@ -74,9 +74,10 @@ struct Queue {
 pub(super) struct QueueInFull {
     #[serde(flatten)]
     queue: Queue,
-    /// Who brings messages to queues of its role, the nearest first: `from` is a role, or queues that pass on what they hold no longer.
+    /// Who can bring messages to queues of its role, by the bindings, the nearest first: `from` is a role, or queues that pass on what they
+    /// hold no longer.
     writers: Vec<Edge>,
-    /// Who gets messages from them: `to` is a role, or queues.
+    /// Who can get messages from them: `to` is a role, or queues.
     readers: Vec<Edge>,
     /// How much waited in it over the last hour; null for a stream.
     history: Option<QueueHistory>,

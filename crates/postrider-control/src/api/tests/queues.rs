@@ -106,10 +106,10 @@ async fn what_was_measured_is_told_by_role_and_as_a_trend() {
     const FRESH: &str = "postrider.deliveries.fresh.0";
     const DELAYS: [&str; 2] = ["postrider.delay.1000.l00", "postrider.delay.1000.l01"];
     let t = Test::new().await;
-    let list = t.call("GET", "/v1/queues", None).await.1;
-    assert_eq!(list["history"], json!({ "interval_ms": 15_000, "since": null, "points": [] }));
     let full = Looked { depth: Some(Depth { ready: 60, consumers: 2 }), difference: None, compared: true };
     t.sheet.looked.lock().unwrap().insert(FRESH.into(), full);
+    let list = t.call("GET", "/v1/queues", None).await.1;
+    assert_eq!(list["history"], json!({ "interval_ms": 15_000, "since": null, "points": [] }));
     let depths =
         [[(FRESH, 120), (DELAYS[0], 1)], [(FRESH, 100), (DELAYS[0], 2)], [(FRESH, 60), (DELAYS[0], 4)]];
     measured(&t, &depths);
