@@ -247,7 +247,10 @@ fn roles(status: Option<&Status>) -> Roles {
         [("worker", workers == Some(0)), ("router", routers.is_some_and(|routers| routers.active == 0))];
     Roles {
         workers: workers.map(|workers| counted(workers, "worker", "workers")),
-        routers: routers.map(|routers| format!("{} active, {} standby", routers.active, routers.standby)),
+        routers: routers.map(|routers| match routers.standby {
+            0 => format!("{} active", routers.active),
+            standby => format!("{} and {standby} standby", routers.active),
+        }),
         missing: missing.into_iter().filter(|(_, is)| *is).map(|(role, _)| role).collect(),
     }
 }

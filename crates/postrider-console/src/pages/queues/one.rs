@@ -14,8 +14,11 @@ use crate::api::segment;
 use crate::page::{Answer, Part, Shell, Visit, page};
 use crate::words::{Html, duration, number, state, when};
 
-/// What queues of each role are for, and where what lies in them is found in the books: the name of the page, and its path.
-const PURPOSES: [(&str, &str, &[(&str, &str)]); 12] = [
+/// Pages of the console: what they are called, and where they are.
+type Pages = &'static [(&'static str, &'static str)];
+
+/// What queues of each role are for, and where what lies in them is found in the books.
+const PURPOSES: [(&str, &str, Pages); 12] = [
     (
         "events",
         "What upstream services publish waits here for the router, which decides what each event becomes.",
@@ -133,8 +136,8 @@ fn role_name(role: &str) -> &str {
 
 fn writer(edge: &Edge) -> End {
     let how = match edge.label.as_str() {
-        "expires" => "pass on what has waited there for its time",
-        "poisons" => "pass on what was handed out too often",
+        "expires" => "what has waited there for its time",
+        "poisons" => "what was handed out there too often",
         "unroutable" => "what no other queue takes",
         _ => "by publishing",
     };
@@ -155,6 +158,8 @@ fn reader(edge: &Edge) -> End {
 #[derive(Debug, PartialEq, Eq)]
 struct Trouble {
     what: String,
+    /// What RabbitMQ says of it.
+    detail: String,
     mends: &'static str,
     command: &'static str,
 }
@@ -164,15 +169,13 @@ fn trouble(queue: &Queue, readers: &[Edge]) -> Option<Trouble> {
     match &queue.drift {
         Some(Drift { kind, .. }) if kind == "missing" => Some(Trouble {
             what: "RabbitMQ does not have this queue.".into(),
+            detail: String::new(),
             mends: "This declares what is missing, and changes nothing else:",
             command: APPLY,
         }),
         Some(Drift { argument, detail, .. }) => Some(Trouble {
-            what: format!(
-                "{} differs. {}",
-                argument.as_deref().unwrap_or("An argument"),
-                detail.as_deref().unwrap_or_default()
-            ),
+            what: format!("{} differs.", argument.as_deref().unwrap_or("An argument")),
+            detail: detail.clone().unwrap_or_default(),
             mends: "Arguments are part of what a queue is, and nothing changes them afterwards. Drain the queue and delete it in RabbitMQ; \
                     then this declares it as it should be:",
             command: APPLY,
@@ -187,6 +190,7 @@ fn trouble(queue: &Queue, readers: &[Edge]) -> Option<Trouble> {
             };
             nobody.then(|| Trouble {
                 what: format!("Nobody consumes it. That is for {name} to do."),
+                detail: String::new(),
                 mends: "What waits is kept until one is started:",
                 command,
             })
@@ -207,7 +211,7 @@ struct QueuePage {
     shell: Shell,
     queue: Queue,
     purpose: &'static str,
-    books: &'static [(&'static str, &'static str)],
+    books: Pages,
     part: String,
     mark: Html,
     at: Html,
@@ -364,7 +368,10 @@ mod tests {
         let differs =
             json!({ "kind": "arguments", "argument": "x-delivery-limit", "detail": "received <7>" });
         let text = page_of(json!({ "drift": differs })).await;
-        assert!(text.contains("x-delivery-limit differs. received &#60;7&#62;"), "{text}");
+        assert!(
+            text.contains("x-delivery-limit differs.") && text.contains("<code>received &#60;7&#62;</code>"),
+            "{text}"
+        );
         assert!(text.contains("Drain the queue and delete it"), "{text}");
         let text = page_of(json!({ "consumers": 0 })).await;
         assert!(
