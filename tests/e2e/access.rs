@@ -126,10 +126,19 @@ async fn queues_are_listed_and_one_that_is_missing_is_a_conflict() {
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.starts_with("QUEUE") && table.contains("postrider.park.600"), "{table}");
 
+    let get = async |name: &str, form: &str| {
+        let output = run(&system, None, &["queues", "get", name, "-o", form]).await;
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, one) = get("postrider.events", "table").await;
+    assert!(code == Some(0) && one.contains("single-active-consumer") && !one.contains("points"), "{one}");
+    assert_eq!(get("postrider.nothing", "json").await.0, Some(3));
+
     let gone = names.ladder(19);
     let path = format!("queues/{}/{gone}", vhost.name());
     vhost.broker().manage(Method::DELETE, &path, None).await.unwrap();
     eventually("a queue is missing", async || queues().await.0 == Some(6)).await;
+    assert_eq!(get(&gone, "json").await.0, Some(6));
     let applied = run(&system, None, &["topology", "apply"]).await;
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     eventually("it is back", async || queues().await.0 == Some(0)).await;

@@ -260,6 +260,61 @@ pub fn edges(topology: &Topology) -> Vec<Edge> {
     edges
 }
 
+/// Who can bring messages to the queues of this purpose, by the bindings, the nearest first: roles, and queues that pass on what they
+/// hold no longer. The exchanges between are passed over.
+pub fn writers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
+    let to = Station::Queue(purpose);
+    let mut found: Vec<Edge> = Vec::new();
+    let mut passed = vec![(to, false)];
+    let mut next = 0;
+    while let Some((at, astray)) = passed.get(next).copied() {
+        next += 1;
+        for edge in edges.iter().filter(|edge| edge.to == at && !is_short_cut(edge)) {
+            let astray = astray || edge.step == Step::Unroutable;
+            if matches!(edge.from, Station::Exchange(_)) {
+                if passed.iter().all(|(known, _)| *known != edge.from) {
+                    passed.push((edge.from, astray));
+                }
+            } else if found.iter().all(|known| known.from != edge.from) {
+                found.push(Edge {
+                    from: edge.from,
+                    to,
+                    step: if astray { Step::Unroutable } else { edge.step },
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Who can get messages from the queues of this purpose, by the bindings: roles, and queues by way of exchanges.
+pub fn readers(edges: &[Edge], purpose: Purpose) -> Vec<Edge> {
+    let from = Station::Queue(purpose);
+    let mut found: Vec<Edge> = Vec::new();
+    let mut passed: Vec<(Station, Option<Step>)> = vec![(from, None)];
+    let mut next = 0;
+    while let Some((at, first)) = passed.get(next).copied() {
+        next += 1;
+        let goes_on = |edge: &&Edge| first.is_none() || (edge.step == Step::Routes && !is_short_cut(edge));
+        for edge in edges.iter().filter(|edge| edge.from == at).filter(goes_on) {
+            let step = first.unwrap_or(edge.step);
+            if matches!(edge.to, Station::Exchange(_)) {
+                if passed.iter().all(|(known, _)| *known != edge.to) {
+                    passed.push((edge.to, Some(step)));
+                }
+            } else if found.iter().all(|known| known.to != edge.to) {
+                found.push(Edge { from, to: edge.to, step });
+            }
+        }
+    }
+    found
+}
+
+/// A level of the ladder that a message has no need of: it ends where the queues of the ladder end, and nobody publishes for that.
+fn is_short_cut(edge: &Edge) -> bool {
+    matches!((edge.from, edge.to, edge.step), (Station::Exchange(_), Station::Exchange(_), Step::Routes))
+}
+
 fn dead_letters_to(queue: &Queue) -> Option<&str> {
     match queue.arguments.get(DEAD_LETTERS_TO) {
         Some(Argument::Text(exchange)) => Some(exchange),
@@ -281,6 +336,25 @@ mod tests {
         let lines: Vec<String> = way(2)
             .iter()
             .map(|edge| format!("{} -{}-> {}", edge.from, edge.step.as_str(), edge.to))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn each_queue_has_who_writes_and_who_reads() {
+        let way = way(1);
+        let told = |edges: Vec<Edge>, end: fn(&Edge) -> Station| {
+            let told = edges.iter().map(|edge| format!("{} {}", end(edge), edge.step.as_str()));
+            told.collect::<Vec<_>>().join(", ")
+        };
+        let lines: Vec<String> = Purpose::ALL
+            .into_iter()
+            .filter(|purpose| way.iter().any(|edge| edge.from == Station::Queue(*purpose)))
+            .map(|purpose| {
+                let from = told(writers(&way, purpose), |edge| edge.from);
+                let to = told(readers(&way, purpose), |edge| edge.to);
+                format!("{from} -> {} -> {to}", purpose.as_str())
+            })
             .collect();
         insta::assert_snapshot!(lines.join("\n"));
     }

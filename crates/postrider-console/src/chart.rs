@@ -93,7 +93,7 @@ fn open(name: &str, width: f64) -> String {
     )
 }
 
-/// Bars of several kinds on one another.
+/// Bars of several kinds on one another; where none of them was measured there is a gap, which is no zero.
 pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: f64) -> Html {
     let value = |series: &Series, i: usize| series.values.get(i).copied().flatten().unwrap_or(0.0);
     let sum = |i: usize| series.iter().map(|one| value(one, i)).sum::<f64>();
@@ -106,9 +106,11 @@ pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: 
     for (i, bucket) in buckets.iter().enumerate() {
         let x = LEFT + step * i as f64;
         let mut y = TOP + HEIGHT;
+        let is_gap = series.iter().all(|one| one.values.get(i).copied().flatten().is_none());
         let told: Vec<String> =
             series.iter().map(|one| format!("{} {}", number(value(one, i) as u64), one.name)).collect();
-        svg.push_str(&format!("<g><title>{}: {}</title>", escaped(&bucket.title), told.join(", ")));
+        let told = if is_gap { "not measured".to_owned() } else { told.join(", ") };
+        svg.push_str(&format!("<g><title>{}: {told}</title>", escaped(&bucket.title)));
         for one in series {
             let height = HEIGHT * value(one, i) / most;
             if height > 0.0 {
@@ -120,8 +122,9 @@ pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: 
             }
         }
         // All of the column answers to the pointer.
+        let class = if is_gap { "hit gap" } else { "hit" };
         svg.push_str(&format!(
-            "<rect class=\"hit\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{step:.1}\" height=\"{HEIGHT}\"/></g>"
+            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{step:.1}\" height=\"{HEIGHT}\"/></g>"
         ));
     }
     labels(&mut svg, buckets, width);
@@ -256,9 +259,19 @@ mod tests {
         let svg = stacked("Deliveries <24 h>", &[bucket(1), bucket(2)], &series, 300.0).0;
         assert!(svg.contains("<title>at 1:00: 3 delivered, 1 dead</title>"), "{svg}");
         assert!(svg.contains("<title>at 2:00: 0 delivered, 0 dead</title>"));
+        assert!(!svg.contains("class=\"hit gap\""));
         assert!(svg.contains("aria-label=\"Deliveries &lt;24 h&gt;\""));
         assert_eq!(svg.matches("<rect class=\"ok\"").count(), 1);
         assert_eq!(svg.matches("<rect class=\"bad\"").count(), 1);
+    }
+
+    #[test]
+    fn a_bar_that_was_not_measured_is_a_gap_and_no_zero() {
+        let series = [Series { name: "waiting", class: "ok", values: vec![Some(0.0), None] }];
+        let svg = stacked("Waiting", &[bucket(1), bucket(2)], &series, 300.0).0;
+        assert!(svg.contains("<title>at 1:00: 0 waiting</title>"), "{svg}");
+        assert!(svg.contains("<title>at 2:00: not measured</title>"), "{svg}");
+        assert_eq!(svg.matches("class=\"hit gap\"").count(), 1);
     }
 
     #[test]

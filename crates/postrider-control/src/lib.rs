@@ -8,7 +8,7 @@
 //! - `reminders` sends what is due, `replays` what is made again by filter, `release` what was held.
 //! - `keys` are those of the API; the audit log says who changed what.
 //! - `stats` adds up what happened over time, for plots.
-//! - `queues` looks at the broker's queues when somebody asks.
+//! - `queues` looks at the broker's queues when somebody asks, and measures how full they are.
 //! - `books` says whether everything adds up, [`audit`] reads the store for the checker; `api` is `/v1`.
 
 #[allow(unused_qualifications, reason = "utoipa's macros write them")]

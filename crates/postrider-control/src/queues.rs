@@ -1,12 +1,15 @@
-//! The broker's queues as they are now: looked at when somebody asks, one look at a time, and seldom.
+//! The broker's queues as they are now: looked at when somebody asks and now and then, one look at a time, and seldom. How full they were
+//! is kept in memory for an hour.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postrider_broker::topology::{Looked, Topology};
+use postrider_broker::topology::{Looked, Queue, Topology};
 use postrider_core::Timestamp;
+use postrider_core::depths::{Depths, until_next_ms};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::link::Broker;
 
@@ -14,6 +17,10 @@ use crate::link::Broker;
 const STANDS: Duration = Duration::from_secs(2);
 /// How long a look may take. It asks twice for each queue, one after the other: seconds, where the broker is far away.
 const LOOK: Duration = Duration::from_secs(6);
+/// How long a measurement waits for its look: others may have one under way.
+const MEASUREMENT: Duration = Duration::from_secs(10);
+/// The pause before a measurement that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// What a look found.
 #[derive(Debug)]
@@ -32,6 +39,13 @@ pub(crate) struct Look {
 pub(crate) struct Queues {
     broker: Arc<dyn Broker>,
     last: Mutex<Option<Last>>,
+    depths: std::sync::Mutex<Depths>,
+}
+
+/// How much waits in a queue, as far as AMQP says so.
+pub(crate) fn ready(queue: &Queue, looked: &Looked) -> Option<u32> {
+    // What AMQP says of a stream differs from release to release, and nothing of it is ever taken out.
+    looked.depth.filter(|_| queue.kind() != "stream").map(|depth| depth.ready)
 }
 
 /// The last look.
@@ -45,7 +59,45 @@ struct Last {
 impl Queues {
     /// Of this broker.
     pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
-        Self { broker, last: Mutex::new(None) }
+        Self { broker, last: Mutex::new(None), depths: std::sync::Mutex::default() }
+    }
+
+    /// Measures how full the queues are, interval by interval, until `stop`. What cannot be measured is left out.
+    pub(crate) async fn measure(&self, stop: &CancellationToken) {
+        let all = async {
+            loop {
+                let at = postrider_broker::now();
+                let wait = match timeout(MEASUREMENT, self.look()).await {
+                    // Before control knows how many shards there are it knows only some of the queues.
+                    Ok(Ok(look)) if look.shards.is_some() => {
+                        let queues = look.topology.queues.iter().zip(&look.looked);
+                        let measured = queues.filter(|(queue, _)| queue.kind() != "stream");
+                        self.depths().note(
+                            at,
+                            measured.map(|(queue, looked)| (queue.name.as_str(), ready(queue, looked))),
+                        );
+                        Duration::from_millis(until_next_ms(postrider_broker::now()))
+                    }
+                    _ => AGAIN,
+                };
+                sleep(wait).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = all => {}
+        }
+    }
+
+    /// How full queues were.
+    pub(crate) fn depths(&self) -> MutexGuard<'_, Depths> {
+        self.depths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there should be, and how many shards there are; without that it has only the queues of the first.
+    pub(crate) fn topology(&self) -> (Topology, Option<u16>) {
+        let shards = self.broker.topology().map(|topology| topology.most_shards);
+        (Topology::new(self.broker.names(), shards.unwrap_or(1)), shards)
     }
 
     /// The queues as they were at most two seconds ago, or why they cannot be seen.
@@ -66,8 +118,7 @@ impl Queues {
 
     async fn look_now(&self) -> Result<Look, String> {
         let at = postrider_broker::now();
-        let shards = self.broker.topology().map(|topology| topology.most_shards);
-        let topology = Topology::new(self.broker.names(), shards.unwrap_or(1));
+        let (topology, shards) = self.topology();
         let looked = timeout(LOOK, self.broker.look(&topology))
             .await
             .map_err(|_| format!("RabbitMQ did not show all queues within {} s", LOOK.as_secs()))?
@@ -126,7 +177,7 @@ mod tests {
         fn look<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Looked>, BrokerError>> {
             async move {
                 self.begun.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(self.takes).await;
+                sleep(self.takes).await;
                 let empty = Looked { depth: None, difference: None, compared: false };
                 Ok(vec![empty; topology.queues.len()])
             }
@@ -170,6 +221,36 @@ mod tests {
         queues.look().await.unwrap();
         assert_eq!(broker.begun(), 2);
         assert!(begun.elapsed() >= STANDS, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_are_measured_until_it_is_to_stop() {
+        let (broker, queues) = Slow::new(Duration::from_millis(300));
+        let stop = CancellationToken::new();
+        let ending = async {
+            sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+        };
+        tokio::join!(queues.measure(&stop), ending);
+        assert_eq!(broker.begun(), 1);
+        let now = postrider_broker::now();
+        // The look says nothing of how full they are: a gap, and known to be one.
+        let points = queues.depths().points(&["p.deliveries.fresh.2"], now);
+        assert!(!points.is_empty() && points.iter().all(|point| point.ready.is_none()), "{points:?}");
+        assert_eq!(queues.depths().since(&["p.seen"]), None, "streams are not measured");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_measured_is_no_zero() {
+        let (broker, queues) = Slow::new(Duration::from_secs(60));
+        let stop = CancellationToken::new();
+        let ending = async {
+            sleep(Duration::from_secs(20)).await;
+            stop.cancel();
+        };
+        tokio::join!(queues.measure(&stop), ending);
+        assert!((2..=3).contains(&broker.begun()), "{}", broker.begun());
+        assert_eq!(queues.depths().since(&["p.events"]), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,9 +75,10 @@ pub async fn run(
     let broker: Arc<dyn Broker> = link.clone();
     let books = Arc::new(Bookkeeper::new(store.clone(), broker.clone(), activity.clone(), metrics.clone()));
     let uses = Arc::new(Uses::default());
+    let queues = Arc::new(Queues::new(broker.clone()));
     let api = Api {
         store: store.clone(),
-        queues: Queues::new(broker.clone()),
+        queues: queues.clone(),
         broker,
         books: books.clone(),
         metrics: metrics.clone(),
@@ -143,6 +144,8 @@ pub async fn run(
     tasks.start("upkeep", async move { release::upkeep(&old, &stop).await });
     let (counted, stop) = (store.clone(), tasks.stop.clone());
     tasks.start("stats", async move { stats::roll_up(&counted, &stop).await });
+    let stop = tasks.stop.clone();
+    tasks.start("queues", async move { queues.measure(&stop).await });
     let clock = Arc::new(postrider_broker::now);
     let reminders = Reminders { store: store.clone(), metrics, clock, turn: 0.into() };
     let stop = tasks.stop.clone();

@@ -11,6 +11,7 @@ pub mod address;
 pub mod auth;
 pub mod books;
 pub mod catalogue;
+pub mod depths;
 pub mod directory;
 pub mod event;
 pub mod expression;

@@ -114,7 +114,11 @@ pub enum Command {
     /// Show what control was started with, what it stands on, and whether that is as it should be; exits with 6 if it is not
     System,
     /// Show the broker's queues, how full they are and whether they are as they should be; exits with 6 if one is not
-    Queues,
+    Queues {
+        /// What about them.
+        #[command(subcommand)]
+        command: Option<Queues>,
+    },
     /// Judge a run by ledgers and the store: nothing lost, invented, early, or unaccounted for
     Verify(Verify),
     /// Measure how fast it is on this machine and broker, beside what the same machine does without it
@@ -907,6 +911,16 @@ pub enum Dead {
     Resolve(Ids),
     /// Deliver dead letters again
     Redeliver(Ids),
+}
+
+/// The broker's queues.
+#[derive(Debug, Subcommand)]
+pub enum Queues {
+    /// Show a queue: what it should be, how full it is and was, who writes to it and who reads it; exits with 6 if it is not as it should be
+    Get {
+        /// Its name
+        name: String,
+    },
 }
 
 /// The broker's queues and exchanges.

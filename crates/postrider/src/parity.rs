@@ -86,6 +86,7 @@ pub const OPERATIONS: &[Parity] = &[
     with("list_audit", "audit", "/settings/audit"),
     with("get_status", "status", "/"),
     with("list_queues", "queues", "/queues"),
+    with("get_queue", "queues get", "/queues/{name}"),
     with("get_system", "system", "/settings/system"),
     with("get_stats", "stats", "/"),
     with("list_webhook_stats", "stats", "/webhooks"),

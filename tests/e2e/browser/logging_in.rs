@@ -95,7 +95,7 @@ async fn a_key_that_may_only_read_is_told_what_it_may_not() {
 
     browser.log_in(&key("default").await).await;
     browser.refreshes_every(0).await;
-    for path in ["/settings/api-keys", "/settings/tenants", "/queues"] {
+    for path in ["/settings/api-keys", "/settings/tenants", "/queues", "/queues/postrider.events"] {
         browser.open(path).await;
         browser.reads("h1", "Not allowed").await;
         browser.reads("[data-testid=refused]", "does not have the scope admin").await;

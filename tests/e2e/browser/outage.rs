@@ -53,6 +53,10 @@ async fn a_banner_comes_when_the_broker_is_lost_and_goes_when_it_is_back() {
     }
     browser.reads("main", "RabbitMQ").await;
     browser.picture("queues-outage").await;
+    browser.open("/queues/postrider.events").await;
+    browser.reads("[data-testid=unknown]", "How it is now is not known").await;
+    assert_eq!(browser.status().await, 200);
+    browser.picture("queue-outage").await;
     browser.open("/deliveries").await;
     browser.run("window.loaded = 'once'").await;
 

@@ -59,7 +59,7 @@ const FIRST_USE: [Page; 12] = [
 ];
 
 /// Pages of one that works.
-const PAGES: [Page; 44] = [
+const PAGES: [Page; 47] = [
     page("/", "overview", "Overview", &["[data-testid=needs]", "[data-testid=system]", "svg"]),
     page("/?range=30d", "overview-30d", "Overview", &["svg"]),
     page("/deliveries", "deliveries", "Deliveries", &["table[data-testid=deliveries]"]),
@@ -99,7 +99,15 @@ const PAGES: [Page; 44] = [
         "What triggers a webhook",
         &["[data-testid=markdown]"],
     ),
-    page("/queues", "queues", "Queues", &["[data-testid=queues]", "svg"]),
+    page(
+        "/queues",
+        "queues",
+        "Queues",
+        &["[data-testid=queues]", "[data-testid=depths]", "[data-testid=rates]"],
+    ),
+    page("/queues/{retry}", "queue", "retry", &["[data-testid=measured]", "[data-testid=ends]"]),
+    page("/queues/{config}", "queue-stream", "config", &["[data-testid=arguments]"]),
+    Page { status: 404, ..page("/queues/nothing", "queue-none", "Not found", &["[data-testid=refused]"]) },
     page("/dead-letters", "dead-letters", "Dead letters", &["[data-testid=dead-letters]"]),
     page("/dead-letters/{letter}", "dead-letter", "", &["[data-testid=kind]"]),
     page("/jobs", "jobs", "Jobs", &["[data-testid=jobs]"]),
@@ -160,6 +168,8 @@ async fn furnish(desk: &Desk) -> BTreeMap<&'static str, String> {
         ("letter", id(desk.first("/v1/dead-letters").await)),
         ("job", id(replay)),
         ("dead", id(desk.first("/v1/deliveries?state=dead").await)),
+        ("retry", "postrider.deliveries.retry.0".to_owned()),
+        ("config", "postrider.config".to_owned()),
     ])
 }
 

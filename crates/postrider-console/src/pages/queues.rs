@@ -1,6 +1,8 @@
-//! Queues: what RabbitMQ holds, drawn as the way of messages, and whether it is as it should be.
+//! Queues: what RabbitMQ holds and held, drawn as the way of messages, and whether it is as it should be.
 
 mod drawing;
+mod history;
+mod one;
 
 use std::collections::BTreeMap;
 
@@ -8,19 +10,25 @@ use askama::Template;
 use axum::Router;
 use axum::response::Response;
 use axum::routing::get;
+use postrider_core::Timestamp;
 use serde::Deserialize;
 
 use self::drawing::{Held, Roles, drawing};
+use self::history::{History, Plot, by_role, empty_in, trend};
+use super::overview::{Point, Stats, buckets};
 use crate::Console;
-use crate::api::Refused;
-use crate::chart::{Bucket, Series, stacked};
+use crate::api::{Refused, segment};
+use crate::chart::{Bucket, Series, lines, stacked};
 use crate::page::{Answer, Part, Shell, Visit, page};
 use crate::words::{Html, counted, duration, number, state, when};
 
-/// The page of queues.
+/// The pages of queues.
 pub(crate) fn routes() -> Router<Console> {
-    Router::new().route("/queues", get(show))
+    Router::new().route("/queues", get(show)).route("/queues/{name}", get(one::show))
 }
+
+/// How far back the plots go.
+const HOUR_MS: u64 = 3_600_000;
 
 /// What the list can be narrowed to: a word, what it is called, and the purposes of its queues.
 const PARTS: [(&str, &str, &[&str]); 5] = [
@@ -37,6 +45,7 @@ const CONSUMED: [&str; 8] = ["events", "fresh", "retry", "replay", "journal", "d
 #[derive(Debug, Deserialize)]
 struct Queues {
     items: Vec<Queue>,
+    history: Option<History<BTreeMap<String, u64>>>,
     #[serde(default)]
     arguments_compared: bool,
     at: String,
@@ -52,6 +61,10 @@ struct Queue {
     consumers: Option<u64>,
     #[serde(default)]
     delay_ms: Option<u64>,
+    #[serde(default)]
+    trend_per_minute: Option<f64>,
+    #[serde(default)]
+    empty_in_ms: Option<u64>,
     #[serde(default)]
     drift: Option<Drift>,
 }
@@ -95,7 +108,10 @@ struct Routers {
 /// A row of the list.
 struct Row {
     queue: Queue,
+    link: String,
     ready: String,
+    trend: String,
+    empty_in: String,
     consumers: String,
     holds: String,
     mark: Html,
@@ -107,7 +123,10 @@ impl From<Queue> for Row {
         let trouble = queue.trouble();
         let dash = || "–".to_owned();
         Self {
+            link: format!("/queues/{}", segment(&queue.name)),
             ready: queue.ready.map_or_else(dash, number),
+            trend: trend(queue.trend_per_minute),
+            empty_in: queue.empty_in_ms.map(empty_in).unwrap_or_default(),
             consumers: queue.consumers.filter(|_| queue.must_be_consumed()).map_or_else(dash, number),
             holds: queue.delay_ms.map(duration).unwrap_or_default(),
             mark: trouble
@@ -134,6 +153,11 @@ struct QueuesPage {
     without: Option<Refused>,
     at: Html,
     troubles: u64,
+    depths: Option<Plot>,
+    /// What came and what was requested; nothing where that is not known.
+    rates: Option<Html>,
+    /// Whose rates they are.
+    tenant: String,
     ladder: Html,
     parking: Html,
     waiting: u64,
@@ -155,11 +179,17 @@ async fn shown(visit: &Visit) -> Answer {
         Err(refused) => return Err(refused.into()),
     };
     let status: Option<Status> = visit.api.get("/v1/status", &[]).await.ok();
+    let since = visit.now.minus_ms(HOUR_MS).to_rfc3339();
+    let stats: Option<Stats> = visit.api.get("/v1/stats", &[("since", &since)]).await.ok();
     let queues = found.as_ref().map(|found| found.items.as_slice()).unwrap_or_default();
     let wanted = visit.query().get("part").to_owned();
     let mut shell = visit.shell(Part::Queues, "Queues");
-    shell.command = "postrider topology diff".to_owned();
+    shell.command = "postrider queues".to_owned();
+    let history = found.as_ref().and_then(|found| found.history.as_ref());
     page(&QueuesPage {
+        depths: history.map(|history| by_role(history, visit.now)),
+        rates: stats.map(|stats| rates(stats, visit.now)),
+        tenant: if shell.tenant.is_empty() { "default".to_owned() } else { shell.tenant.clone() },
         shell,
         drawing: drawing(&held(queues), &roles(status.as_ref())),
         without,
@@ -194,6 +224,7 @@ fn held(queues: &[Queue]) -> BTreeMap<String, Held> {
         let held = all.entry(queue.role.clone()).or_default();
         held.queues += 1;
         held.ready = added(held.ready, queue.ready);
+        held.trend = held.trend.into_iter().chain(queue.trend_per_minute).reduce(|a, b| a + b);
         let consumers = queue.consumers.filter(|_| queue.must_be_consumed());
         held.consumers = held.consumers.into_iter().chain(consumers).min();
         held.trouble = held.trouble.take().or_else(|| queue.trouble());
@@ -216,9 +247,24 @@ fn roles(status: Option<&Status>) -> Roles {
         [("worker", workers == Some(0)), ("router", routers.is_some_and(|routers| routers.active == 0))];
     Roles {
         workers: workers.map(|workers| counted(workers, "worker", "workers")),
-        routers: routers.map(|routers| format!("{} active, {} standby", routers.active, routers.standby)),
+        routers: routers.map(|routers| match routers.standby {
+            0 => format!("{} active", routers.active),
+            standby => format!("{} and {standby} standby", routers.active),
+        }),
         missing: missing.into_iter().filter(|(_, is)| *is).map(|(role, _)| role).collect(),
     }
+}
+
+/// Events and requests of each minute. Which queue they passed RabbitMQ does not say.
+fn rates(mut stats: Stats, now: Timestamp) -> Html {
+    // The last minute is under way.
+    stats.points.pop();
+    let of = |value: fn(&Point) -> u64| stats.points.iter().map(|point| Some(value(point) as f64)).collect();
+    let series = [
+        Series { name: "accepted", class: "l50", values: of(|point| point.accepted) },
+        Series { name: "requests", class: "l95", values: of(|point| point.delivered + point.failed) },
+    ];
+    lines("Events accepted and requests made, per minute", &buckets(&stats, now), &series, 560.0)
 }
 
 /// Bars of what waits, one for each queue of a purpose that holds messages for a time, shortest first.
@@ -238,7 +284,12 @@ fn bars(name: &str, queues: &[Queue], role: &str) -> Html {
 
 #[cfg(test)]
 mod tests {
+    use axum::Json;
+    use http::StatusCode;
+    use serde_json::json;
+
     use super::*;
+    use crate::stage::{NOW, Stage};
 
     fn queue(role: &str, ready: u64, consumers: u64) -> Queue {
         Queue {
@@ -248,6 +299,8 @@ mod tests {
             ready: Some(ready),
             consumers: Some(consumers),
             delay_ms: None,
+            trend_per_minute: None,
+            empty_in_ms: None,
             drift: None,
         }
     }
@@ -276,18 +329,56 @@ mod tests {
 
     #[test]
     fn shards_are_told_together_by_the_worst() {
-        let all = held(&[queue("fresh", 5, 3), queue("fresh", 7, 0), queue("delay", 2, 0)]);
+        let growing = Queue { trend_per_minute: Some(4.5), ..queue("fresh", 5, 3) };
+        let shrinking = Queue { trend_per_minute: Some(-1.0), ..queue("fresh", 7, 0) };
+        let all = held(&[growing, shrinking, queue("fresh", 0, 1), queue("delay", 2, 0)]);
+        let trouble = Some("No consumer".into());
         assert_eq!(
             all["fresh"],
-            Held { queues: 2, ready: Some(12), consumers: Some(0), trouble: Some("No consumer".into()) }
+            Held { queues: 3, ready: Some(12), consumers: Some(0), trend: Some(3.5), trouble }
         );
-        assert_eq!(all["delay"], Held { queues: 1, ready: Some(2), consumers: None, trouble: None });
+        assert_eq!(
+            all["delay"],
+            Held { queues: 1, ready: Some(2), consumers: None, trend: None, trouble: None }
+        );
     }
 
     #[test]
     fn a_part_of_the_list_has_its_queues_alone() {
         assert!(is_in("", "fresh") && is_in("work", "fresh") && !is_in("ends", "fresh"));
         assert!(is_in("no such part", "fresh"));
+    }
+
+    #[tokio::test]
+    async fn the_list_leads_to_each_queue_and_says_how_it_goes() {
+        let queues = json!({ "items": [
+                { "name": "p.deliveries.fresh.0", "role": "fresh", "type": "quorum", "ready": 120, "consumers": 2, "delay_ms": null,
+                  "trend_per_minute": -30.0, "empty_in_ms": 240_000, "drift": null },
+                { "name": "p.config", "role": "config", "type": "stream", "ready": null, "consumers": null, "drift": null }],
+            "history": { "interval_ms": 15_000, "since": NOW, "points": [{ "at": NOW, "ready": { "fresh": 120 } }] },
+            "arguments_compared": true, "at": NOW });
+        let point = |at: &str| json!({ "at": at, "accepted": 7, "delivered": 5, "failed": 1 });
+        let stats = json!({ "bucket_ms": 60_000, "points": [point("2026-11-22T19:59:00Z"), point(NOW)], "totals": {} });
+        let api = Router::new()
+            .route("/v1/queues", get(move || async move { Json(queues) }))
+            .route("/v1/stats", get(move || async move { Json(stats) }))
+            .fallback(|| async { StatusCode::NOT_FOUND });
+        let (status, text) = Stage::new(api).get("/queues").await;
+        assert_eq!(status, 200, "{text}");
+        for part in [
+            "href=\"/queues/p.deliveries.fresh.0\">p.deliveries.fresh.0</a>",
+            ">−30 ",
+            "empty in about 4 min",
+            "<title>20:00: 120 fresh</title>",
+            "<title>19:59: not measured</title>",
+            "since 20:00:00: 1 point.",
+            "<li class=\"r-fresh\">fresh</li>",
+            "19:59: accepted 7, requests 6</title>",
+            "Fresh 120 and shrinking",
+        ] {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
+        assert!(!text.contains("20:00: accepted"), "it is under way: {text}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ const PAGES: [(&str, Without); 36] = [
     ("/catalogue/products/{product}/triggers.md", SaysWhy),
     ("/catalogue/products/{product}/catalogue.json", SaysWhy),
     ("/queues", ShowsTheRest),
+    ("/queues/{name}", SaysWhy),
     ("/dead-letters", SaysWhy),
     ("/dead-letters/{id}", SaysWhy),
     ("/jobs", SaysWhy),

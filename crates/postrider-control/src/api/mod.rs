@@ -90,7 +90,7 @@ pub(crate) struct Api {
     pub logins: Arc<postrider_console::Sessions>,
     /// The test inbox that the console shows.
     pub inbox: Option<Arc<dyn postrider_console::Inbox>>,
-    pub queues: Queues,
+    pub queues: Arc<Queues>,
     pub started_at: Timestamp,
     /// What this process was started with.
     pub settings: Vec<Setting>,
@@ -179,7 +179,8 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(stats::webhooks))
         .routes(routes!(status::status))
         .routes(routes!(system::get))
-        .routes(routes!(queues::list));
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::get));
     list_codes(router.get_openapi_mut());
     rights::describe(router.get_openapi_mut());
     router

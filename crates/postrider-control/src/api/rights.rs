@@ -93,6 +93,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     // The books are those of the whole installation, and so are the queues.
     needs(Admin, "get_status"),
     needs(Admin, "list_queues"),
+    needs(Admin, "get_queue"),
     needs(Admin, "get_system"),
     // Whoever has a token may know what it is for.
     needs_no_scope("get_access"),

@@ -124,7 +124,7 @@ impl Test {
         let books = Bookkeeper::new(store.clone(), broker.clone(), Activity::new(), metrics.clone());
         let api = Arc::new(Api {
             store,
-            queues: Queues::new(broker.clone()),
+            queues: Arc::new(Queues::new(broker.clone())),
             broker,
             books: Arc::new(books),
             metrics,

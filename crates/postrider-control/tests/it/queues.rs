@@ -58,6 +58,16 @@ async fn queues_are_shown_as_they_are_and_what_differs_is_named() {
     assert_eq!(list["arguments_compared"], true);
     let fresh = of(&list, &names.delivery_queue(Lane::Fresh, 1));
     assert_eq!((&fresh["ready"], &fresh["consumers"]), (&json!(1), &json!(0)));
+    let one = eventually_some("it is measured", async || {
+        let one = control.get(&format!("/v1/queues/{}", names.delivery_queue(Lane::Fresh, 1))).await;
+        (one["history"]["points"][0]["ready"] == 1).then_some(one)
+    })
+    .await;
+    assert_eq!((&one["type"], &one["readers"][0]["to"]), (&json!("quorum"), &json!("worker")), "{one}");
+    let list = control.queues("so are all", |list| !list["history"]["since"].is_null()).await;
+    let measured = &list["history"]["points"][0]["ready"];
+    assert_eq!((&measured["fresh"], &measured["delay"]), (&json!(1), &json!(0)), "{measured}");
+    assert_eq!(control.call("GET", "/v1/queues/nothing", Value::Null).await.0, 404);
     control.queues("control consumes the journal", |list| of(list, &names.journal())["consumers"] == 1).await;
 
     let (gone, other) = (names.ladder(7), names.park_queue(5));

@@ -10,7 +10,7 @@ const HEIGHT: u32 = 540;
 const TALL: u32 = 52;
 
 /// What the queues of one purpose hold together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Held {
     /// How many queues there should be.
     pub(super) queues: u64,
@@ -18,8 +18,22 @@ pub(super) struct Held {
     pub(super) ready: Option<u64>,
     /// The fewest consumers that one of them has; nothing where that is not known, or where nobody should consume.
     pub(super) consumers: Option<u64>,
+    /// By how much more waits in them each minute; nothing where that is not known.
+    pub(super) trend: Option<f64>,
     /// What is the matter with one of them, in a few words.
     pub(super) trouble: Option<String>,
+}
+
+impl Held {
+    /// How many messages wait, with an arrow where that changes by one a minute or more.
+    fn ready(&self) -> Option<String> {
+        let arrow = match self.trend {
+            Some(trend) if trend >= 1.0 => " ↑",
+            Some(trend) if trend <= -1.0 => " ↓",
+            _ => "",
+        };
+        self.ready.map(|ready| format!("{}{arrow}", number(ready)))
+    }
 }
 
 /// What the boxes of the roles say.
@@ -136,7 +150,7 @@ fn role_box(svg: &mut String, place: &Place, roles: &Roles) {
 
 fn queue_box(svg: &mut String, place: &Place, held: Option<&Held>) {
     let class = if held.is_some_and(|held| held.trouble.is_some()) { "queue bad" } else { "queue" };
-    let ready = held.and_then(|held| held.ready).map(number);
+    let ready = held.and_then(Held::ready);
     put(svg, place, class, ready, &held.map_or_else(|| place.purpose.to_owned(), |held| below(place, held)));
 }
 
@@ -178,7 +192,10 @@ fn in_words(held: &BTreeMap<String, Held>) -> String {
                receivers; what fails waits in the delay levels and comes back to the retry lane.";
     let told = PLACES.iter().filter(|place| !place.is_role).filter_map(|place| {
         let held = held.get(place.what)?;
-        let ready = held.ready.map(|ready| format!("{} {}", place.name, number(ready)));
+        let ready = held.ready().map(|ready| {
+            let ready = ready.replace(" ↑", " and growing").replace(" ↓", " and shrinking");
+            format!("{} {ready}", place.name)
+        });
         match &held.trouble {
             Some(trouble) => Some(format!("{}: {trouble}", ready.unwrap_or_else(|| place.name.to_owned()))),
             None => ready,
@@ -248,17 +265,21 @@ mod tests {
 
     #[test]
     fn a_box_says_how_many_messages_are_in_it() {
-        let held = Held { queues: 2, ready: Some(1234), consumers: Some(3), trouble: None };
-        let svg = drawn("fresh", held);
+        let held = Held { queues: 2, ready: Some(1234), consumers: Some(3), trend: Some(0.9), trouble: None };
+        let svg = drawn("fresh", held.clone());
         assert!(svg.contains(">1,234</text>") && svg.contains(">2 queues, 3 each</text>"), "{svg}");
         assert!(svg.contains("Ready messages: Fresh 1,234."), "{svg}");
         assert!(!svg.contains("class=\"queue bad\""), "{svg}");
+        let svg = drawn("fresh", Held { trend: Some(40.0), ..held.clone() });
+        assert!(svg.contains(">1,234 ↑</text>") && svg.contains("Fresh 1,234 and growing."), "{svg}");
+        let svg = drawn("fresh", Held { trend: Some(-1.0), ..held });
+        assert!(svg.contains(">1,234 ↓</text>") && svg.contains("Fresh 1,234 and shrinking."), "{svg}");
     }
 
     #[test]
     fn trouble_is_marked_and_said() {
-        let held =
-            Held { queues: 1, ready: Some(7), consumers: Some(0), trouble: Some("No <consumer>".into()) };
+        let trouble = Some("No <consumer>".into());
+        let held = Held { queues: 1, ready: Some(7), consumers: Some(0), trend: None, trouble };
         let svg = drawn("journal", held);
         assert_eq!(svg.matches("class=\"queue bad\"").count(), 1);
         assert!(svg.contains(">No &lt;consumer&gt;</text>"), "{svg}");

@@ -173,6 +173,7 @@ impl Party {
             "api-keys" => self.key.clone(),
             // One that nobody works with.
             "tenants" => "idle".to_owned(),
+            "queues" => "postrider.events".to_owned(),
             _ => String::new(),
         };
         let placed = route.replace("{id}", &name).replace("{product}", &name).replace("{key}", &name);
