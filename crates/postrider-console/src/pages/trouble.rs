@@ -27,10 +27,11 @@ enum Without {
 use Without::{Is, SaysWhy, ShowsTheRest, Waits};
 
 /// Every page.
-const PAGES: [(&str, Without); 35] = [
+const PAGES: [(&str, Without); 37] = [
     ("/", SaysWhy),
     ("/deliveries", SaysWhy),
     ("/deliveries/cancel", SaysWhy),
+    ("/deliveries/export", SaysWhy),
     ("/deliveries/{id}", SaysWhy),
     ("/events", SaysWhy),
     ("/events/{id}", SaysWhy),
@@ -54,6 +55,7 @@ const PAGES: [(&str, Without); 35] = [
     ("/dead-letters/{id}", SaysWhy),
     ("/jobs", SaysWhy),
     ("/jobs/{id}", SaysWhy),
+    ("/jobs/{id}/export", SaysWhy),
     ("/settings", Is),
     ("/settings/api-keys", SaysWhy),
     ("/settings/api-keys/{id}/revoke", SaysWhy),
@@ -195,6 +197,7 @@ async fn no_form_does_what_a_key_may_not() {
         ("id", "x1"),
         ("typed", "x1"),
         ("to", "pause"),
+        ("webhook", "x1"),
         ("tenant", "t"),
         ("since", "24h"),
         ("answer", "503"),
