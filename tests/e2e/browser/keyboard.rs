@@ -34,7 +34,8 @@ async fn focus(browser: &Browser) -> Option<String> {
     Some(what)
 }
 
-async fn is_at(browser: &Browser, target: &str) -> bool {
+/// Whether the focus is at this.
+pub(super) async fn is_at(browser: &Browser, target: &str) -> bool {
     let target = Value::from(target);
     browser.run(&format!("return document.activeElement?.matches({target}) ?? false")).await == true
 }
