@@ -268,21 +268,18 @@ fn chips(list: &Filtered<'_>, names: &Names) -> Vec<Choice> {
 /// Where what was typed leads, or what is wrong with it.
 async fn look_up(visit: &Visit, fields: &Fields) -> Result<Result<String, Mistyped>, Refused> {
     let text = fields.exactly("q");
-    let mistyped = |problem: String| {
-        let text = text.chars().take(4 * typed::MOST_CHARS).collect();
-        Ok(Err(Mistyped { text, problem }))
-    };
+    let mistyped = |problem: String| Mistyped { text: text.to_owned(), problem };
     let (set, webhook) = match typed::read(text, visit.now) {
         Ok(Typed::Delivery(id)) => return Ok(Ok(format!("{PATH}/{}", segment(&id)))),
         Ok(Typed::Event(id)) => return Ok(Ok(format!("/events/{}", segment(&id)))),
         Ok(Typed::Filters { fields, webhook }) => (fields, webhook),
-        Err(problem) => return mistyped(problem),
+        Err(problem) => return Ok(Err(mistyped(problem))),
     };
     let mut changes: Vec<(&str, &str)> = set.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let id = match webhook {
         Some(named) => match webhook_of(visit, &named).await? {
             Ok(id) => id,
-            Err(problem) => return mistyped(problem),
+            Err(problem) => return Ok(Err(mistyped(problem))),
         },
         None => String::new(),
     };

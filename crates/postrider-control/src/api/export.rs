@@ -284,8 +284,10 @@ mod tests {
     #[tokio::test]
     async fn only_so_many_are_made_at_the_same_time() {
         let exports = Exports::within(BOUNDS);
-        let read = async |_: Option<String>, _: u32| Ok(Page { items: vec![1], next: Some(String::new()) });
-        let file = async || exports.file("n", None, move |cursor, page| read(cursor, page)).await;
+        async fn read(_: Option<String>, _: u32) -> Result<Page<u8>, Problem> {
+            Ok(Page { items: vec![1], next: Some(String::new()) })
+        }
+        let file = async || exports.file("n", None, read).await;
         let mut open = Vec::new();
         for _ in 0..AT_ONCE {
             open.push(file().await.unwrap());
@@ -301,7 +303,7 @@ mod tests {
         let exports = Exports::default();
         let read =
             async |_: Option<String>, _: u32| Err::<Page<u8>, _>(Problem::parameter("cursor", "no cursor"));
-        let refused = exports.file("n", None, move |cursor, page| read(cursor, page)).await.unwrap_err();
+        let refused = exports.file("n", None, read).await.unwrap_err();
         assert_eq!(refused.code(), Code::BadParameter);
     }
 }

@@ -42,8 +42,9 @@ impl Turn {
     /// What is said of those with which it went well.
     fn done(self, n: usize) -> String {
         let webhooks = counted(n as u64, "webhook is", "webhooks are");
+        let them = if n == 1 { "it" } else { "them" };
         match self {
-            Self::Pause => format!("{webhooks} paused: deliveries are held until somebody resumes it."),
+            Self::Pause => format!("{webhooks} paused: deliveries are held until somebody resumes {them}."),
             Self::Resume => format!("{webhooks} active: what was held is sent, oldest first."),
         }
     }

@@ -66,7 +66,7 @@ impl From<Exported> for Asked {
 #[serde(untagged)]
 #[allow(dead_code, reason = "it describes what is written")]
 pub(in crate::api) enum DeliveryLine {
-    Delivery(Delivery),
+    Delivery(Box<Delivery>),
     End(LastLine),
 }
 

@@ -70,7 +70,7 @@ impl From<SentRow> for Sent {
 #[serde(untagged)]
 #[allow(dead_code, reason = "it describes what is written")]
 pub(in crate::api) enum SentLine {
-    Sent(Sent),
+    Sent(Box<Sent>),
     End(LastLine),
 }
 
