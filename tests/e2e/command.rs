@@ -95,6 +95,13 @@ async fn a_dead_delivery_is_found_mended_and_sent_again() {
     let retried =
         ["--tenant", "acme", "delivery", "list", "--class", "none", "--status", "2xx", "-o", "json"];
     assert_eq!(postrider(&system, &retried).await["items"].as_array().map(Vec::len), Some(1));
+    // All that fit, a line each.
+    let exported = ["--tenant", "acme", "delivery", "export", "--class", "none", "--webhook", &webhook];
+    assert_eq!(postrider(&system, &exported).await["id"], json!(delivery));
+    let none = run(&system, &["delivery", "export", "--state", "dead", "--type", "Client registered"]).await;
+    assert!(none.status.success() && none.stdout.is_empty(), "another tenant's is not there: {none:?}");
+    assert_eq!(String::from_utf8_lossy(&none.stderr), "0 lines\n");
+    assert_eq!(run(&system, &["delivery", "export", "--state", "gone"]).await.status.code(), Some(4));
 
     let missing = run(&system, &["delivery", "get", "0123456789abcdef0123456789abcdef"]).await;
     assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8_lossy(&missing.stderr));

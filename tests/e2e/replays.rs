@@ -412,6 +412,16 @@ async fn the_examples_of_the_docs_work() {
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let id = list["items"][0]["id"].as_str().unwrap();
     assert_eq!(run(&format!("postrider replay cancel {id}")).await.status.code(), Some(6), "it is done");
+    // Each of what it sent, with how it ended.
+    let lines = run(&format!("postrider replay export {id}")).await;
+    assert!(lines.status.success(), "{}", String::from_utf8_lossy(&lines.stderr));
+    let lines = String::from_utf8(lines.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len() as u64, list["items"][0]["sent"].as_u64().unwrap());
+    for line in &lines {
+        assert_eq!((&line["state"], &line["webhook"]), (&json!("dead"), &json!(billing)), "{line}");
+    }
+    assert_eq!(run("postrider replay export rpl_none").await.status.code(), Some(3));
     let made = run("postrider replay plan --since 1h").await;
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
     let id = made["id"].as_str().unwrap();

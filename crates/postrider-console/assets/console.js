@@ -40,7 +40,7 @@
   };
 
   // A page refreshes itself, unless somebody is in the middle of something.
-  const busy = () => document.hidden || document.querySelector('dialog[open], #live details.menu[open], #live .selected')
+  const busy = () => document.hidden || document.querySelector('dialog[open], #live details.menu[open], #live details.by-field[open], #live [data-select]:checked')
     || document.activeElement?.closest('#live')?.querySelector('input:focus, select:focus, textarea:focus')
     || String(getSelection()).length > 0;
   let last = Date.now();
@@ -117,10 +117,16 @@
     show();
   };
 
+  // What works only with scripts is hidden as it comes, also when a page refreshes itself.
+  const reveal = () => {
+    for (const hidden of document.querySelectorAll('[data-refresh], [data-fresh], [data-theme-switch], [data-scripted]')) hidden.hidden = false;
+  };
+  document.addEventListener('htmx:after:swap', reveal);
+
   document.addEventListener('DOMContentLoaded', () => {
     const made = Date.parse(document.getElementById('live')?.dataset.made ?? '');
     if (made) ahead = made - Date.now();
-    for (const hidden of document.querySelectorAll('[data-refresh], [data-fresh], [data-theme-switch], [data-scripted]')) hidden.hidden = false;
+    reveal();
     const select = document.querySelector('[data-refresh]');
     if (select) {
       select.value = kept('refresh', '5');
@@ -131,12 +137,20 @@
       keep('theme', root.dataset.theme);
     });
     document.querySelectorAll('[data-picker]').forEach(picker);
+    document.addEventListener('change', (event) => {
+      if (!event.target.matches('[data-select-all]')) return;
+      for (const box of document.querySelectorAll('[data-select]')) box.checked = event.target.checked;
+    });
     setInterval(run, 1000);
     setInterval(refresh, 500);
     run();
   });
   document.addEventListener('keydown', (event) => {
     if (event.target.closest('input, select, textarea') || event.ctrlKey || event.metaKey || event.altKey) return;
+    // In the drawer beside a list, up and down lead to the one before and the one behind.
+    const beside = { ArrowUp: '#drawer [data-newer]', ArrowDown: '#drawer [data-older]' }[event.key];
+    const to = beside && event.target.closest('#drawer') && document.querySelector(beside);
+    if (to) { event.preventDefault(); to.click(); }
     if (event.key === '/') {
       const search = document.querySelector('main input[type=search]');
       if (search) { event.preventDefault(); search.focus(); }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::response::Response;
 use http::{Extensions, HeaderValue, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -164,6 +165,38 @@ impl Api {
         body: Option<String>,
         once: Option<&str>,
     ) -> Result<T, Refused> {
+        let response = self.answer(method, path, query, body, once).await?;
+        let bytes = to_bytes(response.into_body(), MAX_ANSWER_BYTES).await;
+        let bytes = bytes.map_err(|e| Refused::unreadable(&e))?;
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes).map_err(|e| Refused::unreadable(&e))
+    }
+
+    /// A list as a file (NDJSON), handed on as it comes: it is never here as a whole. Parameters without a value are left out.
+    ///
+    /// # Errors
+    /// [`Refused`] with the API's problem.
+    pub(crate) async fn file(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, Refused> {
+        let response = self.answer(Method::GET, path, query, None, None).await?;
+        let headers = [header::CONTENT_TYPE, header::CONTENT_DISPOSITION];
+        let [Some(kind), Some(name)] = headers.map(|name| response.headers().get(name).cloned()) else {
+            return Err(Refused::unreadable(&"it is no file"));
+        };
+        let mut file = Response::new(response.into_body());
+        file.headers_mut().insert(header::CONTENT_TYPE, kind);
+        file.headers_mut().insert(header::CONTENT_DISPOSITION, name);
+        Ok(file)
+    }
+
+    /// What the API answers when it does it.
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<String>,
+        once: Option<&str>,
+    ) -> Result<Response, Refused> {
         let path = self.path(path, query);
         self.note(Call { method: method.clone(), path: path.clone() });
         let is_json = body.is_some();
@@ -186,13 +219,11 @@ impl Api {
             Ok(response) => response,
             Err(never) => match never {},
         };
-        let status = response.status();
-        let bytes =
-            to_bytes(response.into_body(), MAX_ANSWER_BYTES).await.map_err(|e| Refused::unreadable(&e))?;
-        if status.is_success() {
-            let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-            return serde_json::from_slice(bytes).map_err(|e| Refused::unreadable(&e));
+        if response.status().is_success() {
+            return Ok(response);
         }
+        let bytes = to_bytes(response.into_body(), MAX_ANSWER_BYTES).await;
+        let bytes = bytes.map_err(|e| Refused::unreadable(&e))?;
         Err(serde_json::from_slice(&bytes).unwrap_or_else(|e| Refused::unreadable(&e)))
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn routes() -> Router<Console> {
 }
 
 /// A path of the console, and no address elsewhere.
-fn path_of_ours(next: &str) -> &str {
+pub(crate) fn path_of_ours(next: &str) -> &str {
     let ours = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\n', '\r', '\t']);
     if ours { next } else { "/" }
 }

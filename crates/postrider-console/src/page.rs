@@ -193,6 +193,11 @@ impl Visit {
         goes_to(path, &Notice { text: text.to_owned(), good: true })
     }
 
+    /// Goes to a page and says there why something was not even asked for.
+    pub(crate) fn refused_here(&self, path: &str, why: &str) -> Response {
+        goes_to(path, &Notice { text: format!("Not done: {why}."), good: false })
+    }
+
     /// Goes to a page and says there why something was not done.
     pub(crate) fn not_done(&self, path: &str, refused: &Refused) -> Answer {
         if refused.is_logged_out() {

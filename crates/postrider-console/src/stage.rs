@@ -104,6 +104,13 @@ impl Stage {
         (headers, text)
     }
 
+    /// A page that leads elsewhere: its status, and where.
+    pub(crate) async fn leads(&self, path: &str) -> (StatusCode, String) {
+        let (status, headers, _) = self.call(Request::get(path), Body::empty()).await;
+        let to = headers.get(header::LOCATION).map(|to| to.to_str().unwrap().to_owned());
+        (status, to.unwrap_or_default())
+    }
+
     /// Sends a form of a page: the status, where it leads, and what it says.
     pub(crate) async fn send(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, String, String) {
         let (status, headers, text) = self.post(path, fields).await;

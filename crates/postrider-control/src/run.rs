@@ -90,6 +90,7 @@ pub async fn run(
         https_only: config.https_only,
         in_progress: api::InProgress::default(),
         bodies: api::Bodies::default(),
+        exports: api::Exports::default(),
         logins: Arc::default(),
         inbox: config.inbox,
         settings: config.settings,

@@ -14,6 +14,8 @@ use crate::settings::{Secret, Settings};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long an export may take: longer than the API lets it.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of one answer.
@@ -172,6 +174,67 @@ impl Api {
         query: &[(&str, String)],
         body: Option<String>,
     ) -> Result<Answer, Failure> {
+        let response = self.send(method, what, path, query, body, REQUEST_TIMEOUT).await?;
+        let status = response.status().as_u16();
+        let raw = read_body(response).await.map_err(|why| Failure::new(Exit::Unavailable, what, why))?;
+        if !(200..300).contains(&status) {
+            return Err(refusal(what, status, &raw));
+        }
+        let value = if raw.trim().is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&raw).map_err(|_| {
+                Failure::new(Exit::Unavailable, what, format!("{} did not answer with JSON", self.base))
+                    .next("check that --api or POSTRIDER_API_URL names a Postrider")
+            })?
+        };
+        Ok(Answer { status, raw, value })
+    }
+
+    /// Reads a list as lines, each as soon as it is there: `line` is given one after the other, and none is kept.
+    ///
+    /// # Errors
+    /// [`Failure`] with the exit code that fits the answer, or what `line` fails with.
+    pub async fn lines(
+        &self,
+        what: &str,
+        path: &[&str],
+        query: &[(&str, String)],
+        mut line: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let response = self.send(Method::GET, what, path, query, None, EXPORT_TIMEOUT).await?;
+        let status = response.status().as_u16();
+        let failed = |why: String| Failure::new(Exit::Unavailable, what, why);
+        if !(200..300).contains(&status) {
+            return Err(refusal(what, status, &read_body(response).await.map_err(failed)?));
+        }
+        let mut stream = response.bytes_stream();
+        let mut begun: Vec<u8> = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| failed(format!("it was broken off: {}", cause(&error))))?;
+            begun.extend_from_slice(&chunk);
+            if let Some(end) = begun.iter().rposition(|byte| *byte == b'\n') {
+                let text = std::str::from_utf8(&begun[..end]).map_err(|error| failed(error.to_string()))?;
+                text.lines().try_for_each(&mut line)?;
+                begun.drain(..=end);
+            }
+            if begun.len() > MAX_ANSWER_BYTES {
+                return Err(failed("a line of the answer is too long".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request: what comes back, whatever it says.
+    async fn send(
+        &self,
+        method: Method,
+        what: &str,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<String>,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, Failure> {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => drop(segments.pop_if_empty().push("v1").extend(path)),
@@ -189,21 +252,7 @@ impl Api {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(what, &error))?;
-        let status = response.status().as_u16();
-        let raw = read_body(response).await.map_err(|why| Failure::new(Exit::Unavailable, what, why))?;
-        if !(200..300).contains(&status) {
-            return Err(refusal(what, status, &raw));
-        }
-        let value = if raw.trim().is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&raw).map_err(|_| {
-                Failure::new(Exit::Unavailable, what, format!("{} did not answer with JSON", self.base))
-                    .next("check that --api or POSTRIDER_API_URL names a Postrider")
-            })?
-        };
-        Ok(Answer { status, raw, value })
+        request.timeout(timeout).send().await.map_err(|error| self.unreachable(what, &error))
     }
 
     fn unreachable(&self, what: &str, error: &reqwest::Error) -> Failure {

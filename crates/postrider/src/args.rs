@@ -4,6 +4,7 @@
 
 mod access;
 mod bench;
+mod delivery;
 mod listen;
 mod replay;
 mod selection;
@@ -20,6 +21,7 @@ use crate::output::Format;
 
 pub use access::{ApiKeyCreate, ApiKeys, Audit};
 pub use bench::{Bench, BenchCommand};
+pub use delivery::{Delivery, DeliveryCancel, DeliveryFilter};
 pub use listen::Listen;
 pub use replay::{Replay, ReplayRun, ReplayWhich};
 pub use selection::Selection;
@@ -603,95 +605,6 @@ pub struct Send {
     pub ledger: Option<PathBuf>,
 }
 
-/// Deliveries.
-#[derive(Debug, Subcommand)]
-pub enum Delivery {
-    /// List deliveries
-    List {
-        /// In this state
-        #[arg(long)]
-        state: Option<String>,
-        /// To this webhook
-        #[arg(long)]
-        webhook: Option<String>,
-        /// Of this event
-        #[arg(long)]
-        event: Option<String>,
-        /// Of events of this type
-        #[arg(long = "type", value_name = "TYPE")]
-        event_type: Option<String>,
-        /// Made since then: 2h, or 2026-11-21T20:00:00Z
-        #[arg(long, value_name = "TIME", value_parser = moment)]
-        since: Option<String>,
-        /// Made before then
-        #[arg(long, value_name = "TIME", value_parser = moment)]
-        until: Option<String>,
-        /// Whose newest attempt ended like this: none (delivered), timeout, http_5xx and so on
-        #[arg(long, value_parser = postrider_core::outcome::CLASSES, hide_possible_values = true)]
-        class: Option<String>,
-        /// Whose newest attempt was answered with this status (429), one of this hundred (5xx), or not at all (none)
-        #[arg(long)]
-        status: Option<String>,
-        /// With so many attempts or more
-        #[arg(long, value_name = "N")]
-        attempts_from: Option<u32>,
-        #[command(flatten)]
-        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
-        page: Page,
-    },
-    /// Show a delivery and its attempts
-    Get {
-        /// Its id
-        id: String,
-    },
-    /// Call off deliveries that have not ended: these, or all that fit
-    Cancel(DeliveryCancel),
-    /// List what was called off, newest first
-    Cancellations(Page),
-    /// Deliver again what has ended
-    Redeliver {
-        #[command(flatten)]
-        #[allow(missing_docs, reason = "clap would take a doc comment here as help for every flag")]
-        ids: Ids,
-        /// Wait until they have ended again
-        #[arg(long)]
-        wait: bool,
-        /// How long to wait
-        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-        wait_timeout: Duration,
-    },
-}
-
-/// What to call off.
-#[derive(Debug, Args)]
-pub struct DeliveryCancel {
-    /// The deliveries
-    #[arg(num_args = 1..=1000, value_name = "ID", required_unless_present_any = ["webhook", "event_type", "since", "until"],
-        conflicts_with_all = ["webhook", "event_type", "since", "until", "state", "yes", "dry_run"])]
-    pub ids: Vec<String>,
-    /// All to this webhook
-    #[arg(long)]
-    pub webhook: Option<String>,
-    /// All of events of this type, by name or alias
-    #[arg(long, value_name = "TYPE")]
-    pub event_type: Option<String>,
-    /// All that began since then: 2h, or 2026-11-21T20:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub since: Option<String>,
-    /// All that began before then [default: now]
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub until: Option<String>,
-    /// Also what is on its way (pending), or only what waits for its webhook to be resumed (held) [default: pending]
-    #[arg(long, value_parser = ["pending", "held"])]
-    pub state: Option<String>,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-    /// Say how many it would be, and call off nothing
-    #[arg(long, conflicts_with = "yes")]
-    pub dry_run: bool,
-}
-
 /// Catalogues.
 #[derive(Debug, Subcommand)]
 pub enum Catalogue {
@@ -1202,6 +1115,8 @@ mod tests {
         assert!(refused("postrider webhook create --name a"));
         assert!(refused("postrider delivery list --class gone"));
         assert!(!refused("postrider delivery list --class http_429 --status 4xx --attempts-from 3"));
+        assert!(!refused("postrider delivery export --state dead --since 2h"));
+        assert!(refused("postrider delivery export --limit 5"));
         assert!(!refused("postrider stats --webhook wh_1 --since 24h"));
         assert!(refused("postrider delivery cancel"));
         assert!(refused("postrider delivery cancel d1 --webhook wh_1"));

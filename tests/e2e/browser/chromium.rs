@@ -54,6 +54,7 @@ const JUDGE: &str = "
 pub(super) const TAB: &str = "\u{e004}";
 pub(super) const ENTER: &str = "\u{e007}";
 pub(super) const SPACE: &str = " ";
+pub(super) const DOWN: &str = "\u{e015}";
 
 /// What WebDriver says of a command that it did not carry out.
 struct Refusal {

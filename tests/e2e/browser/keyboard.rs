@@ -34,7 +34,8 @@ async fn focus(browser: &Browser) -> Option<String> {
     Some(what)
 }
 
-async fn is_at(browser: &Browser, target: &str) -> bool {
+/// Whether the focus is at this.
+pub(super) async fn is_at(browser: &Browser, target: &str) -> bool {
     let target = Value::from(target);
     browser.run(&format!("return document.activeElement?.matches({target}) ?? false")).await == true
 }
@@ -85,7 +86,7 @@ async fn a_delivery_is_reached_with_nothing_but_keys() {
 
     follow(browser, "[data-testid=checklist] a[href='/webhooks/new']").await;
     browser.arrives_at("/webhooks/new").await;
-    browser.sees("[name=name]:focus").await;
+    eventually("the name has the focus", async || is_at(browser, "[name=name]").await).await;
     browser.types("by keys").await;
     write(browser, "[data-search]", LOGIN).await;
     tab_to(browser, &format!("[name=event_type][value={LOGIN}]")).await;

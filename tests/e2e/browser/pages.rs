@@ -59,11 +59,22 @@ const FIRST_USE: [Page; 12] = [
 ];
 
 /// Pages of one that works.
-const PAGES: [Page; 47] = [
+const PAGES: [Page; 50] = [
     page("/", "overview", "Overview", &["[data-testid=needs]", "[data-testid=system]", "svg"]),
     page("/?range=30d", "overview-30d", "Overview", &["svg"]),
     page("/deliveries", "deliveries", "Deliveries", &["table[data-testid=deliveries]"]),
     page("/deliveries?state=cancelled", "deliveries-none", "Deliveries", &["[data-testid=no-match]"]),
+    page("/deliveries?d={dead}", "deliveries-drawer", "Deliveries", &["[data-testid=drawer] table"]),
+    page("/deliveries?d=none", "deliveries-drawer-none", "Deliveries", &["[data-testid=unknown]"]),
+    Page {
+        status: 422,
+        ..page(
+            "/deliveries?status=5xx&q=colour:red",
+            "deliveries-mistyped",
+            "Deliveries",
+            &["[data-testid=mistyped]"],
+        )
+    },
     page("/deliveries/cancel?webhook={webhook}", "deliveries-cancel", "Cancel", &["[data-testid=plan]"]),
     page(
         "/deliveries/{delivered}",

@@ -1,25 +1,31 @@
 //! Deliveries: the list that people live in, and what is done to all that match.
 
+mod drawer;
+mod typed;
+
 use askama::Template;
 use axum::Router;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use http::Method;
+use http::{Method, StatusCode};
 use postrider_core::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::listing::{Choice, Filtered, RANGES, plan};
+use self::drawer::Drawer;
+use self::typed::Typed;
+use super::listing::{Choice, Filtered, plan};
 use crate::Console;
-use crate::api::Listed;
+use crate::api::{Listed, Refused, segment};
 use crate::fields::Fields;
-use crate::page::{Answer, Part, Sent, Shell, Visit, page};
+use crate::page::{Answer, Part, Sent, Shell, Visit, page, page_with};
 use crate::words::{Html, delivery_state, shortened, when, when_if};
 
 /// The page of deliveries, and what is asked for there.
 pub(crate) fn routes() -> Router<Console> {
     Router::new()
         .route("/deliveries", get(list))
+        .route("/deliveries/export", get(export))
         .route("/deliveries/redeliver", post(redeliver))
         .route("/deliveries/cancel", get(ask_to_cancel).post(cancel))
 }
@@ -39,6 +45,9 @@ const STATES: [(&str, &str); 7] = [
 
 /// What a filter can be, with how the API calls it.
 const FILTERS: [&str; 7] = ["state", "webhook", "event", "event_type", "class", "status", "attempts_from"];
+
+/// Filters by the newest attempt: lists and exports know them, replays and cancellations do not.
+const OF_ATTEMPTS: [&str; 3] = ["class", "status", "attempts_from"];
 
 /// A delivery, as the API shows it.
 #[derive(Debug, Deserialize)]
@@ -95,11 +104,17 @@ pub(crate) struct Row {
     pub(crate) created: Html,
     pub(crate) next: Html,
     pub(crate) short_id: String,
+    /// The list with this delivery open beside it.
+    pub(crate) opens: String,
+    /// Whether it is.
+    pub(crate) open: bool,
 }
 
 impl Row {
-    fn new(delivery: Delivery, names: &Names, now: Timestamp) -> Self {
+    fn new(delivery: Delivery, names: &Names, list: &Filtered<'_>, now: Timestamp) -> Self {
         Self {
+            opens: drawer::link(list.fields, &delivery.id),
+            open: list.fields.get("d") == delivery.id,
             webhook_name: names.of(&delivery.webhook),
             created: when(&delivery.created_at, now),
             next: if delivery.next_at.is_some() {
@@ -150,6 +165,19 @@ struct DeliveriesPage {
     older: Option<String>,
     newest: Option<String>,
     filtered: bool,
+    /// Whether all that match can be sent again and called off.
+    bulk: bool,
+    export: String,
+    /// What was typed into the box and is no filter, and why.
+    mistyped: Option<Mistyped>,
+    drawer: Option<Drawer>,
+}
+
+/// What was typed, with what is wrong with it.
+#[derive(Debug)]
+struct Mistyped {
+    text: String,
+    problem: String,
 }
 
 /// What the API is asked for: the filters of the address.
@@ -159,14 +187,10 @@ fn asked(fields: &Fields, now: Timestamp) -> Vec<(&'static str, String)> {
         .map(|name| (*name, fields.get(name).to_owned()))
         .filter(|(_, value)| !value.is_empty())
         .collect();
-    let range = Filtered { path: PATH, fields }.since(now);
-    let is_ranged = range.is_some();
-    query.extend(range.map(|since| ("since", since)));
-    for name in ["since", "until"] {
-        if fields.has(name) && !is_ranged {
-            query.push((name, fields.get(name).to_owned()));
-        }
-    }
+    let given = |name: &str| fields.has(name).then(|| fields.get(name).to_owned());
+    let since = Filtered { path: PATH, fields }.since(now).or_else(|| given("since"));
+    query.extend(since.map(|since| ("since", since)));
+    query.extend(given("until").map(|until| ("until", until)));
     query
 }
 
@@ -177,44 +201,140 @@ async fn list(visit: Visit) -> Response {
 
 async fn listed(visit: &Visit) -> Answer {
     let fields = visit.query();
+    let mistyped = match fields.has("q") {
+        true => match look_up(visit, &fields).await? {
+            Ok(to) => return Ok(Redirect::to(&to).into_response()),
+            Err(mistyped) => Some(mistyped),
+        },
+        false => None,
+    };
     let query = asked(&fields, visit.now);
-    let mut pairs: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut pairs = pairs(&query);
     pairs.push(("cursor", fields.get("cursor")));
     let found: Listed<Delivery> = visit.api.get("/v1/deliveries", &pairs).await?;
     let names = Names::read(visit).await;
-    let filtered = !query.is_empty();
     let list = Filtered { path: PATH, fields: &fields };
     let (older, newest) = (list.older(found.next), list.newest());
-    let rows = found.items.into_iter().map(|delivery| Row::new(delivery, &names, visit.now)).collect();
-    let told = |name: &str, value: &str| if name == "webhook" { names.of(value) } else { value.to_owned() };
-    let chips = query
-        .iter()
-        .filter(|(name, _)| !matches!(*name, "state" | "since" | "until"))
-        .map(|(name, value)| list.chip(name, value, &told(name, value)))
-        .collect();
+    let rows: Vec<Row> =
+        found.items.into_iter().map(|delivery| Row::new(delivery, &names, &list, visit.now)).collect();
+    let drawer = Drawer::read(visit, &fields, &rows, &names).await?;
     let mut shell = visit.shell(Part::Deliveries, "Deliveries");
     shell.command = command(&query);
     // A page of older ones does not change under its reader.
-    shell.live = newest.is_none();
-    page(&DeliveriesPage {
+    shell.live = newest.is_none() && mistyped.is_none();
+    let status = if mistyped.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let template = DeliveriesPage {
         tabs: STATES.iter().map(|(value, name)| list.choice(name, value, "state")).collect(),
-        ranges: RANGES.iter().map(|(value, name, _)| list.choice(name, value, "range")).collect(),
+        ranges: list.ranges(),
         webhooks: names.0.iter().map(|named| list.choice(&named.name, &named.id, "webhook")).collect(),
-        chips,
+        chips: chips(&list, &names),
+        filtered: !query.is_empty(),
+        bulk: !OF_ATTEMPTS.iter().any(|name| fields.has(name)),
+        export: format!("/deliveries/export{}", fields.with(&[("cursor", ""), ("d", ""), ("q", "")])),
         shell,
         rows,
         fields,
         older,
         newest,
-        filtered,
-    })
+        mistyped,
+        drawer,
+    };
+    page_with(status, &template)
+}
+
+fn pairs<'a>(query: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    query.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// What is asked for beside the state, each with a link without it.
+fn chips(list: &Filtered<'_>, names: &Names) -> Vec<Choice> {
+    let ranged = list.ranges().into_iter().find(|range| range.chosen && !range.value.is_empty());
+    let shown = FILTERS.iter().filter(|name| **name != "state").chain(&["range", "since", "until"]);
+    shown
+        .filter(|name| list.fields.has(name))
+        .filter_map(|name| {
+            let value = list.fields.get(name);
+            let told = match (*name, &ranged) {
+                ("webhook", _) => names.of(value),
+                ("range", ranged) => ranged.as_ref()?.name.to_lowercase(),
+                ("since", Some(_)) => return None,
+                _ => value.to_owned(),
+            };
+            Some(list.chip(name, value, &told))
+        })
+        .collect()
+}
+
+/// Where what was typed leads, or what is wrong with it.
+async fn look_up(visit: &Visit, fields: &Fields) -> Result<Result<String, Mistyped>, Refused> {
+    let text = fields.exactly("q");
+    let mistyped = |problem: String| Mistyped { text: text.to_owned(), problem };
+    let (set, webhook) = match typed::read(text, visit.now) {
+        Ok(Typed::Delivery(id)) => return Ok(Ok(format!("{PATH}/{}", segment(&id)))),
+        Ok(Typed::Event(id)) => return Ok(Ok(format!("/events/{}", segment(&id)))),
+        Ok(Typed::Filters { fields, webhook }) => (fields, webhook),
+        Err(problem) => return Ok(Err(mistyped(problem))),
+    };
+    let mut changes: Vec<(&str, &str)> = set.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let id = match webhook {
+        Some(named) => match webhook_of(visit, &named).await? {
+            Ok(id) => id,
+            Err(problem) => return Ok(Err(mistyped(problem))),
+        },
+        None => String::new(),
+    };
+    if !id.is_empty() {
+        changes.push(("webhook", &id));
+    }
+    Ok(Ok(Filtered { path: PATH, fields }.link(&changes)))
+}
+
+/// The id of the webhook that somebody means by its name, by a part of it that no other has, or by its id.
+async fn webhook_of(visit: &Visit, typed: &str) -> Result<Result<String, String>, Refused> {
+    let found: Listed<Named> = visit.api.get("/v1/webhooks", &[("name", typed), ("limit", "200")]).await?;
+    Ok(meant(typed, &found.items))
+}
+
+/// Which of the webhooks with this in their names is meant.
+fn meant(typed: &str, found: &[Named]) -> Result<String, String> {
+    let lower = typed.to_lowercase();
+    let exact: Vec<&Named> = found.iter().filter(|webhook| webhook.name.to_lowercase() == lower).collect();
+    let (candidates, how): (Vec<&Named>, _) = if exact.is_empty() {
+        (found.iter().collect(), "has it in its name")
+    } else {
+        (exact, "is called that")
+    };
+    let told = shortened(typed, 40);
+    match candidates.as_slice() {
+        [one] => Ok(one.id.clone()),
+        // It may be deleted, and its deliveries are still there.
+        [] if typed.starts_with("wh_") => Ok(typed.to_owned()),
+        [] => Err(format!("There is no webhook “{told}”: none is called that or has it in its name.")),
+        several => {
+            let some: Vec<String> =
+                several.iter().take(5).map(|one| format!("{} ({})", one.name, one.id)).collect();
+            let some = some.join(", ");
+            Err(format!("“{told}” may be one of several webhooks; each {how}. Write the id of one: {some}."))
+        }
+    }
+}
+
+/// All that match, as a file: page by page from the API to the browser.
+async fn export(visit: Visit) -> Response {
+    let fields = visit.query();
+    let query = asked(&fields, visit.now);
+    let mut pairs = pairs(&query);
+    pairs.push(("cursor", fields.get("cursor")));
+    let made = visit.api.file("/v1/deliveries/export", &pairs).await;
+    visit.or_refused(Part::Deliveries, made.map_err(Into::into))
 }
 
 /// The same with the command line.
 fn command(query: &[(&str, String)]) -> String {
+    let option = |name: &str| if name == "event_type" { "type".to_owned() } else { name.replace('_', "-") };
     let options: Vec<String> = query
         .iter()
-        .map(|(name, value)| format!(" --{} '{}'", name.replace('_', "-"), value.replace('\'', "")))
+        .map(|(name, value)| format!(" --{} '{}'", option(name), value.replace('\'', "")))
         .collect();
     format!("postrider delivery list{}", options.concat())
 }
@@ -316,5 +436,172 @@ mod tests {
             command(&asked(&fields, now)),
             "postrider delivery list --state 'dead' --since '2026-11-22T19:00:00Z'"
         );
+        let fields = Fields::parse(b"range=2h&until=2026-11-22T19:00:00Z&event_type=A");
+        let told: Vec<String> =
+            asked(&fields, now).iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(told, ["event_type=A", "since=2026-11-22T18:00:00Z", "until=2026-11-22T19:00:00Z"]);
+        assert!(command(&asked(&fields, now)).contains(" --type 'A' "), "as the command calls it");
+    }
+
+    #[test]
+    fn a_webhook_is_meant_by_its_name_or_its_id() {
+        let named = |names: &[&str]| -> Vec<Named> {
+            let named = |(n, name): (usize, &&str)| Named { id: format!("wh_{n}"), name: (*name).to_owned() };
+            names.iter().enumerate().map(named).collect()
+        };
+        assert_eq!(
+            meant("Billing", &named(&["billing-old", "billing"])),
+            Ok("wh_1".into()),
+            "the whole name first"
+        );
+        assert_eq!(meant("bill", &named(&["billing"])), Ok("wh_0".into()), "a part that no other has");
+        assert_eq!(meant("wh_9", &[]), Ok("wh_9".into()), "it may be deleted");
+        for (typed, names, said) in [
+            ("bill", &["billing", "bill-2"][..], "each has it in its name"),
+            ("bill", &["bill", "Bill", "billing"], "each is called that"),
+            ("bill", &[], "There is no webhook “bill”"),
+        ] {
+            let problem = meant(typed, &named(names)).unwrap_err();
+            assert!(problem.contains(said), "{problem}");
+            assert_eq!(problem.contains("wh_1"), !names.is_empty(), "{problem}");
+            assert!(!problem.contains("wh_2"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn each_filter_has_a_chip_that_takes_it_away() {
+        let told = |query: &str| -> Vec<(String, String)> {
+            let fields = Fields::parse(query.as_bytes());
+            let list = Filtered { path: PATH, fields: &fields };
+            let chips = chips(&list, &Names(vec![Named { id: "wh_1".into(), name: "billing".into() }]));
+            chips.into_iter().map(|chip| (chip.name, chip.link)).collect()
+        };
+        let pair = |name: &str, link: &str| (name.to_owned(), link.to_owned());
+        assert_eq!(
+            told("state=dead&webhook=wh_1&range=2h&d=x&since=2026-11-22T19:00:00Z"),
+            [
+                pair("webhook: billing", "/deliveries?state=dead&range=2h&since=2026-11-22T19%3A00%3A00Z"),
+                pair("range: last 2h", "/deliveries?state=dead&webhook=wh_1&since=2026-11-22T19%3A00%3A00Z"),
+            ]
+        );
+        assert_eq!(told("since=2026-11-22T19:00:00Z&range=oops")[0].0, "since: 2026-11-22T19:00:00Z");
+        assert_eq!(told("state=dead"), []);
+    }
+
+    /// The API, with a webhook and without deliveries.
+    fn api() -> Router {
+        let at = "2026-11-22T20:00:00Z";
+        let attempt = json!({ "n": 1, "at": at, "duration_ms": 3, "url": "https://x/", "class": "http_5xx", "status": 503,
+            "error": null, "hint": "Mend it.", "response_body": null, "response_headers": [], "next_at": null, "worker": "w" });
+        let delivery = |state: &str, id: &str| {
+            json!({ "id": id, "message_id": "m", "webhook": "wh_1", "event": "e1", "event_type": "<A>",
+            "series": 1, "state": state, "held": false, "cancelling": false, "reason": "exhausted", "attempts": 1, "next_at": null,
+            "last": { "class": "http_5xx", "status": 503, "hint": "Mend it." }, "created_at": at,
+            "all_series": [{ "series": 1, "state": state, "held": false, "started_at": at, "ended_at": at, "repeats": 0,
+            "attempts": [attempt] }] })
+        };
+        let list = json!({ "items": [delivery("dead", "d1"), delivery("pending", "d2"), delivery("delivered", "d3")], "next": "n" });
+        let one = |state: &str, id: &str| {
+            let delivery = delivery(state, id);
+            get(move || async move { axum::Json(delivery) })
+        };
+        let webhooks = json!({ "items": [{ "id": "wh_1", "name": "billing" }] });
+        let lines = "{\"id\":\"d1\"}\n{\"export\":{\"lines\":1}}\n";
+        let file =
+            [("content-type", "application/x-ndjson"), ("content-disposition", "attachment; filename=\"x\"")];
+        Router::new()
+            .route("/v1/deliveries", get(move || async move { axum::Json(list) }))
+            .route("/v1/deliveries/d1", one("dead", "d1"))
+            .route("/v1/deliveries/d2", one("pending", "d2"))
+            .route("/v1/deliveries/d3", one("delivered", "d3"))
+            .route("/v1/deliveries/export", get(move |uri: http::Uri| async move { (file, format!("{lines}{uri}")) }))
+            .route("/v1/webhooks", get(move || async move { axum::Json(webhooks) }))
+            .fallback(|| async {
+                let problem = json!({ "status": 404, "code": "not_found", "detail": "no such delivery", "hint": "Look." });
+                (StatusCode::NOT_FOUND, axum::Json(problem))
+            })
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_becomes_the_address() {
+        let stage = crate::stage::Stage::new(api());
+        for (query, to) in [
+            ("q=state:dead+webhook:billing&cursor=x&d=d1", "/deliveries?state=dead&webhook=wh_1"),
+            ("q=status:5xx&state=dead&range=1h", "/deliveries?state=dead&range=1h&status=5xx"),
+            ("q=since:2026-11-21T00:00:00Z&range=1h", "/deliveries?since=2026-11-21T00%3A00%3A00Z"),
+            ("q=evt_1", "/events/evt_1"),
+            ("q=msg_0123456789abcdef0123456789abcdef", "/deliveries/0123456789abcdef0123456789abcdef"),
+        ] {
+            let (status, leads) = stage.leads(&format!("/deliveries?{query}")).await;
+            assert_eq!((status.as_u16(), leads.as_str()), (303, to), "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_mistyped_is_said_at_the_box_and_kept() {
+        let stage = crate::stage::Stage::new(api());
+        let (status, text) = stage.get("/deliveries?state=dead&q=colour:%3Cred%3E+class:timeout").await;
+        assert_eq!(status, 422, "{text}");
+        assert!(text.contains("value=\"colour:&#60;red&#62; class:timeout\""), "{text}");
+        assert!(
+            text.contains("There is no filter “colour”. Known are state, status (or code), class,"),
+            "{text}"
+        );
+        assert!(text.contains("aria-invalid=\"true\" aria-describedby=\"q-problem\""), "{text}");
+        assert!(text.contains("id=\"d-d1\""), "the list stays: {text}");
+        assert!(text.contains("name=\"state\" value=\"dead\""), "and so does its filter: {text}");
+        assert!(!text.contains("hx-get"), "a refresh would ask for it again");
+    }
+
+    #[tokio::test]
+    async fn a_delivery_opens_beside_the_list() {
+        let stage = crate::stage::Stage::new(api());
+        let (status, text) = stage.get("/deliveries?state=dead&cursor=c&d=d1").await;
+        assert_eq!(status, 200, "{text}");
+        for part in [
+            "id=\"drawer\"",
+            "&#60;A&#62; → billing",
+            "Given up after 1 attempt: exhausted",
+            "Mend it.",
+            "href=\"/deliveries?state=dead&#38;cursor=c#d-d1\"",
+            "href=\"/deliveries/d1\"",
+            "href=\"/events/e1\"",
+            "action=\"/deliveries/d1/redeliver\"",
+            "name=\"back\" value=\"/deliveries?state=dead&#38;cursor=c&#38;d=d1\"",
+            // The one behind it, and none before it.
+            "href=\"/deliveries?state=dead&#38;cursor=c&#38;d=d2#drawer\" data-older",
+            "id=\"d-d2\"",
+        ] {
+            assert!(text.contains(part), "no {part}: {text}");
+        }
+        assert!(!text.contains("data-newer") && !text.contains("action=\"/deliveries/d1/cancel\""), "{text}");
+        let (_, text) = stage.get("/deliveries?d=d2").await;
+        assert!(text.contains("action=\"/deliveries/d2/cancel\"") && text.contains("data-newer"), "{text}");
+        let (_, text) = stage.get("/deliveries?d=d3").await;
+        assert!(text.contains("It was delivered. The receiver gets it again"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_is_not_there_is_said_and_the_list_stays() {
+        let stage = crate::stage::Stage::new(api());
+        let (status, text) = stage.get("/deliveries?d=%3Cnone%3E").await;
+        assert_eq!(status, 200, "{text}");
+        assert!(text.contains("There is no delivery") && text.contains("&#60;none&#62;"), "{text}");
+        assert!(text.contains("id=\"d-d1\"") && text.contains("href=\"/deliveries\""), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_export_is_handed_on_with_its_name_and_the_filters() {
+        let stage = crate::stage::Stage::new(api());
+        let (headers, text) = stage.file("/deliveries/export?status=5xx&range=1h&state=&other=x").await;
+        assert_eq!(headers["content-disposition"], "attachment; filename=\"x\"");
+        assert_eq!(
+            (&headers["content-type"], &headers["cache-control"]),
+            (&"application/x-ndjson".parse().unwrap(), &"no-store".parse().unwrap())
+        );
+        assert!(text.ends_with("/v1/deliveries/export?status=5xx&since=2026-11-22T19%3A00%3A00Z"), "{text}");
+        let (_, page) = stage.get("/deliveries?status=5xx&cursor=c&d=d1").await;
+        assert!(page.contains("href=\"/deliveries/export?status=5xx\""), "{page}");
+        assert!(!page.contains("redeliver-matching"), "a replay knows no status: {page}");
     }
 }

@@ -16,6 +16,8 @@ use self::course::{Times, course};
 use super::deliveries::Delivery;
 use crate::Console;
 use crate::api::segment;
+use crate::fields::Fields;
+use crate::login::path_of_ours;
 use crate::page::{Answer, Part, Sent, Shell, Visit, page};
 use crate::words::{Html, clock, duration, indented, state, when, when_if};
 
@@ -30,28 +32,31 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/deliveries/{id}/cancel", post(cancel))
 }
 
+/// A delivery with its attempts.
 #[derive(Debug, Deserialize)]
-struct Whole {
+pub(crate) struct Whole {
     #[serde(flatten)]
-    delivery: Delivery,
-    all_series: Vec<Series>,
+    pub(crate) delivery: Delivery,
+    pub(crate) all_series: Vec<Series>,
 }
 
+/// One run of attempts.
 #[derive(Debug, Deserialize)]
-struct Series {
-    series: u32,
+pub(crate) struct Series {
+    pub(crate) series: u32,
     state: String,
     held: bool,
     started_at: String,
     ended_at: Option<String>,
     repeats: u32,
-    attempts: Vec<Attempt>,
+    pub(crate) attempts: Vec<Attempt>,
 }
 
+/// One request.
 #[derive(Debug, Deserialize)]
-struct Attempt {
-    n: u32,
-    at: String,
+pub(crate) struct Attempt {
+    pub(crate) n: u32,
+    pub(crate) at: String,
     url: String,
     class: String,
     status: Option<i64>,
@@ -64,15 +69,15 @@ struct Attempt {
     #[serde(default)]
     remote: Option<String>,
     #[serde(flatten)]
-    times: Times,
+    pub(crate) times: Times,
 }
 
 impl Attempt {
-    fn well(&self) -> bool {
+    pub(crate) fn well(&self) -> bool {
         self.class == "none"
     }
 
-    fn answer(&self) -> String {
+    pub(crate) fn answer(&self) -> String {
         self.status.map_or_else(|| self.class.replace('_', " "), |status| status.to_string())
     }
 }
@@ -194,7 +199,7 @@ async fn shown(visit: &Visit, id: &str) -> Answer {
 }
 
 /// What became of it, in a few words.
-fn summary(delivery: &Delivery) -> String {
+pub(crate) fn summary(delivery: &Delivery) -> String {
     let attempts = crate::words::counted(delivery.attempts.into(), "attempt", "attempts");
     match delivery.state.as_str() {
         "delivered" => format!("Delivered after {attempts}"),
@@ -313,24 +318,27 @@ fn as_curl(delivery: &Delivery, webhook: &Webhook, body: &str) -> String {
     )
 }
 
-async fn redeliver(Path(id): Path<String>, Sent { visit, .. }: Sent) -> Response {
-    let (path, here) =
-        (format!("/v1/deliveries/{}/redeliver", segment(&id)), format!("/deliveries/{}", segment(&id)));
+async fn redeliver(Path(id): Path<String>, sent: Sent) -> Response {
+    change(&id, "redeliver", sent, "Queued: it is sent again, with the same webhook-id.").await
+}
+
+async fn cancel(Path(id): Path<String>, sent: Sent) -> Response {
+    change(&id, "cancel", sent, "Called off: it ends as cancelled when its turn comes.").await
+}
+
+async fn change(id: &str, what: &str, Sent { visit, fields }: Sent, done: &str) -> Response {
+    let (path, here) = (format!("/v1/deliveries/{}/{what}", segment(id)), back(id, &fields));
     let made = match visit.api.send::<Value>(Method::POST, &path, None).await {
-        Ok(_) => Ok(visit.done(&here, "Queued: it is sent again, with the same webhook-id.")),
+        Ok(_) => Ok(visit.done(&here, done)),
         Err(refused) => visit.not_done(&here, &refused),
     };
     visit.or_refused(Part::Deliveries, made)
 }
 
-async fn cancel(Path(id): Path<String>, Sent { visit, .. }: Sent) -> Response {
-    let (path, here) =
-        (format!("/v1/deliveries/{}/cancel", segment(&id)), format!("/deliveries/{}", segment(&id)));
-    let made = match visit.api.send::<Value>(Method::POST, &path, None).await {
-        Ok(_) => Ok(visit.done(&here, "Called off: it ends as cancelled when its turn comes.")),
-        Err(refused) => visit.not_done(&here, &refused),
-    };
-    visit.or_refused(Part::Deliveries, made)
+/// Back to the list, if that is where it was asked for; to the delivery otherwise.
+fn back(id: &str, fields: &Fields) -> String {
+    let list = path_of_ours(fields.get("back"));
+    if list.starts_with("/deliveries?") { list.to_owned() } else { format!("/deliveries/{}", segment(id)) }
 }
 
 #[cfg(test)]
@@ -347,6 +355,15 @@ mod tests {
         let json = serde_json::json!({"series": number, "state": "delivered", "held": false, "started_at": "2026-11-22T20:00:00Z",
             "ended_at": null, "repeats": 0, "attempts": []});
         Series { attempts, ..serde_json::from_value(json).unwrap() }
+    }
+
+    #[test]
+    fn a_form_leads_back_to_where_it_was() {
+        let to = |query: &str| back("d1", &Fields::parse(query.as_bytes()));
+        assert_eq!(to("back=/deliveries?state=dead%26d=d1"), "/deliveries?state=dead&d=d1");
+        for other in ["", "back=", "back=https://elsewhere.example/", "back=//elsewhere", "back=/settings"] {
+            assert_eq!(to(other), "/deliveries/d1", "{other}");
+        }
     }
 
     #[test]

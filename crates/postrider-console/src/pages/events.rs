@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::catalogue::page_of;
 use super::deliveries::{Delivery, Names};
-use super::listing::{Choice, Filtered, RANGES, plan};
+use super::listing::{Choice, Filtered, plan};
 use crate::Console;
 use crate::api::{Listed, Refused, segment};
 use crate::fields::Fields;
@@ -148,7 +148,7 @@ async fn listed(visit: &Visit) -> Answer {
         shell,
         rows: found.items.into_iter().map(|event| Row::new(event, visit.now)).collect(),
         tabs: FATES.iter().map(|(value, name)| list.choice(name, value, "fate")).collect(),
-        ranges: RANGES.iter().map(|(value, name, _)| list.choice(name, value, "range")).collect(),
+        ranges: list.ranges(),
         chips: chips(&list),
         filtered: !query.is_empty(),
         fields,

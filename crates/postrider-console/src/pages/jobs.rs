@@ -22,6 +22,7 @@ pub(crate) fn routes() -> Router<Console> {
     Router::new()
         .route("/jobs", get(list))
         .route("/jobs/{id}", get(show))
+        .route("/jobs/{id}/export", get(export))
         .route("/jobs/{id}/run", post(run))
         .route("/jobs/{id}/cancel", post(cancel))
 }
@@ -406,6 +407,14 @@ fn outcomes(outcomes: &Outcomes) -> Vec<(Html, String)> {
         (state("skipped", "Skipped"), outcomes.skipped),
     ];
     all.into_iter().filter(|(_, n)| *n > 0).map(|(mark, n)| (mark, number(n))).collect()
+}
+
+/// What a replay sent, as a file: page by page from the API to the browser.
+async fn export(visit: Visit, Path(id): Path<String>) -> Response {
+    let query = visit.query();
+    let path = format!("/v1/replays/{}/export", segment(&id));
+    let made = visit.api.file(&path, &[("cursor", query.get("cursor"))]).await;
+    visit.or_refused(Part::Deliveries, made.map_err(Into::into))
 }
 
 async fn run(Path(id): Path<String>, sent: Sent) -> Response {

@@ -11,13 +11,29 @@ use crate::fields::Fields;
 use crate::page::{Answer, Visit};
 
 /// How far back a list goes.
-pub(crate) const RANGES: [(&str, &str, u64); 5] = [
-    ("15m", "Last 15 minutes", 15 * 60_000),
-    ("1h", "Last hour", 3_600_000),
-    ("24h", "Last 24 hours", 24 * 3_600_000),
-    ("7d", "Last 7 days", 7 * 24 * 3_600_000),
-    ("", "Everything", 0),
+const RANGES: [(&str, &str); 5] = [
+    ("15m", "Last 15 minutes"),
+    ("1h", "Last hour"),
+    ("24h", "Last 24 hours"),
+    ("7d", "Last 7 days"),
+    ("", "Everything"),
 ];
+/// The longest time that a range goes back, milliseconds: ten years.
+const LONGEST_MS: u64 = 3650 * 24 * 3_600_000;
+
+/// How long ago a range begins, such as 90s, 15m, 2h or 7d, in milliseconds.
+pub(crate) fn ago(range: &str) -> Option<u64> {
+    let (number, unit) = range.split_at_checked(range.len().checked_sub(1)?)?;
+    let unit_ms = match unit {
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 24 * 3_600_000,
+        _ => return None,
+    };
+    let number: u64 = number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok()).flatten()?;
+    number.checked_mul(unit_ms).filter(|ms| *ms <= LONGEST_MS)
+}
 
 /// A tab, an option or a chip: where it leads, and whether it is chosen.
 pub(crate) struct Choice {
@@ -36,9 +52,9 @@ pub(crate) struct Filtered<'a> {
 }
 
 impl Filtered<'_> {
-    /// The list with other filters, from its beginning.
+    /// The list with other filters, from its beginning, with nothing open beside it.
     pub(crate) fn link(&self, changes: &[(&str, &str)]) -> String {
-        let mut all = vec![("cursor", "")];
+        let mut all = vec![("cursor", ""), ("d", ""), ("q", "")];
         all.extend_from_slice(changes);
         format!("{}{}", self.path, self.fields.with(&all))
     }
@@ -65,7 +81,7 @@ impl Filtered<'_> {
 
     /// The page of older ones.
     pub(crate) fn older(&self, next: Option<String>) -> Option<String> {
-        next.map(|next| format!("{}{}", self.path, self.fields.with(&[("cursor", &next)])))
+        next.map(|next| self.link(&[("cursor", &next)]))
     }
 
     /// Back to the newest, on a page of older ones.
@@ -75,8 +91,18 @@ impl Filtered<'_> {
 
     /// From when on, where a range was chosen.
     pub(crate) fn since(&self, now: Timestamp) -> Option<String> {
-        let range = RANGES.iter().find(|(value, ..)| *value == self.fields.get("range") && !value.is_empty());
-        range.map(|(_, _, ms)| now.minus_ms(*ms).to_rfc3339())
+        ago(self.fields.get("range")).map(|ms| now.minus_ms(ms).to_rfc3339())
+    }
+
+    /// The ranges to choose from; one that was typed is one of them.
+    pub(crate) fn ranges(&self) -> Vec<Choice> {
+        let range = self.fields.get("range");
+        let typed = (!RANGES.iter().any(|(value, ..)| *value == range) && ago(range).is_some())
+            .then(|| self.choice(&format!("Last {range}"), range, "range"));
+        typed
+            .into_iter()
+            .chain(RANGES.iter().map(|(value, name)| self.choice(name, value, "range")))
+            .collect()
     }
 }
 
@@ -109,6 +135,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_range_says_how_long_ago_it_begins() {
+        for (range, ms) in
+            [("90s", 90_000), ("15m", 900_000), ("2h", 7_200_000), ("3650d", LONGEST_MS), ("0s", 0)]
+        {
+            assert_eq!(ago(range), Some(ms), "{range}");
+        }
+        for none in ["", "h", "2", "2w", "-2h", "+2h", "2.5h", "3651d", "99999999999999999999d", "2\u{e4}"] {
+            assert_eq!(ago(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn links_change_one_filter_and_begin_anew() {
         let fields = Fields::parse(b"state=dead&cursor=abc&range=1h");
         let list = Filtered { path: "/deliveries", fields: &fields };
@@ -121,6 +159,15 @@ mod tests {
         assert_eq!(list.newest().unwrap(), "/deliveries?state=dead&range=1h");
         let now = Timestamp::parse_rfc3339("2026-11-22T20:00:00Z").unwrap();
         assert_eq!(list.since(now).as_deref(), Some("2026-11-22T19:00:00Z"));
+        assert_eq!(list.ranges().iter().filter(|range| range.chosen).count(), 1);
+        let fields = Fields::parse(b"range=2h&cursor=x&d=y&q=z");
+        let typed = Filtered { path: "/deliveries", fields: &fields };
+        assert_eq!((typed.ranges()[0].name.as_str(), typed.ranges()[0].chosen), ("Last 2h", true));
+        assert_eq!(
+            typed.older(Some("n".into())).unwrap(),
+            "/deliveries?range=2h&cursor=n",
+            "nothing stays open"
+        );
         let none = Fields::parse(b"range=oops");
         let list = Filtered { path: "/events", fields: &none };
         assert_eq!((list.since(now), list.newest(), list.older(None)), (None, None, None));

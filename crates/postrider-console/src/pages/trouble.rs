@@ -27,10 +27,11 @@ enum Without {
 use Without::{Is, SaysWhy, ShowsTheRest, Waits};
 
 /// Every page.
-const PAGES: [(&str, Without); 36] = [
+const PAGES: [(&str, Without); 39] = [
     ("/", SaysWhy),
     ("/deliveries", SaysWhy),
     ("/deliveries/cancel", SaysWhy),
+    ("/deliveries/export", SaysWhy),
     ("/deliveries/{id}", SaysWhy),
     ("/events", SaysWhy),
     ("/events/{id}", SaysWhy),
@@ -55,6 +56,7 @@ const PAGES: [(&str, Without); 36] = [
     ("/dead-letters/{id}", SaysWhy),
     ("/jobs", SaysWhy),
     ("/jobs/{id}", SaysWhy),
+    ("/jobs/{id}/export", SaysWhy),
     ("/settings", Is),
     ("/settings/api-keys", SaysWhy),
     ("/settings/api-keys/{id}/revoke", SaysWhy),
@@ -197,6 +199,7 @@ async fn no_form_does_what_a_key_may_not() {
         ("id", "x1"),
         ("typed", "x1"),
         ("to", "pause"),
+        ("webhook", "x1"),
         ("tenant", "t"),
         ("since", "24h"),
         ("answer", "503"),

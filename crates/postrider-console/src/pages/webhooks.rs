@@ -1,11 +1,13 @@
 //! Webhooks: the list of receivers, and how they do.
 
+mod selected;
+
 use std::collections::HashMap;
 
 use askama::Template;
 use axum::Router;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use postrider_core::Timestamp;
 use serde::Deserialize;
 
@@ -21,6 +23,7 @@ use crate::words::{Html, number, percent, when_if};
 pub(crate) fn routes() -> Router<Console> {
     Router::new()
         .route("/webhooks", get(list))
+        .route("/webhooks/selected", post(selected::turn))
         .route("/settings/webhooks", get(|| async { Redirect::to("/webhooks").into_response() }))
 }
 
@@ -86,6 +89,8 @@ struct WebhooksPage {
     older: Option<String>,
     newest: Option<String>,
     filtered: bool,
+    /// This list, for the form that pauses and resumes.
+    here: String,
 }
 
 async fn list(visit: Visit) -> Response {
@@ -114,6 +119,7 @@ async fn listed(visit: &Visit) -> Answer {
     shell.command = command(&asked);
     let filtered = !asked.is_empty();
     page(&WebhooksPage {
+        here: format!("/webhooks{}", fields.with(&[])),
         older: found.next.map(|next| format!("/webhooks{}", fields.with(&[("cursor", &next)]))),
         newest: fields.has("cursor").then(|| format!("/webhooks{}", fields.with(&[("cursor", "")]))),
         shell,

@@ -54,7 +54,7 @@ impl List {
     }
 
     /// A cursor behind the item at `place`.
-    fn cursor(&self, place: &str) -> String {
+    pub(crate) fn cursor(&self, place: &str) -> String {
         let mut bytes = self.checksum(place).to_vec();
         bytes.extend_from_slice(place.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
@@ -88,7 +88,8 @@ impl List {
     }
 }
 
-fn not_of_this_list() -> Problem {
+/// The cursor is none of the list.
+pub(crate) fn not_of_this_list() -> Problem {
     Problem::new(
         Code::BadCursor,
         "the cursor was not given out for this list with these filters",

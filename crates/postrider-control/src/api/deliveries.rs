@@ -1,5 +1,7 @@
 //! `/v1/deliveries`: one event for one webhook, what was tried, and trying again.
 
+pub(super) mod export;
+
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::answer::{Answer, shown};
+use super::answer::{Answer, Page, shown};
 use super::audit::{Changes, Subject};
 use super::body::Params;
 use super::cursor::{List, limit};
@@ -310,26 +312,40 @@ pub(super) async fn list(
     Params(asked): Params<Asked>,
 ) -> Result<Answer, Problem> {
     let limit = limit(asked.limit)?;
+    let filter = filter(&asked, &scope)?;
+    Answer::ok(&page(&api, &filter, asked.cursor.as_deref(), limit).await?)
+}
+
+/// What a query asks for.
+fn filter(asked: &Asked, scope: &Scope) -> Result<DeliveryFilter, Problem> {
     let (since, until) = (time("since", asked.since.as_deref())?, time("until", asked.until.as_deref())?);
     if since.zip(until).is_some_and(|(since, until)| since >= until) {
         return Err(Problem::parameter("until", "until must be later than since"));
     }
-    let filter = DeliveryFilter {
+    Ok(DeliveryFilter {
         tenant: scope.tenant().to_string(),
         state: word("state", asked.state.as_deref(), &STATES)?,
-        webhook: asked.webhook,
-        event: asked.event,
-        event_type: asked.event_type,
+        webhook: asked.webhook.clone(),
+        event: asked.event.clone(),
+        event_type: asked.event_type.clone(),
         since,
         until,
         class: word("class", asked.class.as_deref(), &CLASSES)?,
         status: status(asked.status.as_deref())?,
         attempts_from: attempts(asked.attempts_from)?,
-    };
-    let list = List::new(api.store.epoch(), "deliveries", &filter);
-    let after = list.after(asked.cursor.as_deref())?;
-    let found = api.store.deliveries(&filter, after, limit).await?;
-    Answer::ok(&list.found(found, Delivery::from))
+    })
+}
+
+/// A page of the list.
+async fn page(
+    api: &Api,
+    filter: &DeliveryFilter,
+    cursor: Option<&str>,
+    limit: u32,
+) -> Result<Page<Delivery>, Problem> {
+    let list = List::new(api.store.epoch(), "deliveries", filter);
+    let found = api.store.deliveries(filter, list.after(cursor)?, limit).await?;
+    Ok(list.found(found, Delivery::from))
 }
 
 #[derive(ToSchema)]

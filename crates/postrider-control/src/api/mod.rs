@@ -15,6 +15,7 @@ mod dead_letters;
 mod deliveries;
 mod event_types;
 mod events;
+mod export;
 mod idempotency;
 mod layers;
 mod listen;
@@ -63,6 +64,7 @@ use crate::metrics::Metrics;
 use crate::queues::Queues;
 use crate::store::Store;
 
+pub(crate) use export::Exports;
 pub(crate) use idempotency::InProgress;
 pub(crate) use layers::Bodies;
 pub(crate) use problem::PROBLEM_CODES;
@@ -86,6 +88,7 @@ pub(crate) struct Api {
     pub https_only: bool,
     pub in_progress: InProgress,
     pub bodies: Bodies,
+    pub exports: Exports,
     /// Who has logged in to the console.
     pub logins: Arc<postrider_console::Sessions>,
     /// The test inbox that the console shows.
@@ -149,10 +152,12 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::explain))
         .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::export::export))
         .routes(routes!(deliveries::get))
         .routes(routes!(deliveries::redeliver))
         .routes(routes!(replays::create, replays::list))
         .routes(routes!(replays::get))
+        .routes(routes!(replays::export::export))
         .routes(routes!(replays::run))
         .routes(routes!(replays::cancel))
         .routes(routes!(deliveries::cancel))

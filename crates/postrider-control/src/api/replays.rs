@@ -1,5 +1,7 @@
 //! `/v1/replays`: deliveries made again by filter, at a rate.
 
+pub(super) mod export;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

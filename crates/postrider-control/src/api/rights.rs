@@ -41,9 +41,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     // It is asked by POST and changes nothing.
     needs(Read, "explain_webhook"),
     needs(Read, "list_deliveries"),
+    needs(Read, "export_deliveries"),
     needs(Read, "get_delivery"),
     needs(Read, "list_replays"),
     needs(Read, "get_replay"),
+    needs(Read, "export_replay"),
     needs(Read, "list_cancellations"),
     needs(Read, "get_stats"),
     needs(Read, "list_webhook_stats"),

@@ -4,6 +4,7 @@
 mod access;
 mod configuration;
 mod endings;
+mod export;
 mod queues;
 mod replays;
 mod stats;
@@ -108,6 +109,10 @@ struct Test {
 
 impl Test {
     async fn new() -> Self {
+        Self::exporting(Exports::default()).await
+    }
+
+    async fn exporting(exports: Exports) -> Self {
         let TestStore { store, dir } = TestStore::new().await;
         let store = Arc::new(store);
         let sheet = Arc::new(Sheet {
@@ -136,6 +141,7 @@ impl Test {
             https_only: false,
             in_progress: InProgress::default(),
             bodies: Bodies::default(),
+            exports,
             logins: Arc::default(),
             inbox: None,
             started_at: Timestamp::from_millis(1_700_000_000_000),
@@ -199,7 +205,14 @@ fn with_key(path: &str, body: &str, key: &str) -> Request<Body> {
 async fn read(response: Response<Body>) -> (u16, http::HeaderMap, Value) {
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+    let is_lines = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-ndjson");
+    let value = match bytes.is_empty() {
+        true => Value::Null,
+        false if is_lines => {
+            serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().map(Result::unwrap).collect()
+        }
+        false => serde_json::from_slice(&bytes).unwrap(),
+    };
     if parts.status.is_client_error() || parts.status.is_server_error() {
         assert_eq!(parts.headers[header::CONTENT_TYPE], "application/problem+json");
         for member in ["type", "title", "status", "detail", "code", "hint"] {

@@ -74,7 +74,7 @@ pub(crate) use reminders::{
 };
 pub(crate) use replays::{
     EXPIRES_MS, LeftOut, MAX_ITEMS, MAX_OPEN, NewReplay, Outcomes, PlanBounds, Planned, ReplayAsked,
-    ReplayRefused, ReplayRow, ReplayState, ReplayTarget, TOO_MANY,
+    ReplayRefused, ReplayRow, ReplayState, ReplayTarget, SentPlace, SentRow, TOO_MANY,
 };
 pub(crate) use settings::Settings;
 pub(crate) use stats::{Spark, TypeFigures};

@@ -7,6 +7,7 @@
 mod find;
 mod plan;
 mod send;
+mod sent;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use super::{Change, Store, StoreError, signed, small, time, unsigned};
 
 pub(crate) use plan::{PlanBounds, Planned};
+pub(crate) use sent::{SentPlace, SentRow};
 
 /// The most deliveries in one replay.
 pub(crate) const MAX_ITEMS: u64 = 1_000_000;

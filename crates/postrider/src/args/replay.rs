@@ -22,6 +22,11 @@ pub enum Replay {
         /// Its id
         id: String,
     },
+    /// Write what a replay sent to standard output, one JSON document a line, each with how it has ended
+    Export {
+        /// Its id
+        id: String,
+    },
     /// Send nothing more of replays; what was sent already goes its way
     Cancel(Ids),
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
+use super::export::export;
 use super::{Context, asked, detachable, each, list, wait_for};
 use crate::api::Api;
-use crate::args::{Delivery, DeliveryCancel};
+use crate::args::{Delivery, DeliveryCancel, DeliveryFilter};
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, plain};
 use crate::table;
@@ -60,31 +61,14 @@ const MAX_SHOWN: usize = 10;
 /// [`Failure`] with what the API said.
 pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> {
     match command {
-        Delivery::List {
-            state,
-            webhook,
-            event,
-            event_type,
-            since,
-            until,
-            class,
-            status,
-            attempts_from,
-            page,
-        } => {
-            let attempts_from = attempts_from.map(|n| n.to_string());
-            let filter = [
-                ("state", state.as_ref()),
-                ("webhook", webhook.as_ref()),
-                ("event", event.as_ref()),
-                ("event_type", event_type.as_ref()),
-                ("since", since.as_ref()),
-                ("until", until.as_ref()),
-                ("class", class.as_ref()),
-                ("status", status.as_ref()),
-                ("attempts_from", attempts_from.as_ref()),
-            ];
+        Delivery::List { filter, page } => {
+            let filter = query_of(filter);
+            let filter: Vec<_> = filter.iter().map(|(name, value)| (*name, value.as_ref())).collect();
             list(context, &["deliveries"], &filter, &page, COLUMNS).await
+        }
+        Delivery::Export(filter) => {
+            let filter = query_of(filter).into_iter().filter_map(|(name, value)| Some((name, value?)));
+            export(context, &["deliveries", "export"], filter.collect()).await
         }
         Delivery::Get { id } => {
             let answer = context
@@ -130,6 +114,23 @@ pub async fn run(context: &Context, command: Delivery) -> Result<Exit, Failure> 
             judge(context, &states)
         }
     }
+}
+
+/// The filters as the API calls them.
+fn query_of(filter: DeliveryFilter) -> [(&'static str, Option<String>); 9] {
+    let DeliveryFilter { state, webhook, event, event_type, since, until, class, status, attempts_from } =
+        filter;
+    [
+        ("state", state),
+        ("webhook", webhook),
+        ("event", event),
+        ("event_type", event_type),
+        ("since", since),
+        ("until", until),
+        ("class", class),
+        ("status", status),
+        ("attempts_from", attempts_from.map(|n| n.to_string())),
+    ]
 }
 
 async fn cancel(context: &Context, command: DeliveryCancel) -> Result<Exit, Failure> {

@@ -8,6 +8,7 @@ pub mod dead;
 pub mod delivery;
 pub mod event;
 pub mod event_type;
+mod export;
 pub mod healthcheck;
 pub mod inbox;
 pub mod listen;

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::export::export;
 use super::{Context, asked, detachable, each, list, show};
 use crate::api::{Answer, Api};
 use crate::args::{Replay, ReplayRun, ReplayWhich};
@@ -56,6 +57,7 @@ pub async fn run(context: &Context, command: Replay) -> Result<Exit, Failure> {
         Replay::Show { id } => {
             show(context, &format!("cannot show the replay {id}"), &["replays", &id], &[]).await
         }
+        Replay::Export { id } => export(context, &["replays", &id, "export"], Vec::new()).await,
         Replay::Cancel(ids) => {
             each(context, Method::POST, "cannot cancel the replay", &ids.ids, |id| {
                 vec!["replays", id, "cancel"]

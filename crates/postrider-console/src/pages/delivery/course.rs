@@ -2,10 +2,10 @@
 
 use crate::words::{Html, duration, escaped};
 
-/// How long the parts of an attempt took, milliseconds, as the API tells them.
+/// How long an attempt and its parts took, milliseconds, as the API tells them.
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
-pub(super) struct Times {
-    pub(super) duration_ms: u64,
+pub(crate) struct Times {
+    pub(crate) duration_ms: u64,
     #[serde(default)]
     dns_ms: Option<u64>,
     #[serde(default)]

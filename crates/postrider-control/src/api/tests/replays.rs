@@ -10,7 +10,7 @@ use crate::store::{Entry, OutboxKind, OutboxLane};
 
 impl Test {
     /// Records events that were accepted now; each with deliveries to these webhooks that ended like this.
-    async fn happened(&self, writer: &str, ids: &[&str], webhooks: &[&str], end: Option<End>) {
+    pub(super) async fn happened(&self, writer: &str, ids: &[&str], webhooks: &[&str], end: Option<End>) {
         let tenant = TenantId::default_tenant();
         let now = Timestamp::from_millis(postrider_broker::now().as_millis() - 1000);
         let mut facts = Vec::new();
@@ -80,6 +80,21 @@ impl Test {
             (replay["state"] == state).then_some(replay)
         })
         .await
+    }
+
+    /// The export of a replay has a line for each of these events, none of which has ended again.
+    async fn says_what_it_sent(&self, id: &str, webhook: &str, events: &[&str]) {
+        let lines = self.get(&format!("/v1/replays/{id}/export")).await;
+        let (last, sent) = lines.as_array().unwrap().split_last().unwrap();
+        let end = json!({ "lines": events.len(), "complete": true, "cut": null, "next": null });
+        assert_eq!(last, &json!({ "export": end }));
+        let mut named: Vec<&str> = sent.iter().map(|line| line["event"].as_str().unwrap()).collect();
+        named.sort_unstable();
+        assert_eq!(named, events);
+        for line in sent {
+            assert_eq!((&line["webhook"], &line["state"]), (&json!(webhook), &json!("pending")), "{line}");
+            assert!(line["sent_at"].is_string() && line["ended_at"].is_null(), "{line}");
+        }
     }
 
     async fn planned(&self, body: Value) -> Value {
@@ -165,6 +180,8 @@ async fn a_replay_is_planned_looked_at_and_run() {
     assert_eq!(status, 202, "{made}");
     let done = t.replay_in(made["id"].as_str().unwrap(), "done").await;
     assert_eq!((&done["sent"], &done["chosen"]), (&json!(5), &json!(5)));
+    t.says_what_it_sent(&id, &old, &["e1", "e2", "e3"]).await;
+    t.says_what_it_sent(made["id"].as_str().unwrap(), &new, &["e1", "e2", "e3", "e4", "e5"]).await;
     let event = t.get("/v1/events/e5").await;
     let deliveries = event["deliveries"].as_array().unwrap();
     assert_eq!(deliveries.len(), 2);

@@ -695,6 +695,13 @@ async fn what_replays_ask_is_looked_up_by_an_index() {
     let outcomes = explain(plain(OUTCOMES)).await;
     assert!(outcomes.contains("COVERING INDEX series_of_replay (replay=?)"), "{outcomes}");
     assert!(!outcomes.contains("TEMP B-TREE"), "{outcomes}");
+    let sent = explain(plain(sent::SENT)).await;
+    assert!(
+        sent.contains("SEARCH s USING INDEX series_of_replay (replay=? AND state=? AND delivery>?)"),
+        "{sent}"
+    );
+    assert!(sent.contains("SEARCH d USING INTEGER PRIMARY KEY"), "{sent}");
+    assert!(!sent.contains("TEMP B-TREE") && !sent.contains("SCAN"), "{sent}");
     let list =
         explain(plain("SELECT * FROM replays WHERE tenant = 'a' AND seq < 9 ORDER BY seq DESC LIMIT 5"))
             .await;
