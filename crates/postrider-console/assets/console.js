@@ -40,7 +40,7 @@
   };
 
   // A page refreshes itself, unless somebody is in the middle of something.
-  const busy = () => document.hidden || document.querySelector('dialog[open], #live details.menu[open], #live details.by-field[open], #live [data-select]:checked')
+  const busy = () => document.hidden || document.querySelector('dialog[open], #live details.menu[open], #live details.by-field[open], #live #drawer details[open], #live [data-select]:checked')
     || document.activeElement?.closest('#live')?.querySelector('input:focus, select:focus, textarea:focus')
     || String(getSelection()).length > 0;
   let last = Date.now();

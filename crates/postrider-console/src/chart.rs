@@ -106,9 +106,12 @@ pub(crate) fn stacked(name: &str, buckets: &[Bucket], series: &[Series], width: 
     for (i, bucket) in buckets.iter().enumerate() {
         let x = LEFT + step * i as f64;
         let mut y = TOP + HEIGHT;
-        let is_gap = series.iter().all(|one| one.values.get(i).copied().flatten().is_none());
-        let told: Vec<String> =
-            series.iter().map(|one| format!("{} {}", number(value(one, i) as u64), one.name)).collect();
+        let told: Vec<String> = series
+            .iter()
+            .filter(|one| one.values.get(i).copied().flatten().is_some())
+            .map(|one| format!("{} {}", number(value(one, i) as u64), one.name))
+            .collect();
+        let is_gap = told.is_empty();
         let told = if is_gap { "not measured".to_owned() } else { told.join(", ") };
         svg.push_str(&format!("<g><title>{}: {told}</title>", escaped(&bucket.title)));
         for one in series {
@@ -215,6 +218,47 @@ pub(crate) fn pulse(name: &str, good_and_bad: &[(u64, u64)]) -> Html {
     Html(svg)
 }
 
+/// A bar of [`brush`].
+#[derive(Clone, Debug)]
+pub(crate) struct Bar {
+    /// In words.
+    pub(crate) title: String,
+    /// Where it leads.
+    pub(crate) link: String,
+    /// What is below, in green.
+    pub(crate) good: u64,
+    /// What is above, in red.
+    pub(crate) bad: u64,
+}
+
+/// A low plot above a list, as wide as the list. Its bars are for pointers: keys would have to pass a hundred of them, and times can be
+/// typed.
+pub(crate) fn brush(name: &str, bars: &[Bar]) -> Html {
+    let most = bars.iter().map(|bar| bar.good + bar.bad).max().unwrap_or(0).max(1) as f64;
+    let height = |n: u64| if n == 0 { 0.0 } else { (36.0 * n as f64 / most).max(1.0) };
+    let mut svg = format!(
+        "<svg class=\"brush\" viewBox=\"0 0 {} 40\" preserveAspectRatio=\"none\" role=\"group\" aria-label=\"{}\">",
+        bars.len() * 10,
+        escaped(name)
+    );
+    for (i, bar) in bars.iter().enumerate() {
+        let (good, bad) = (height(bar.good), height(bar.bad));
+        svg.push_str(&format!(
+            "<a href=\"{}\" tabindex=\"-1\" aria-hidden=\"true\"><title>{}</title><rect class=\"ok\" x=\"{x}\" y=\"{:.1}\" \
+             width=\"8\" height=\"{good:.1}\"/><rect class=\"bad\" x=\"{x}\" y=\"{:.1}\" width=\"8\" height=\"{bad:.1}\"/>\
+             <rect class=\"hit\" x=\"{}\" width=\"10\" height=\"40\"/></a>",
+            escaped(&bar.link),
+            escaped(&bar.title),
+            40.0 - good,
+            40.0 - good - bad,
+            i * 10,
+            x = i * 10 + 1,
+        ));
+    }
+    svg.push_str("</svg>");
+    Html(svg)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -258,7 +302,7 @@ mod tests {
         ];
         let svg = stacked("Deliveries <24 h>", &[bucket(1), bucket(2)], &series, 300.0).0;
         assert!(svg.contains("<title>at 1:00: 3 delivered, 1 dead</title>"), "{svg}");
-        assert!(svg.contains("<title>at 2:00: 0 delivered, 0 dead</title>"));
+        assert!(svg.contains("<title>at 2:00: 0 dead</title>"));
         assert!(!svg.contains("class=\"hit gap\""));
         assert!(svg.contains("aria-label=\"Deliveries &lt;24 h&gt;\""));
         assert_eq!(svg.matches("<rect class=\"ok\"").count(), 1);

@@ -1,4 +1,5 @@
--- How many events of a type a tenant accepted, by ten minutes and the hour. What was accepted before this step is not counted.
+-- How many events of a type of its catalogues a tenant accepted, by ten minutes and the hour. What was accepted before this step is
+-- not counted.
 CREATE TABLE stats_of_types (
     step_ms    INTEGER NOT NULL,
     at         INTEGER NOT NULL,

@@ -92,18 +92,19 @@ impl Depths {
         names.iter().filter_map(|name| self.queues.get(*name)).map(|measured| measured.since).min()
     }
 
-    /// What waited in these queues together, over the last hour at most, oldest first. The interval of `now` is there once it was
-    /// measured.
+    /// What waited in these queues together, over the last hour at most, oldest first; a gap where one of them was not measured. The
+    /// interval of `now` is there once it was measured.
     pub fn points(&self, names: &[&str], now: Timestamp) -> Vec<Point> {
         let found = || names.iter().filter_map(|name| self.queues.get(*name));
         let Some(longest) = found().map(|measured| measured.ready.len()).max() else { return Vec::new() };
         let missed = usize::try_from(interval(now) - 1 - self.newest).unwrap_or(0).min(KEPT);
+        // Of queues that were there; a sum without one of them would be too low.
         let sum = |back: usize| {
             let each = found().filter_map(|measured| {
-                let i = measured.ready.len().checked_sub(1 + back)?;
-                measured.ready.get(i).copied().flatten()
+                measured.ready.len().checked_sub(1 + back).and_then(|i| measured.ready.get(i)).copied()
             });
-            each.map(u64::from).reduce(|a, b| a + b)
+            let each = each.collect::<Option<Vec<u32>>>().filter(|each| !each.is_empty())?;
+            Some(each.into_iter().map(u64::from).sum())
         };
         let at = |back: i64| Timestamp::from_millis((self.newest - back) * INTERVAL_MS as i64);
         let known = (0..longest).rev().map(|back| Point { at: at(back as i64), ready: sum(back) });
@@ -227,6 +228,8 @@ mod tests {
         assert!(depths.points(&["old"], at(2)).is_empty());
         // Together, each at its time.
         assert_eq!(told(&depths, &["q", "new", "old"], at(2)), [Some(1), None, Some(9)]);
+        depths.note(at(3), [("q", Some(2)), ("new", None)]);
+        assert_eq!(told(&depths, &["q", "new"], at(3)).last(), Some(&None), "a part is not the whole");
     }
 
     #[test]

@@ -5,57 +5,85 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use postrider_core::{EventId, TenantId, Timestamp};
 
-/// How long an id is remembered, milliseconds (DESIGN §6).
+/// How long an id is remembered at least, milliseconds (DESIGN §6).
 pub(crate) const WINDOW_MS: u64 = 3_600_000;
+/// Over how long ids are kept together, and forgotten together, milliseconds.
+const SPAN_MS: u64 = WINDOW_MS / 4;
 /// How many ids are remembered, at most.
 const MAX_IDS: usize = 5_000_000;
+/// How many are kept together, at most.
+const MAX_TOGETHER: usize = MAX_IDS / 4;
 
-/// The ids of the last hour, as 128-bit hashes: 16 bytes for each, whatever the ids' lengths.
+/// An id of a tenant's event, as a hash.
+type Fingerprint = [u8; 10];
+
+/// The ids of the last hour, in a few sets by age: an id is 10 bytes in one of them, and nothing beside it, so that millions of them
+/// fit. The oldest set is dropped as a whole, so some are remembered for a quarter of an hour longer.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    known: HashSet<u128>,
-    by_age: VecDeque<(Timestamp, u128)>,
+    /// The oldest first.
+    sets: VecDeque<Set>,
+}
+
+#[derive(Debug)]
+struct Set {
+    since: Timestamp,
+    newest: Timestamp,
+    ids: HashSet<Fingerprint>,
 }
 
 impl Seen {
     /// Whether this event was accepted within the window.
     pub(crate) fn knows(&self, tenant: &TenantId, event: &EventId) -> bool {
-        self.known.contains(&fingerprint(tenant, event))
+        self.has(&fingerprint(tenant, event))
     }
 
     /// Notes an accepted event; `false` when it was known.
     pub(crate) fn note(&mut self, tenant: &TenantId, event: &EventId, at: Timestamp) -> bool {
         let id = fingerprint(tenant, event);
-        let new = self.known.insert(id);
-        if new {
-            self.by_age.push_back((at, id));
+        if self.has(&id) {
+            return false;
         }
-        new
+        let open = |set: &&mut Set| at.since_ms(set.since) < SPAN_MS && set.ids.len() < MAX_TOGETHER;
+        match self.sets.back_mut().filter(open) {
+            Some(set) => {
+                set.newest = set.newest.max(at);
+                set.ids.insert(id);
+            }
+            None => self.sets.push_back(Set { since: at, newest: at, ids: HashSet::from([id]) }),
+        }
+        true
     }
 
     /// Forgets what is older than the window, and the oldest above the most that are remembered.
     pub(crate) fn forget(&mut self, now: Timestamp) {
-        while let Some((at, id)) = self.by_age.front() {
-            if now.since_ms(*at) <= WINDOW_MS && self.by_age.len() <= MAX_IDS {
+        while let Some(oldest) = self.sets.front() {
+            let kept: usize = self.sets.iter().map(|set| set.ids.len()).sum();
+            if now.since_ms(oldest.newest) <= WINDOW_MS && kept <= MAX_IDS {
                 return;
             }
-            self.known.remove(id);
-            self.by_age.pop_front();
+            self.sets.pop_front();
         }
+    }
+
+    fn has(&self, id: &Fingerprint) -> bool {
+        // What comes again comes soon, mostly.
+        self.sets.iter().rev().any(|set| set.ids.contains(id))
     }
 }
 
-/// Two hashes with different prefixes: the same in every process of this build, and collisions are out of reach of
-/// chance (5 million ids: 4e-26).
-fn fingerprint(tenant: &TenantId, event: &EventId) -> u128 {
+/// Of two hashes with different prefixes, 80 bits: the same in every process of this build. That one of 5 million others has the same
+/// is out of reach of chance (4e-18 for each event).
+fn fingerprint(tenant: &TenantId, event: &EventId) -> Fingerprint {
     let half = |prefix: u8| {
         let mut hasher = DefaultHasher::new();
         prefix.hash(&mut hasher);
         tenant.hash(&mut hasher);
         event.hash(&mut hasher);
-        u128::from(hasher.finish())
+        hasher.finish().to_le_bytes()
     };
-    half(1) << 64 | half(2)
+    let ([a, b, c, d, e, f, g, h], [i, j, ..]) = (half(1), half(2));
+    [a, b, c, d, e, f, g, h, i, j]
 }
 
 #[cfg(test)]
@@ -75,5 +103,49 @@ mod tests {
         assert!(seen.knows(&a, &id));
         seen.forget(start.plus_ms(WINDOW_MS + 1));
         assert!(!seen.knows(&a, &id));
+    }
+
+    /// Ids that come in whatever order, with a clock that jumps: known for the window, and not for much longer.
+    #[test]
+    fn what_is_younger_than_the_window_is_known_and_what_is_much_older_is_not() {
+        let tenant = TenantId::from_trusted("a");
+        let id = |n: u64| EventId::from_trusted(format!("e{n}"));
+        let mut seen = Seen::default();
+        let begun = Timestamp::from_millis(1_000_000_000);
+        let minute = |n: u64| begun.plus_ms(n * 60_000);
+        for n in 0..300 {
+            // Every fifth is told a little late.
+            let at = if n % 5 == 0 { minute(n).minus_ms(30_000) } else { minute(n) };
+            assert!(seen.note(&tenant, &id(n), at), "{n}");
+            seen.forget(minute(n));
+            for age in 0..=n {
+                let known = seen.knows(&tenant, &id(n - age));
+                assert!(known || age >= 60, "after {age} minutes at {n}");
+                assert!(!known || age <= 76, "after {age} minutes at {n}");
+            }
+            assert!(seen.sets.len() <= 6, "{} sets", seen.sets.len());
+        }
+    }
+
+    #[test]
+    fn no_more_are_kept_than_fit() {
+        let tenant = TenantId::from_trusted("a");
+        let at = Timestamp::from_millis(1_000_000);
+        let mut seen = Seen::default();
+        // Sets that are full, without hashing millions.
+        for _ in 0..5 {
+            let full = (0..MAX_TOGETHER as u64).map(|n| {
+                let [a, b, c, d, e, f, g, h] = n.to_le_bytes();
+                [a, b, c, d, e, f, g, h, 0, 0]
+            });
+            seen.sets.push_back(Set { since: at, newest: at, ids: full.collect() });
+        }
+        let id = EventId::from_trusted("e");
+        assert!(seen.note(&tenant, &id, at));
+        assert_eq!(seen.sets.len(), 6, "a set that is full takes no more");
+        seen.forget(at);
+        let kept: usize = seen.sets.iter().map(|set| set.ids.len()).sum();
+        assert_eq!((seen.sets.len(), kept), (4, 3 * MAX_TOGETHER + 1));
+        assert!(seen.knows(&tenant, &id));
     }
 }

@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 use crate::kept::Kept;
 use crate::local;
 use crate::resolve::{Resolver, Unresolved};
-use crate::reuse::{Answered, Connection};
-use crate::times::{Measured, Reached, Timed};
+use crate::reuse::Answered;
+use crate::times::{Measured, Timed};
 
 /// The most of an answer's body that is read, bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -183,15 +183,11 @@ impl Http {
             },
         };
         match sent {
-            Ok((response, connection)) => {
-                let reached = match connection {
-                    Connection::Made => Reached::Answer,
-                    Connection::Kept => Reached::AnswerOverKept,
-                };
+            Ok(response) => {
                 let (response, body) = read(response, KEPT_BODY, deadline).await;
-                Timely { sent: answer(&response, &body), times: taken.times(reached) }
+                Timely { sent: answer(&response, &body), times: taken.answered() }
             }
-            Err(none) => Timely { sent: none, times: taken.times(Reached::Nothing) },
+            Err(none) => Timely { sent: none, times: taken.unanswered() },
         }
     }
 
@@ -200,7 +196,7 @@ impl Http {
     /// # Errors
     /// What it came to instead; never [`Sent::Stale`].
     pub(crate) async fn fetch(&self, request: Request, deadline: Deadline) -> Result<(u16, Vec<u8>), Sent> {
-        let (response, _) = match self.exchange(&self.clients, request.clone(), Over::Any, deadline).await {
+        let response = match self.exchange(&self.clients, request.clone(), Over::Any, deadline).await {
             Err(Sent::Stale(_)) => self.exchange(&self.clients, request, Over::New, deadline).await?,
             sent => sent?,
         };
@@ -208,14 +204,14 @@ impl Http {
         Ok((response.status().as_u16(), body))
     }
 
-    /// Sends a request and waits for the head of its answer, which came over a connection that was made or kept.
+    /// Sends a request and waits for the head of its answer.
     async fn exchange(
         &self,
         clients: &Clients,
         request: Request,
         over: Over,
         deadline: Deadline,
-    ) -> Result<(reqwest::Response, Connection), Sent> {
+    ) -> Result<reqwest::Response, Sent> {
         if literal_address(&request.url).is_some_and(|address| !self.policy.permits(address)) {
             return Err(Sent::Blocked);
         }
@@ -230,11 +226,10 @@ impl Http {
         match tokio::time::timeout_at(deadline.end, crash::while_waiting("worker.sent", builder.send())).await
         {
             Ok(Ok(response)) => {
-                let connection = match over {
-                    Over::Any => self.answered.note(&response),
-                    Over::New => Connection::Made,
-                };
-                Ok((response, connection))
+                if over == Over::Any {
+                    self.answered.note(&response);
+                }
+                Ok(response)
             }
             Ok(Err(error)) => Err(match explain(&error) {
                 Sent::Unreachable(Unreachable::Reset, why) if self.answered.had(&error) => Sent::Stale(why),

@@ -25,15 +25,6 @@ const MOST: usize = 16_384;
 /// Both ends of a connection: ours, and the receiver's.
 type Ends = (SocketAddr, SocketAddr);
 
-/// Over which connection an answer came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Connection {
-    /// One that had carried none before.
-    Made,
-    /// One that had.
-    Kept,
-}
-
 /// Connections that carried an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Answered(Mutex<Generations>);
@@ -46,11 +37,10 @@ struct Generations {
 }
 
 impl Answered {
-    /// Notes the connection of an answer, and says whether it is known.
-    pub(crate) fn note(&self, answer: &reqwest::Response) -> Connection {
-        match answer.extensions().get::<HttpInfo>() {
-            Some(info) => self.add((info.local_addr(), info.remote_addr()), Instant::now()),
-            None => Connection::Made,
+    /// Notes the connection of an answer.
+    pub(crate) fn note(&self, answer: &reqwest::Response) {
+        if let Some(info) = answer.extensions().get::<HttpInfo>() {
+            self.add((info.local_addr(), info.remote_addr()), Instant::now());
         }
     }
 
@@ -59,15 +49,14 @@ impl Answered {
         ends_of(error).is_some_and(|ends| self.has(&ends))
     }
 
-    fn add(&self, ends: Ends, now: Instant) -> Connection {
+    fn add(&self, ends: Ends, now: Instant) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = *known.begun.get_or_insert(now);
         if known.current.len() >= MOST || now.duration_since(begun) > KEPT {
             known.before = std::mem::take(&mut known.current);
             known.begun = Some(now);
         }
-        let is_new = known.current.insert(ends) && !known.before.contains(&ends);
-        if is_new { Connection::Made } else { Connection::Kept }
+        known.current.insert(ends);
     }
 
     fn has(&self, ends: &Ends) -> bool {
@@ -104,8 +93,7 @@ mod tests {
     fn what_answered_is_known_for_long_enough_and_not_for_ever() {
         let answered = Answered::default();
         let start = Instant::now();
-        assert_eq!(answered.add(ends(1), start), Connection::Made);
-        assert_eq!(answered.add(ends(1), start), Connection::Kept);
+        answered.add(ends(1), start);
         assert!(answered.has(&ends(1)) && !answered.has(&ends(2)));
         answered.add(ends(2), start + KEPT + Duration::from_secs(1));
         assert!(answered.has(&ends(1)), "at least so long");
@@ -118,9 +106,7 @@ mod tests {
     fn it_is_bounded() {
         let answered = Answered::default();
         let now = Instant::now();
-        for port in 0..MOST * 2 + 2 {
-            answered.add(ends(port), now);
-        }
+        (0..MOST * 2 + 2).for_each(|port| answered.add(ends(port), now));
         let known = answered.0.lock().unwrap();
         assert!(known.current.len() + known.before.len() <= MOST * 2);
     }

@@ -25,8 +25,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// Waits for a request, and says where its time went until then. Whether it was answered, and whether over a connection
-    /// that was there before, the caller knows: see [`Taken::times`].
+    /// Waits for a request, and says where its time went until then. Whether it was answered the caller knows.
     pub(crate) async fn of<T>(request: impl Future<Output = T>) -> (T, Taken) {
         let begun = Instant::now();
         let noted = async {
@@ -50,26 +49,18 @@ pub(crate) struct Taken {
     whole: Duration,
 }
 
-/// How far a request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reached {
-    /// The head of an answer, over a connection made for it.
-    Answer,
-    /// The same, over a connection that was there before.
-    AnswerOverKept,
-    /// Not so far.
-    Nothing,
-}
-
 impl Taken {
-    /// What is told of it.
-    pub(crate) fn times(self, reached: Reached) -> RequestTimes {
-        let made = |span: Option<Duration>| span.filter(|_| reached != Reached::AnswerOverKept).map(whole_ms);
-        RequestTimes {
-            dns_ms: made(self.dns),
-            connect_ms: made(self.connect),
-            first_byte_ms: (reached != Reached::Nothing).then(|| whole_ms(self.whole)),
-        }
+    /// Of a request that was answered. One that made no connection had one that was kept, whether or not it had begun to make another.
+    pub(crate) fn answered(self) -> RequestTimes {
+        let dns = self.dns.filter(|_| self.connect.is_some());
+        let first_byte_ms = Some(whole_ms(self.whole));
+        RequestTimes { dns_ms: dns.map(whole_ms), connect_ms: self.connect.map(whole_ms), first_byte_ms }
+    }
+
+    /// Of one that was not.
+    pub(crate) fn unanswered(self) -> RequestTimes {
+        let (dns_ms, connect_ms) = (self.dns.map(whole_ms), self.connect.map(whole_ms));
+        RequestTimes { dns_ms, connect_ms, first_byte_ms: None }
     }
 }
 
@@ -158,18 +149,25 @@ mod tests {
         })
         .await;
         assert_eq!(
-            taken.times(Reached::Answer),
+            taken.answered(),
             RequestTimes { dns_ms: Some(20), connect_ms: Some(30), first_byte_ms: Some(150) }
         );
         assert_eq!(
-            taken.times(Reached::AnswerOverKept),
-            RequestTimes { dns_ms: None, connect_ms: None, first_byte_ms: Some(150) },
-            "a connection that another request made is none of its own"
-        );
-        assert_eq!(
-            taken.times(Reached::Nothing),
+            taken.unanswered(),
             RequestTimes { dns_ms: Some(20), connect_ms: Some(30), first_byte_ms: None }
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_came_free_meanwhile_is_none_of_its_own() {
+        let ((), taken) = Measured::of(async {
+            resolved(MS(20));
+            tokio::time::sleep(MS(100)).await;
+        })
+        .await;
+        let told = RequestTimes { dns_ms: None, connect_ms: None, first_byte_ms: Some(100) };
+        assert_eq!(taken.answered(), told);
+        assert_eq!(taken.unanswered().dns_ms, Some(20), "as far as anybody knows");
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,6 +176,6 @@ mod tests {
             tokio::spawn(connect()).await.unwrap().unwrap();
         })
         .await;
-        assert!(taken.times(Reached::Nothing).is_unknown());
+        assert!(taken.unanswered().is_unknown());
     }
 }

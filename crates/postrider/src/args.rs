@@ -324,6 +324,9 @@ pub struct WebhookList {
     /// That speak this profile
     #[arg(long)]
     pub profile: Option<String>,
+    /// That have failed since they last delivered something
+    #[arg(long)]
+    pub failing: bool,
     /// Made since then: 2h, or 2026-11-21T20:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<String>,

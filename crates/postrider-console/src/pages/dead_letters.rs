@@ -201,7 +201,7 @@ async fn listed(visit: &Visit) -> Answer {
     let found: Listed<Letter> = visit.api.get("/v1/dead-letters", &pairs).await?;
     let names = Names::read(visit).await;
     let list = Filtered { path: "/dead-letters", fields: &fields };
-    let (older, newest) = (list.older(found.next), list.newest());
+    let (older, newest) = (list.older(found.next, visit.now), list.newest());
     let row = |letter: Letter| Row {
         webhook_name: letter.webhook.as_deref().map(|id| names.of(id)).unwrap_or_default(),
         at: when(&letter.at, visit.now),

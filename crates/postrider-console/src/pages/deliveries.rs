@@ -1,6 +1,7 @@
 //! Deliveries: the list that people live in, and what is done to all that match.
 
 mod drawer;
+mod over_time;
 mod typed;
 
 use askama::Template;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::drawer::Drawer;
+use self::over_time::over_time;
 use self::typed::Typed;
 use super::listing::{Choice, Filtered, plan};
 use crate::Console;
@@ -171,6 +173,8 @@ struct DeliveriesPage {
     /// What was typed into the box and is no filter, and why.
     mistyped: Option<Mistyped>,
     drawer: Option<Drawer>,
+    /// Attempts over the time of the list.
+    over_time: Html,
 }
 
 /// What was typed, with what is wrong with it.
@@ -214,10 +218,11 @@ async fn listed(visit: &Visit) -> Answer {
     let found: Listed<Delivery> = visit.api.get("/v1/deliveries", &pairs).await?;
     let names = Names::read(visit).await;
     let list = Filtered { path: PATH, fields: &fields };
-    let (older, newest) = (list.older(found.next), list.newest());
+    let (older, newest) = (list.older(found.next, visit.now), list.newest());
     let rows: Vec<Row> =
         found.items.into_iter().map(|delivery| Row::new(delivery, &names, &list, visit.now)).collect();
     let drawer = Drawer::read(visit, &fields, &rows, &names).await?;
+    let over_time = over_time(visit, &list).await;
     let mut shell = visit.shell(Part::Deliveries, "Deliveries");
     shell.command = command(&query);
     // A page of older ones does not change under its reader.
@@ -238,6 +243,7 @@ async fn listed(visit: &Visit) -> Answer {
         newest,
         mistyped,
         drawer,
+        over_time,
     };
     page_with(status, &template)
 }

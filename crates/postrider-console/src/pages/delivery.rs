@@ -294,7 +294,7 @@ fn attempts(
         .collect();
     let shown = flat.into_iter().nth(chosen).map(|(_, _, attempt)| Chosen {
         took: duration(attempt.times.duration_ms),
-        course: course(attempt.times),
+        course: course(attempt.times, &attempt.class),
         at: when(&attempt.at, now),
         next: if attempt.next_at.is_some() {
             when_if(attempt.next_at.as_deref(), now)

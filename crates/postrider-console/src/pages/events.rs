@@ -139,7 +139,7 @@ async fn listed(visit: &Visit) -> Answer {
     pairs.push(("cursor", fields.get("cursor")));
     let found: Listed<Event> = visit.api.get("/v1/events", &pairs).await?;
     let list = Filtered { path: PATH, fields: &fields };
-    let (older, newest) = (list.older(found.next), list.newest());
+    let (older, newest) = (list.older(found.next, visit.now), list.newest());
     let mut shell = visit.shell(Part::Events, "Events");
     shell.command = command(&query);
     // A page of older ones does not change under its reader.

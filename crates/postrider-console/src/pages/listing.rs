@@ -79,9 +79,13 @@ impl Filtered<'_> {
         }
     }
 
-    /// The page of older ones.
-    pub(crate) fn older(&self, next: Option<String>) -> Option<String> {
-        next.map(|next| self.link(&[("cursor", &next)]))
+    /// The page of older ones. A cursor goes on with the filters that it was made with, so a range becomes the time that it means now.
+    pub(crate) fn older(&self, next: Option<String>, now: Timestamp) -> Option<String> {
+        let next = next?;
+        Some(match self.since(now) {
+            Some(since) => self.link(&[("range", ""), ("since", &since), ("cursor", &next)]),
+            None => self.link(&[("cursor", &next)]),
+        })
     }
 
     /// Back to the newest, on a page of older ones.
@@ -155,21 +159,22 @@ mod tests {
         assert_eq!((all.link.as_str(), all.chosen), ("/deliveries?range=1h", false));
         assert!(list.choice("Dead", "dead", "state").chosen);
         assert_eq!(list.chip("event_type", "A", "A").name, "event type: A");
-        assert_eq!(list.older(Some("x".into())).unwrap(), "/deliveries?state=dead&range=1h&cursor=x");
         assert_eq!(list.newest().unwrap(), "/deliveries?state=dead&range=1h");
         let now = Timestamp::parse_rfc3339("2026-11-22T20:00:00Z").unwrap();
         assert_eq!(list.since(now).as_deref(), Some("2026-11-22T19:00:00Z"));
+        let older = "/deliveries?state=dead&since=2026-11-22T19%3A00%3A00Z&cursor=x";
+        assert_eq!(list.older(Some("x".into()), now).unwrap(), older);
         assert_eq!(list.ranges().iter().filter(|range| range.chosen).count(), 1);
         let fields = Fields::parse(b"range=2h&cursor=x&d=y&q=z");
         let typed = Filtered { path: "/deliveries", fields: &fields };
         assert_eq!((typed.ranges()[0].name.as_str(), typed.ranges()[0].chosen), ("Last 2h", true));
         assert_eq!(
-            typed.older(Some("n".into())).unwrap(),
-            "/deliveries?range=2h&cursor=n",
+            typed.older(Some("n".into()), now).unwrap(),
+            "/deliveries?since=2026-11-22T18%3A00%3A00Z&cursor=n",
             "nothing stays open"
         );
         let none = Fields::parse(b"range=oops");
         let list = Filtered { path: "/events", fields: &none };
-        assert_eq!((list.since(now), list.newest(), list.older(None)), (None, None, None));
+        assert_eq!((list.since(now), list.newest(), list.older(None, now)), (None, None, None));
     }
 }

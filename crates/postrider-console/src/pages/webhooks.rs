@@ -32,13 +32,17 @@ const STATES: [(&str, &str); 4] =
     [("", "All"), ("active", "Active"), ("paused", "Paused"), ("disabled", "Disabled")];
 
 /// What a filter can be, with how the API calls it.
-const FILTERS: [(&str, &str); 5] = [
+const FILTERS: [(&str, &str); 6] = [
     ("state", "state"),
+    ("failing", "failing"),
     ("name", "name has"),
     ("url", "URL has"),
     ("event_type", "takes"),
     ("profile", "profile"),
 ];
+
+/// Those that tabs are of.
+const OF_TABS: [&str; 2] = ["state", "failing"];
 
 /// How each webhook did in the last day.
 #[derive(Debug, Deserialize)]
@@ -110,14 +114,14 @@ async fn listed(visit: &Visit) -> Answer {
         link: format!("/webhooks{}", fields.with(&[(field, value), ("cursor", "")])),
         name,
     };
-    let chips = FILTERS.iter().filter(|(name, _)| *name != "state" && fields.has(name));
+    let chips = FILTERS.iter().filter(|(name, _)| !OF_TABS.contains(name) && fields.has(name));
     let chips =
         chips.map(|(name, words)| choice(format!("{words}: {}", fields.get(name)), name, "")).collect();
-    let tabs = STATES.iter().map(|(value, name)| choice((*name).to_owned(), "state", value)).collect();
     let rows = found.items.into_iter().map(|webhook| row(webhook, &sparks, visit.now)).collect();
     let mut shell = visit.shell(Part::Webhooks, "Webhooks");
     shell.command = command(&asked);
     let filtered = !asked.is_empty();
+    let tabs = tabs(&fields);
     page(&WebhooksPage {
         here: format!("/webhooks{}", fields.with(&[])),
         older: found.next.map(|next| format!("/webhooks{}", fields.with(&[("cursor", &next)]))),
@@ -131,6 +135,17 @@ async fn listed(visit: &Visit) -> Answer {
     })
 }
 
+/// All of them, those in each state, and those that fail, whatever their state is.
+fn tabs(fields: &Fields) -> Vec<Choice> {
+    let tab = |name: &str, state: &str, failing: &str| Choice {
+        name: name.to_owned(),
+        link: format!("/webhooks{}", fields.with(&[("state", state), ("failing", failing), ("cursor", "")])),
+        chosen: (fields.get("state"), fields.get("failing")) == (state, failing),
+    };
+    let states = STATES.iter().map(|(state, name)| tab(name, state, ""));
+    states.chain([tab("Failing", "", "true")]).collect()
+}
+
 /// What the API is asked for: the filters of the address.
 fn asked(fields: &Fields) -> Vec<(&'static str, &str)> {
     FILTERS.iter().filter(|(name, _)| fields.has(name)).map(|(name, _)| (*name, fields.get(name))).collect()
@@ -140,7 +155,10 @@ fn asked(fields: &Fields) -> Vec<(&'static str, &str)> {
 fn command(asked: &[(&str, &str)]) -> String {
     let options: Vec<String> = asked
         .iter()
-        .map(|(name, value)| format!(" --{} '{}'", name.replace('_', "-"), value.replace('\'', "")))
+        .map(|(name, value)| match *name {
+            "failing" => " --failing".to_owned(),
+            name => format!(" --{} '{}'", name.replace('_', "-"), value.replace('\'', "")),
+        })
         .collect();
     format!("postrider webhook list{}", options.concat())
 }
@@ -184,6 +202,18 @@ mod tests {
             command(&asked(&fields)),
             "postrider webhook list --state 'paused' --name 'Bill' --url 'example.com'"
         );
+    }
+
+    #[test]
+    fn those_that_fail_are_a_tab_of_their_own() {
+        let fields = Fields::parse(b"failing=true&name=Bill&cursor=x");
+        let chosen = |tabs: &[Choice]| tabs.iter().find(|tab| tab.chosen).map(|tab| tab.name.clone());
+        let all = tabs(&fields);
+        assert_eq!(chosen(&all).as_deref(), Some("Failing"));
+        assert_eq!(all[1].link, "/webhooks?name=Bill&state=active");
+        assert_eq!(all[4].link, "/webhooks?name=Bill&failing=true");
+        assert_eq!(chosen(&tabs(&Fields::default())).as_deref(), Some("All"));
+        assert_eq!(command(&asked(&fields)), "postrider webhook list --failing --name 'Bill'");
     }
 
     #[test]

@@ -144,10 +144,11 @@ struct Attempt {
     /// How often the delivery was handed to a worker before, and not settled: so many requests may have been made before
     /// this one of which nobody could write anything down. 0 without crashes and lost connections.
     repeats: u32,
-    /// How long the receiver's name took to resolve, milliseconds; null over a connection that was kept from before, and where it
-    /// did not come so far.
+    /// How long the receiver's name took to resolve, milliseconds; null over a connection that was kept from before, for a URL with an
+    /// address in place of a name, and where it did not come so far.
     dns_ms: Option<u32>,
-    /// How long the connection took to make after that, with TLS, milliseconds; null as `dns_ms` is.
+    /// How long the connection took to make after that, with TLS, milliseconds; null over one that was kept, and where it did
+    /// not come so far.
     connect_ms: Option<u32>,
     /// From the beginning until the head of the answer was there, milliseconds; null without an answer.
     first_byte_ms: Option<u32>,

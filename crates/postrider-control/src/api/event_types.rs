@@ -52,7 +52,8 @@ pub(super) struct EventType {
     /// Where the source ran names together: the text that this name was cut from.
     split_from: Option<String>,
     has_schema: bool,
-    /// How many events of this type were accepted in this hour and the 23 before it, counted within seconds.
+    /// How many events of this type were accepted in this hour and the 23 before it, counted within seconds, since the catalogue has
+    /// the type.
     events_24h: u64,
 }
 

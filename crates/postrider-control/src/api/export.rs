@@ -15,6 +15,7 @@ use http::{HeaderValue, header};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use utoipa::ToSchema;
 
 use super::answer::Page;
@@ -22,6 +23,9 @@ use super::problem::{Code, Problem};
 
 /// Exports at the same time; more are refused, so that lists stay quick beside them.
 const AT_ONCE: usize = 4;
+
+/// How much longer than it may take an export keeps its place, if its reader is slow: then others come.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What the content is called.
 pub(super) const CONTENT_TYPE: &str = "application/x-ndjson";
@@ -108,7 +112,8 @@ struct Run<R> {
     lines: u64,
     begun: Instant,
     found: Instant,
-    _place: OwnedSemaphorePermit,
+    /// Gives the place back.
+    _over: DropGuard,
 }
 
 impl<R> Run<R> {
@@ -160,7 +165,9 @@ impl Exports {
         };
         let begun = Instant::now();
         let first = read(cursor, self.bounds.page).await?;
-        let run = Run { read, bounds: self.bounds, lines: 0, begun, found: begun, _place: place };
+        let over = CancellationToken::new();
+        tokio::spawn(held(place, over.clone(), self.bounds.time + GRACE));
+        let run = Run { read, bounds: self.bounds, lines: 0, begun, found: begun, _over: over.drop_guard() };
         let chunks = stream::unfold(Some((run, Step::Have(first))), async |state| {
             let (run, step) = state?;
             let (text, rest) = chunk(run, step).await;
@@ -176,6 +183,12 @@ impl Exports {
         }
         Ok(response)
     }
+}
+
+/// Keeps a place until the export is over, and not for ever: who reads slowly, or not at all, keeps nobody out.
+async fn held(place: OwnedSemaphorePermit, over: CancellationToken, most: Duration) {
+    tokio::time::timeout(most, over.cancelled()).await.ok();
+    drop(place);
 }
 
 /// The next lines, and what follows them.
@@ -281,7 +294,7 @@ mod tests {
         assert_eq!(lines, [end(0, json!("time"), json!("6"))], "before the connection is taken to be dead");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn only_so_many_are_made_at_the_same_time() {
         let exports = Exports::within(BOUNDS);
         async fn read(_: Option<String>, _: u32) -> Result<Page<u8>, Problem> {
@@ -295,6 +308,11 @@ mod tests {
         assert_eq!(file().await.unwrap_err().code(), Code::Busy);
         // One whose reader has gone away leaves its place.
         open.pop();
+        tokio::task::yield_now().await;
+        open.push(file().await.unwrap());
+        assert_eq!(file().await.unwrap_err().code(), Code::Busy);
+        // Those whose readers do not read keep theirs for a while.
+        tokio::time::sleep(BOUNDS.time + GRACE * 2).await;
         assert!(file().await.is_ok());
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct WebhookFilter {
     /// A part of the URL.
     pub url: Option<String>,
     pub profile: Option<String>,
+    /// Only those whose newest attempt failed.
+    pub failing: bool,
     /// Those that take events of this type.
     pub takes: Option<Takes>,
     /// Made at this time or later.
@@ -62,6 +64,11 @@ impl WebhookFilter {
         }
         if let Some(profile) = &self.profile {
             query.push(" AND profile = ").push_bind(profile.clone());
+        }
+        if self.failing {
+            query.push(
+                " AND EXISTS (SELECT 1 FROM webhook_health h WHERE h.webhook = webhooks.id AND h.failing_since IS NOT NULL)",
+            );
         }
         if let Some(name) = &self.name {
             query

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::naked;
-use super::patience::reach;
+use super::patience::{Patience, reach};
 use super::place::Place;
 use super::plan::{Kind, Plan, Workload};
 use super::publish::{Events, Load, Pace, Publisher};
@@ -20,6 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 /// How often is looked how far something is.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
+
+/// Making so many webhooks is still being worked off when the last is made.
+const MANY_WEBHOOKS: u32 = 1_000;
+/// How long all processes together must have been quiet before something is measured.
+const REST: Duration = Duration::from_secs(1);
+/// The part of a core that they may use meanwhile.
+const BUSY: f64 = 0.3;
 
 /// Events that are routed.
 pub(super) const ROUTED: &str = "postrider_events_total{fate=\"routed\"}";
@@ -67,10 +74,27 @@ impl<'a> Rig<'a> {
         Ok(Self { plan, place, system, sink, publisher, client, processes, prepared, broker_unseen })
     }
 
+    /// Waits until nothing works any more. A snapshot of a hundred thousand webhooks takes its time, and is no cost of a delivery.
+    async fn at_rest(&self) -> Result<(), Failure> {
+        let mut patience = Patience::with("seconds were quiet");
+        loop {
+            let before = self.processes.cpu();
+            tokio::time::sleep(REST).await;
+            if self.processes.cpu().sum_since(&before) < REST.as_secs_f64() * BUSY {
+                return Ok(());
+            }
+            patience.at(0, Some(1))?;
+        }
+    }
+
     /// Gives a workload its turn.
     pub(super) async fn turn(&mut self, workload: &Workload) -> Result<Vec<Run>, Failure> {
         if self.prepared.insert(workload.name) {
             self.system.prepare(workload, self.plan.retry, &self.sink).await?;
+            let (groups, fan_out) = workload.webhooks();
+            if groups.saturating_mul(fan_out) > MANY_WEBHOOKS {
+                self.at_rest().await?;
+            }
             if workload.behind > 0 {
                 behind::pile_up(self, workload).await?;
             }

@@ -65,6 +65,11 @@ impl Cpu {
         };
         self.0.iter().map(used).collect()
     }
+
+    /// What all of them used since an earlier look, seconds.
+    pub(super) fn sum_since(&self, earlier: &Self) -> f64 {
+        self.since(earlier, 1_000).values().sum()
+    }
 }
 
 fn cpu_of(pid: u32) -> Option<f64> {

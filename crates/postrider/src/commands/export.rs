@@ -1,11 +1,18 @@
 //! Lists as files: a line for each, and all of it, however often the API has to be asked.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Context;
 use crate::api::Api;
 use crate::exit::{Exit, Failure};
 use crate::output::Format;
+
+/// How often a part behind the first is asked for, where it cannot begin: somebody else may be exporting, or control restarts.
+const TRIES: u32 = 6;
+/// How long to wait in between.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// How an export ended: what its last line says.
 struct End {
@@ -22,14 +29,26 @@ pub(super) async fn export(
     filter: Vec<(&'static str, String)>,
 ) -> Result<Exit, Failure> {
     let api = context.api()?;
-    let (mut query, mut written) = (filter.clone(), 0);
+    let (mut query, mut written, mut left) = (filter.clone(), 0, TRIES);
     loop {
-        let end = part(context, &api, path, &query, &mut written).await?;
+        let before = written;
+        let end = match part(context, &api, path, &query, &mut written).await {
+            Ok(end) => end,
+            Err(failure)
+                if failure.exit == Exit::Unavailable && before > 0 && written == before && left > 1 =>
+            {
+                left -= 1;
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
         let Some(next) = end.next else { break };
-        if end.cut == "unavailable" {
+        if end.cut == "unavailable" && written == before {
             let why = format!("the store of control did not answer any more after {written} lines");
             return Err(Failure::new(Exit::Unavailable, "cannot export everything", why));
         }
+        left = TRIES;
         query.clone_from(&filter);
         query.push(("cursor", next));
     }

@@ -43,11 +43,13 @@ pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
             name,
             url,
             profile,
+            failing,
             since,
             until,
             oldest_first,
             page,
         }) => {
+            let failing = failing.then(|| "true".to_owned());
             let order = oldest_first.then(|| "oldest".to_owned());
             let filter = [
                 ("state", state.as_ref()),
@@ -55,6 +57,7 @@ pub async fn run(context: &Context, command: Webhook) -> Result<Exit, Failure> {
                 ("name", name.as_ref()),
                 ("url", url.as_ref()),
                 ("profile", profile.as_ref()),
+                ("failing", failing.as_ref()),
                 ("since", since.as_ref()),
                 ("until", until.as_ref()),
                 ("order", order.as_ref()),

@@ -270,7 +270,7 @@ impl Layers {
     /// The value as it may be shown.
     pub fn shown(&self, key: &Key) -> Option<String> {
         match (key.kind, self.given.get(key.name)) {
-            (Kind::Plain, _) => self.text(key.name),
+            (Kind::Plain, _) => self.text(key.name).map(without_credentials),
             (_, None) => key.default.map(str::to_owned),
             (Kind::Secret, Some(_)) => Some("***".to_owned()),
             (Kind::Url, Some((Given::Text(text), _))) => Some(without_password(text)),
@@ -291,6 +291,14 @@ pub fn without_password(text: &str) -> String {
         url.set_query(Some("***"));
     }
     url.to_string()
+}
+
+/// A value that is a URL with a password or a query is shown without; any other as it is.
+fn without_credentials(text: String) -> String {
+    match url::Url::parse(&text) {
+        Ok(url) if url.password().is_some() || url.query().is_some() => without_password(&text),
+        _ => text,
+    }
 }
 
 fn plain_text(value: &toml::Value) -> Option<String> {

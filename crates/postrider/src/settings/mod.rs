@@ -494,6 +494,36 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_told_without_their_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        write_new(&key, &Secret::new("canary-key")).unwrap();
+        let settings = load(&[
+            ("AMQP_URL", "amqp://postrider:canary-1@broker/vhost"),
+            ("ADMIN_TOKEN", "canary-token-0123456789"),
+            ("API_TOKEN", "canary-token-9876543210"),
+            ("MASTER_KEY_FILE", key.to_str().unwrap()),
+            ("API_URL", "http://someone:canary-2@control:8080"),
+            ("INBOX_URL", "http://inbox:8081/?key=canary-3"),
+            ("STATE_DIR", dir.path().to_str().unwrap()),
+        ])
+        .unwrap();
+        let told = settings.told();
+        assert_eq!(told.len(), KEYS.len());
+        let text = serde_json::to_string(&told).unwrap();
+        assert!(!text.contains("canary"), "{text}");
+        let of = |name: &str| told.iter().find(|setting| setting.name == name).unwrap();
+        assert_eq!(of("amqp_url").value.as_deref(), Some("amqp://postrider:***@broker/vhost"));
+        assert_eq!(of("api_url").value.as_deref(), Some("http://someone:***@control:8080/"));
+        assert_eq!(of("admin_token").source, "env POSTRIDER_ADMIN_TOKEN");
+        assert!(of("master_key").source.starts_with("secret file "), "{:?}", of("master_key"));
+        assert_eq!(
+            (of("prefix").value.as_deref(), of("prefix").source.as_str()),
+            (Some("postrider"), "default")
+        );
+    }
+
+    #[test]
     fn defaults_are_usable() {
         let settings = load(&[]).unwrap();
         assert_eq!(settings.control.listen.to_string(), "127.0.0.1:8080");

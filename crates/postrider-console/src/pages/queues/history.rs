@@ -91,8 +91,8 @@ impl<T: Clone> History<T> {
 pub(super) fn by_role(history: &History<BTreeMap<String, u64>>, now: Timestamp) -> Plot {
     let (buckets, ready) = history.laid_out(MINUTE_MS, now);
     let of = |role: &str| -> Vec<Option<f64>> {
-        let value = |ready: &BTreeMap<String, u64>| ready.get(role).copied().unwrap_or_default() as f64;
-        ready.iter().map(|ready| ready.as_ref().map(value)).collect()
+        let value = |ready: &BTreeMap<String, u64>| Some(*ready.get(role)? as f64);
+        ready.iter().map(|ready| ready.as_ref().and_then(value)).collect()
     };
     let all = ROLES.into_iter().map(|(name, class)| Series { name, class, values: of(name) });
     // Most of them are empty, always.
@@ -100,7 +100,9 @@ pub(super) fn by_role(history: &History<BTreeMap<String, u64>>, now: Timestamp) 
         all.filter(|one| one.values.iter().flatten().any(|value| *value > 0.0)).collect();
     let legend = series.iter().map(|one| (one.class, one.name)).collect();
     if series.is_empty() {
-        series.push(Series { name: "waiting", class: ROLES[0].1, values: of("nothing") });
+        let sum = |ready: &BTreeMap<String, u64>| ready.values().sum::<u64>() as f64;
+        let values = ready.iter().map(|ready| ready.as_ref().map(sum)).collect();
+        series.push(Series { name: "waiting", class: ROLES[0].1, values });
     }
     let plot = stacked("Messages that waited over the last hour, by role", &buckets, &series, 560.0);
     Plot { plot, legend, measured: history.measured(now) }
@@ -174,12 +176,9 @@ mod tests {
         let Plot { plot, legend, measured } = by_role(&history("19:57:31", &measured), now());
         assert_eq!(legend, [("r-fresh", "fresh"), ("r-delay", "delay")]);
         assert_eq!(measured, "Measured every 15 s since 19:57:31: 4 points.");
-        for title in [
-            "19:57: 9 fresh, 0 delay",
-            "19:58: 5 fresh, 0 delay",
-            "19:59: not measured",
-            "20:00: 0 fresh, 7 delay",
-        ] {
+        for title in
+            ["19:57: 9 fresh", "19:58: 5 fresh, 0 delay", "19:59: not measured", "20:00: 0 fresh, 7 delay"]
+        {
             assert!(plot.0.contains(&format!("<title>{title}</title>")), "{title} in {}", plot.0);
         }
         assert_eq!(plot.0.matches("not measured").count(), 57);

@@ -1,9 +1,12 @@
 //! Pausing and resuming several webhooks at once: one after the other, each as if it were asked for alone.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::response::Response;
 use http::Method;
 use serde::de::IgnoredAny;
+use tokio::time::Instant;
 
 use crate::api::{Refused, segment};
 use crate::fields::Fields;
@@ -12,6 +15,8 @@ use crate::page::{Answer, Part, Sent, Shell, Visit, page};
 use crate::pages::deliveries::Names;
 use crate::words::counted;
 
+/// How long all of them may take: less than a browser waits.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The most webhooks of one form.
 const MOST: usize = 200;
 
@@ -82,7 +87,13 @@ async fn turned(visit: &Visit, fields: &Fields) -> Answer {
         Err(why) => return Ok(visit.refused_here(&back, why)),
     };
     let mut failed: Vec<(&str, Refused)> = Vec::new();
+    let mut tried = 0;
+    let until = Instant::now() + PATIENCE;
     for id in &ids {
+        if Instant::now() >= until || failed.last().is_some_and(|(_, refused)| refused.status >= 500) {
+            break;
+        }
+        tried += 1;
         let path = format!("/v1/webhooks/{}/{}", segment(id), turn.operation());
         match visit.api.send::<IgnoredAny>(Method::POST, &path, None).await {
             Ok(_) => {}
@@ -90,19 +101,27 @@ async fn turned(visit: &Visit, fields: &Fields) -> Answer {
             Err(refused) => failed.push((id, refused)),
         }
     }
-    let done = ids.len() - failed.len();
+    let done = tried - failed.len();
+    let left = ids.get(tried..).unwrap_or_default();
     match failed.as_slice() {
-        [] => Ok(visit.done(&back, &turn.done(done))),
+        [] if left.is_empty() => Ok(visit.done(&back, &turn.done(done))),
         // What a key may not do it may do to none of them: that is said once.
         [(_, refused), ..] if done == 0 && refused.status == 403 => visit.not_done(&back, refused),
-        _ => told(visit, turn, done, failed, back).await,
+        _ => told(visit, turn, done, failed, left, back).await,
     }
 }
 
 /// The page that says which were done, which were not, and why.
-async fn told(visit: &Visit, turn: Turn, done: usize, failed: Vec<(&str, Refused)>, back: String) -> Answer {
+async fn told(
+    visit: &Visit,
+    turn: Turn,
+    done: usize,
+    failed: Vec<(&str, Refused)>,
+    left: &[&str],
+    back: String,
+) -> Answer {
     let names = Names::read(visit).await;
-    let all = counted((done + failed.len()) as u64, "webhook", "webhooks");
+    let all = counted((done + failed.len() + left.len()) as u64, "webhook", "webhooks");
     let mut shell = visit.shell(Part::Webhooks, "Selected webhooks");
     shell.live = false;
     let line = |(id, refused): (&str, Refused)| Failed {
@@ -115,9 +134,19 @@ async fn told(visit: &Visit, turn: Turn, done: usize, failed: Vec<(&str, Refused
         shell,
         heading: format!("Done with {done} of {all}"),
         done: if done == 0 { String::new() } else { turn.done(done) },
-        failed: failed.into_iter().map(line).collect(),
+        failed: failed.into_iter().map(line).chain(left.iter().map(|id| untried(id, &names))).collect(),
         back,
     })
+}
+
+/// One whose turn did not come.
+fn untried(id: &str, names: &Names) -> Failed {
+    Failed {
+        link: format!("/webhooks/{}", segment(id)),
+        name: names.of(id),
+        why: "It was not tried: the others took too long, or could not be written.".to_owned(),
+        next: "Select it again in a moment.".to_owned(),
+    }
 }
 
 /// What a form asks for: each webhook once, in the order of the list.

@@ -474,6 +474,12 @@ async fn webhooks_are_found_by_what_they_take_and_how() {
     ] {
         assert_eq!(names(&t.get(&format!("/v1/webhooks?{query}")).await), found, "{query}");
     }
+    let other = t.get("/v1/webhooks?name=other").await["items"][0].clone();
+    let fails = "INSERT INTO webhook_health (webhook, in_a_row, told, failing_since) VALUES ($1, 1, 0, 1)";
+    sqlx::query(fails).bind(id_of(&other)).execute(t.api.store.writer()).await.unwrap();
+    assert_eq!(names(&t.get("/v1/webhooks?failing=true").await), ["other"]);
+    assert!(names(&t.get("/v1/webhooks?failing=true&state=paused").await).is_empty());
+    assert_eq!(t.call("GET", "/v1/webhooks?failing=no", None).await.1["field"], "failing");
     let first = t.get("/v1/webhooks?order=oldest&limit=1").await;
     assert_eq!(names(&first), ["by-type"]);
     let next = first["next"].as_str().unwrap();

@@ -102,6 +102,8 @@ pub(in crate::api) struct Asked {
     url: Option<String>,
     /// Those that speak this profile.
     profile: Option<String>,
+    /// `true` for those that have failed since they last delivered something.
+    failing: Option<String>,
     /// Made at this time or later, RFC 3339.
     since: Option<String>,
     /// Made before this time, RFC 3339.
@@ -147,6 +149,7 @@ pub(in crate::api) async fn list(
         name: asked.name,
         url: asked.url,
         profile: asked.profile,
+        failing: word("failing", asked.failing.as_deref(), &["true"])?.is_some(),
         takes,
         since,
         until,

@@ -56,7 +56,10 @@ impl Source {
     pub(super) const fn rows(self) -> &'static str {
         match self {
             Self::Events => {
-                "SELECT seq, tenant, accepted_at, event_type FROM events WHERE seq > $1 ORDER BY seq LIMIT $2"
+                // Publishers may make up types as they like; those of catalogues are so many and no more.
+                "SELECT e.seq, e.tenant, e.accepted_at, COALESCE(t.name, '') FROM events e
+                 LEFT JOIN event_types t ON t.tenant = e.tenant AND t.name = e.event_type
+                 WHERE e.seq > $1 ORDER BY e.seq LIMIT $2"
             }
             Self::Attempts => {
                 "SELECT a.rowid, a.at, d.event IS NULL,
@@ -214,7 +217,7 @@ impl Turn {
                     continue;
                 }
                 let event_type = self.name(key.event_type);
-                if figures.accepted > 0 {
+                if figures.accepted > 0 && !event_type.is_empty() {
                     *sums.of_types.entry((step, at, tenant, event_type)).or_default() += figures.accepted;
                 }
                 if webhook.is_empty() {

@@ -86,6 +86,17 @@ impl World {
             .await
             .unwrap();
         }
+        // T0 and T1 are in catalogues, and T2 is in none.
+        for tenant in ["default", "other"] {
+            for name in ["T0", "T1"] {
+                sqlx::query("INSERT INTO event_types VALUES ($1, $2, 'p', 'c', '', 0, '', '{}')")
+                    .bind(tenant)
+                    .bind(name)
+                    .execute(t.store.writer())
+                    .await
+                    .unwrap();
+            }
+        }
         Self {
             t,
             random: StdRng::seed_from_u64(seed),
@@ -130,6 +141,9 @@ impl World {
     /// Counts the event of a delivery.
     fn accepted(&mut self, made: &Made) {
         self.places(made.accepted_at, made.tenant, "", |sum| sum.counts[0] += 1);
+        if !["T0", "T1"].contains(&made.event_type.as_str()) {
+            return;
+        }
         for (step_ms, kept_ms) in [(10 * MINUTE_MS, 7 * DAY_MS), (HOUR_MS, 90 * DAY_MS)] {
             let step_ms = i64::try_from(step_ms).unwrap();
             let begins = made.accepted_at.as_millis() / step_ms * step_ms;

@@ -364,6 +364,7 @@ async fn webhooks_and_event_types_are_found_by_an_index_too() {
                         name: name.clone(),
                         url: url.clone(),
                         profile: profile.clone(),
+                        failing: oldest_first,
                         takes: takes.clone(),
                         since: Some(Timestamp::from_millis(FIRST)),
                         until: None,
