@@ -231,20 +231,20 @@ pub(crate) struct Bar {
     pub(crate) bad: u64,
 }
 
-/// A low plot above a list, as wide as the list. Its bars are for pointers: keys would have to pass a hundred of them, and times can be
-/// typed.
-pub(crate) fn brush(name: &str, bars: &[Bar]) -> Html {
+/// A low plot above a list, as wide as the list, under what it says in words. Its bars are for pointers: keys would have to pass a hundred
+/// of them, and times can be typed.
+pub(crate) fn brush(told: &str, bars: &[Bar]) -> Html {
     let most = bars.iter().map(|bar| bar.good + bar.bad).max().unwrap_or(0).max(1) as f64;
     let height = |n: u64| if n == 0 { 0.0 } else { (36.0 * n as f64 / most).max(1.0) };
     let mut svg = format!(
-        "<svg class=\"brush\" viewBox=\"0 0 {} 40\" preserveAspectRatio=\"none\" role=\"group\" aria-label=\"{}\">",
-        bars.len() * 10,
-        escaped(name)
+        "<p class=\"small muted\">{}</p><svg class=\"brush\" viewBox=\"0 0 {} 40\" preserveAspectRatio=\"none\" aria-hidden=\"true\">",
+        escaped(told),
+        bars.len() * 10
     );
     for (i, bar) in bars.iter().enumerate() {
         let (good, bad) = (height(bar.good), height(bar.bad));
         svg.push_str(&format!(
-            "<a href=\"{}\" tabindex=\"-1\" aria-hidden=\"true\"><title>{}</title><rect class=\"ok\" x=\"{x}\" y=\"{:.1}\" \
+            "<a href=\"{}\" tabindex=\"-1\"><title>{}</title><rect class=\"ok\" x=\"{x}\" y=\"{:.1}\" \
              width=\"8\" height=\"{good:.1}\"/><rect class=\"bad\" x=\"{x}\" y=\"{:.1}\" width=\"8\" height=\"{bad:.1}\"/>\
              <rect class=\"hit\" x=\"{}\" width=\"10\" height=\"40\"/></a>",
             escaped(&bar.link),

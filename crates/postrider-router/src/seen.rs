@@ -9,16 +9,16 @@ use postrider_core::{EventId, TenantId, Timestamp};
 pub(crate) const WINDOW_MS: u64 = 3_600_000;
 /// Over how long ids are kept together, and forgotten together, milliseconds.
 const SPAN_MS: u64 = WINDOW_MS / 4;
-/// How many ids are remembered, at most.
-const MAX_IDS: usize = 5_000_000;
-/// How many are kept together, at most.
-const MAX_TOGETHER: usize = MAX_IDS / 4;
+/// How many ids are remembered at least, where the window has so many; the oldest beyond are forgotten.
+const MOST_IDS: usize = 5_000_000;
+/// How many are kept together, at most: a set of a million places doubles when seven of eight are taken.
+const MOST_TOGETHER: usize = (1 << 20) / 8 * 7;
 
 /// An id of a tenant's event, as a hash.
 type Fingerprint = [u8; 10];
 
-/// The ids of the last hour, in a few sets by age: an id is 10 bytes in one of them, and nothing beside it, so that millions of them
-/// fit. The oldest set is dropped as a whole, so some are remembered for a quarter of an hour longer.
+/// The ids of the last hour, in a few sets by age: an id is 10 bytes in one of them and a place in no list beside it, so that 5 million
+/// take some 70 MB. The oldest set is dropped as a whole, so some are remembered for a quarter of an hour longer.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// The oldest first.
@@ -44,7 +44,7 @@ impl Seen {
         if self.has(&id) {
             return false;
         }
-        let open = |set: &&mut Set| at.since_ms(set.since) < SPAN_MS && set.ids.len() < MAX_TOGETHER;
+        let open = |set: &&mut Set| at.since_ms(set.since) < SPAN_MS && set.ids.len() < MOST_TOGETHER;
         match self.sets.back_mut().filter(open) {
             Some(set) => {
                 set.newest = set.newest.max(at);
@@ -55,11 +55,11 @@ impl Seen {
         true
     }
 
-    /// Forgets what is older than the window, and the oldest above the most that are remembered.
+    /// Forgets what is older than the window, and the oldest where enough are remembered without them.
     pub(crate) fn forget(&mut self, now: Timestamp) {
         while let Some(oldest) = self.sets.front() {
-            let kept: usize = self.sets.iter().map(|set| set.ids.len()).sum();
-            if now.since_ms(oldest.newest) <= WINDOW_MS && kept <= MAX_IDS {
+            let others: usize = self.sets.iter().skip(1).map(|set| set.ids.len()).sum();
+            if now.since_ms(oldest.newest) <= WINDOW_MS && others < MOST_IDS {
                 return;
             }
             self.sets.pop_front();
@@ -132,20 +132,21 @@ mod tests {
         let tenant = TenantId::from_trusted("a");
         let at = Timestamp::from_millis(1_000_000);
         let mut seen = Seen::default();
-        // Sets that are full, without hashing millions.
-        for _ in 0..5 {
-            let full = (0..MAX_TOGETHER as u64).map(|n| {
-                let [a, b, c, d, e, f, g, h] = n.to_le_bytes();
-                [a, b, c, d, e, f, g, h, 0, 0]
-            });
-            seen.sets.push_back(Set { since: at, newest: at, ids: full.collect() });
+        let full = (0..MOST_TOGETHER as u64).map(|n| {
+            let [a, b, c, d, e, f, g, h] = n.to_le_bytes();
+            [a, b, c, d, e, f, g, h, 0, 0]
+        });
+        let ids: HashSet<Fingerprint> = full.collect();
+        assert_eq!(ids.capacity(), MOST_TOGETHER, "no place is left, and no more are taken");
+        for _ in 0..8 {
+            seen.sets.push_back(Set { since: at, newest: at, ids: ids.clone() });
         }
         let id = EventId::from_trusted("e");
         assert!(seen.note(&tenant, &id, at));
-        assert_eq!(seen.sets.len(), 6, "a set that is full takes no more");
+        assert_eq!(seen.sets.len(), 9, "a set that is full takes no more");
         seen.forget(at);
         let kept: usize = seen.sets.iter().map(|set| set.ids.len()).sum();
-        assert_eq!((seen.sets.len(), kept), (4, 3 * MAX_TOGETHER + 1));
+        assert!((MOST_IDS..MOST_IDS + MOST_TOGETHER).contains(&kept), "{kept}");
         assert!(seen.knows(&tenant, &id));
     }
 }

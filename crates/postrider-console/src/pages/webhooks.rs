@@ -17,7 +17,7 @@ use crate::api::Listed;
 use crate::chart::pulse;
 use crate::fields::Fields;
 use crate::page::{Answer, Part, Shell, Visit, page};
-use crate::words::{Html, number, percent, when_if};
+use crate::words::{Html, duration, number, percent, when_if};
 
 /// The page of webhooks, also under the name that cidaas gives it.
 pub(crate) fn routes() -> Router<Console> {
@@ -56,6 +56,8 @@ struct Spark {
     delivered: u64,
     failed: u64,
     #[serde(default)]
+    p95_ms: Option<u64>,
+    #[serde(default)]
     last_at: Option<String>,
     #[serde(default)]
     points: Vec<SparkPoint>,
@@ -72,6 +74,8 @@ struct Row {
     webhook: Webhook,
     pulse: Option<Html>,
     success: String,
+    /// How long nearly all attempts took.
+    p95: String,
     last: Html,
 }
 
@@ -176,7 +180,8 @@ async fn sparks(visit: &Visit, webhooks: &[Webhook]) -> HashMap<String, Spark> {
 
 fn row(webhook: Webhook, sparks: &HashMap<String, Spark>, now: Timestamp) -> Row {
     let Some(spark) = sparks.get(&webhook.id) else {
-        return Row { webhook, pulse: None, success: "–".to_owned(), last: when_if(None, now) };
+        let dash = || "–".to_owned();
+        return Row { webhook, pulse: None, success: dash(), p95: dash(), last: when_if(None, now) };
     };
     let points: Vec<(u64, u64)> = spark.points.iter().map(|point| (point.delivered, point.failed)).collect();
     let told =
@@ -185,6 +190,7 @@ fn row(webhook: Webhook, sparks: &HashMap<String, Spark>, now: Timestamp) -> Row
     Row {
         pulse: Some(pulse(&told, &points)),
         success: success.map_or_else(|| "–".to_owned(), |success| format!("{success} %")),
+        p95: spark.p95_ms.map_or_else(|| "–".to_owned(), duration),
         last: when_if(spark.last_at.as_deref(), now),
         webhook,
     }
@@ -226,9 +232,11 @@ mod tests {
             .unwrap();
         let sparks = HashMap::from([("wh_1".to_owned(), spark)]);
         let known = row(webhook("wh_1"), &sparks, now);
-        assert_eq!(known.success, "75 %");
+        assert_eq!((known.success.as_str(), known.p95.as_str()), ("75 %", "20 ms"));
         assert!(known.pulse.unwrap().0.contains("3 delivered, 1 failed"));
         let unknown = row(webhook("wh_2"), &sparks, now);
-        assert!(unknown.pulse.is_none() && unknown.success == "–" && unknown.last.0 == "–");
+        assert!(
+            unknown.pulse.is_none() && unknown.success == "–" && unknown.p95 == "–" && unknown.last.0 == "–"
+        );
     }
 }
