@@ -1,6 +1,7 @@
 //! The broker as the API and the books see it: there or not, and what it is asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -9,6 +10,9 @@ use postrider_broker::{BrokerError, Depth, Names, Outgoing, Session};
 use postrider_core::Timestamp;
 use postrider_core::wire::TopologyRecord;
 use tokio::sync::watch;
+
+/// The pause between questions that nobody waits for: many at once hold up what the broker has to do.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// What is asked of the broker. A trait, so that tests of the API need none.
 pub(crate) trait Broker: Send + Sync + 'static {
@@ -26,6 +30,13 @@ pub(crate) trait Broker: Send + Sync + 'static {
 
     /// The queues of a topology as they are now, in its order.
     fn look<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Looked>, BrokerError>>;
+
+    /// How full the queues of a topology are, in its order; nothing of one that is missing or may not be looked at. Arguments are not
+    /// compared.
+    fn depths<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Option<u32>>, BrokerError>> {
+        let look = self.look(topology);
+        async move { Ok(look.await?.into_iter().map(|looked| Some(looked.depth?.ready)).collect()) }.boxed()
+    }
 
     /// How the topology was applied, once that is known.
     fn topology(&self) -> Option<TopologyRecord>;
@@ -133,6 +144,25 @@ impl Broker for Link {
         async move {
             let session = session.ok_or(BrokerError::Lost)?;
             topology.look(&session).await
+        }
+        .boxed()
+    }
+
+    fn depths<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<Option<u32>>, BrokerError>> {
+        let session = self.session();
+        async move {
+            let session = session.ok_or(BrokerError::Lost)?;
+            let mut depths = Vec::with_capacity(topology.queues.len());
+            for queue in &topology.queues {
+                let depth = match session.depth(&queue.name).await {
+                    Ok(depth) => Some(depth.ready),
+                    Err(BrokerError::Missing { .. } | BrokerError::Denied { .. }) => None,
+                    Err(error) => return Err(error),
+                };
+                depths.push(depth);
+                tokio::time::sleep(BETWEEN).await;
+            }
+            Ok(depths)
         }
         .boxed()
     }

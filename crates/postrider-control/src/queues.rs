@@ -17,7 +17,7 @@ use crate::link::Broker;
 const STANDS: Duration = Duration::from_secs(2);
 /// How long a look may take. It asks twice for each queue, one after the other: seconds, where the broker is far away.
 const LOOK: Duration = Duration::from_secs(6);
-/// How long a measurement waits for its look: others may have one under way.
+/// How long a measurement may take. It asks once for each queue, and pauses in between.
 const MEASUREMENT: Duration = Duration::from_secs(10);
 /// The pause before a measurement that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
@@ -67,15 +67,14 @@ impl Queues {
         let all = async {
             loop {
                 let at = postrider_broker::now();
-                let wait = match timeout(MEASUREMENT, self.look()).await {
+                let (topology, shards) = self.topology();
+                let wait = match timeout(MEASUREMENT, self.broker.depths(&topology)).await {
                     // Before control knows how many shards there are it knows only some of the queues.
-                    Ok(Ok(look)) if look.shards.is_some() => {
-                        let queues = look.topology.queues.iter().zip(&look.looked);
+                    Ok(Ok(depths)) if shards.is_some() => {
+                        let queues = topology.queues.iter().zip(depths);
+                        // What AMQP says of a stream differs from release to release.
                         let measured = queues.filter(|(queue, _)| queue.kind() != "stream");
-                        self.depths().note(
-                            at,
-                            measured.map(|(queue, looked)| (queue.name.as_str(), ready(queue, looked))),
-                        );
+                        self.depths().note(at, measured.map(|(queue, ready)| (queue.name.as_str(), ready)));
                         Duration::from_millis(until_next_ms(postrider_broker::now()))
                     }
                     _ => AGAIN,
