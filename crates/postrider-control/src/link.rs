@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 /// The pause between questions that nobody waits for: many at once hold up what the broker has to do.
 const BETWEEN: Duration = Duration::from_millis(20);
+/// All pauses of one measurement together, at most.
+const PAUSES: Duration = Duration::from_secs(3);
 
 /// What is asked of the broker. A trait, so that tests of the API need none.
 pub(crate) trait Broker: Send + Sync + 'static {
@@ -153,6 +155,8 @@ impl Broker for Link {
         async move {
             let session = session.ok_or(BrokerError::Lost)?;
             let mut depths = Vec::with_capacity(topology.queues.len());
+            let count = u32::try_from(topology.queues.len()).unwrap_or(u32::MAX).max(1);
+            let pause = BETWEEN.min(PAUSES / count);
             for queue in &topology.queues {
                 let depth = match session.depth(&queue.name).await {
                     Ok(depth) => Some(depth.ready),
@@ -160,7 +164,7 @@ impl Broker for Link {
                     Err(error) => return Err(error),
                 };
                 depths.push(depth);
-                tokio::time::sleep(BETWEEN).await;
+                tokio::time::sleep(pause).await;
             }
             Ok(depths)
         }

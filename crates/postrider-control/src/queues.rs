@@ -1,5 +1,5 @@
-//! The broker's queues as they are now: looked at when somebody asks and now and then, one look at a time, and seldom. How full they were
-//! is kept in memory for an hour.
+//! The broker's queues as they are now: looked at when somebody asks, one look at a time, and seldom. How full they are is measured
+//! beside that, without comparing anything, and kept in memory for an hour.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -66,18 +66,9 @@ impl Queues {
     pub(crate) async fn measure(&self, stop: &CancellationToken) {
         let all = async {
             loop {
-                let at = postrider_broker::now();
-                let (topology, shards) = self.topology();
-                let wait = match timeout(MEASUREMENT, self.broker.depths(&topology)).await {
-                    // Before control knows how many shards there are it knows only some of the queues.
-                    Ok(Ok(depths)) if shards.is_some() => {
-                        let queues = topology.queues.iter().zip(depths);
-                        // What AMQP says of a stream differs from release to release.
-                        let measured = queues.filter(|(queue, _)| queue.kind() != "stream");
-                        self.depths().note(at, measured.map(|(queue, ready)| (queue.name.as_str(), ready)));
-                        Duration::from_millis(until_next_ms(postrider_broker::now()))
-                    }
-                    _ => AGAIN,
+                let wait = match self.measure_now().await {
+                    Some(()) => Duration::from_millis(until_next_ms(postrider_broker::now())),
+                    None => AGAIN,
                 };
                 sleep(wait).await;
             }
@@ -86,6 +77,20 @@ impl Queues {
             () = stop.cancelled() => {}
             () = all => {}
         }
+    }
+
+    /// Measures once; nothing where that cannot be done now.
+    async fn measure_now(&self) -> Option<()> {
+        let at = postrider_broker::now();
+        let (topology, shards) = self.topology();
+        // Before control knows how many shards there are it knows only some of the queues.
+        shards?;
+        let depths = timeout(MEASUREMENT, self.broker.depths(&topology)).await.ok()?.ok()?;
+        let queues = topology.queues.iter().zip(depths);
+        // What AMQP says of a stream differs from release to release.
+        let measured = queues.filter(|(queue, _)| queue.kind() != "stream");
+        self.depths().note(at, measured.map(|(queue, ready)| (queue.name.as_str(), ready)));
+        Some(())
     }
 
     /// How full queues were.

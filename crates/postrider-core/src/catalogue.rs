@@ -14,7 +14,7 @@ mod run_together;
 pub use check::{Finding, Severity, check};
 pub use diff::{Change, How, Part, diff};
 pub use members::unknown_members;
-pub use own::{DELIVERY_DEAD, OWN, WEBHOOK_DISABLED, WEBHOOK_FAILING, own};
+pub use own::{DELIVERY_DEAD, OWN, OWN_TYPES, WEBHOOK_DISABLED, WEBHOOK_FAILING, own};
 
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ pub(crate) const WINDOW_MS: u64 = 3_600_000;
 /// Over how long ids are kept together, and forgotten together, milliseconds.
 const SPAN_MS: u64 = WINDOW_MS / 4;
 /// How many ids are remembered at least, where the window has so many; the oldest beyond are forgotten.
-const MOST_IDS: usize = 5_000_000;
+const ENOUGH_IDS: usize = 5_000_000;
 /// How many are kept together, at most: a set of a million places doubles when seven of eight are taken.
 const MOST_TOGETHER: usize = (1 << 20) / 8 * 7;
 
@@ -59,7 +59,7 @@ impl Seen {
     pub(crate) fn forget(&mut self, now: Timestamp) {
         while let Some(oldest) = self.sets.front() {
             let others: usize = self.sets.iter().skip(1).map(|set| set.ids.len()).sum();
-            if now.since_ms(oldest.newest) <= WINDOW_MS && others < MOST_IDS {
+            if now.since_ms(oldest.newest) <= WINDOW_MS && others < ENOUGH_IDS {
                 return;
             }
             self.sets.pop_front();
@@ -105,7 +105,7 @@ mod tests {
         assert!(!seen.knows(&a, &id));
     }
 
-    /// Ids that come in whatever order, with a clock that jumps: known for the window, and not for much longer.
+    /// Also where some are told a little late.
     #[test]
     fn what_is_younger_than_the_window_is_known_and_what_is_much_older_is_not() {
         let tenant = TenantId::from_trusted("a");
@@ -114,7 +114,6 @@ mod tests {
         let begun = Timestamp::from_millis(1_000_000_000);
         let minute = |n: u64| begun.plus_ms(n * 60_000);
         for n in 0..300 {
-            // Every fifth is told a little late.
             let at = if n % 5 == 0 { minute(n).minus_ms(30_000) } else { minute(n) };
             assert!(seen.note(&tenant, &id(n), at), "{n}");
             seen.forget(minute(n));
@@ -146,7 +145,7 @@ mod tests {
         assert_eq!(seen.sets.len(), 9, "a set that is full takes no more");
         seen.forget(at);
         let kept: usize = seen.sets.iter().map(|set| set.ids.len()).sum();
-        assert!((MOST_IDS..MOST_IDS + MOST_TOGETHER).contains(&kept), "{kept}");
+        assert!((ENOUGH_IDS..ENOUGH_IDS + MOST_TOGETHER).contains(&kept), "{kept}");
         assert!(seen.knows(&tenant, &id));
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct WebhookFilter {
     /// A part of the URL.
     pub url: Option<String>,
     pub profile: Option<String>,
-    /// Only those whose newest attempt failed.
+    /// Only those that have failed since they last delivered something.
     pub failing: bool,
     /// Those that take events of this type.
     pub takes: Option<Takes>,

@@ -10,6 +10,9 @@ pub const WEBHOOK_DISABLED: &str = "postrider.webhook.disabled";
 /// What Postrider says when it gives a delivery up.
 pub const DELIVERY_DEAD: &str = "postrider.delivery.dead";
 
+/// The types of all of them.
+pub const OWN_TYPES: [&str; 3] = [WEBHOOK_FAILING, WEBHOOK_DISABLED, DELIVERY_DEAD];
+
 /// The product and the category of Postrider's own events.
 pub const OWN: &str = "postrider";
 

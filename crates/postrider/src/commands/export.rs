@@ -46,7 +46,8 @@ pub(super) async fn export(
         let Some(next) = end.next else { break };
         if end.cut == "unavailable" && written == before {
             let why = format!("the store of control did not answer any more after {written} lines");
-            return Err(Failure::new(Exit::Unavailable, "cannot export everything", why));
+            return Err(Failure::new(Exit::Unavailable, "cannot export everything", why)
+                .next("see the log of control, then export again: what was written is only a part"));
         }
         left = TRIES;
         query.clone_from(&filter);

@@ -109,10 +109,7 @@ impl History {
 
 /// A webhook that has met good and bad: two deliveries of type A, one at the second attempt, and one of type B, which is dead.
 async fn with_history() -> (Test, String, Timestamp) {
-    history_of(Test::new().await).await
-}
-
-async fn history_of(t: Test) -> (Test, String, Timestamp) {
+    let t = Test::new().await;
     let webhook = t.webhook(json!({})).await["id"].as_str().unwrap().to_owned();
     let now = postrider_broker::now();
     let mut history = History {
@@ -154,7 +151,15 @@ async fn event_types_are_told_with_what_came_of_them() {
         let path = format!("/v1/catalogues/shop?tenant={tenant}");
         assert_eq!(t.put(&path, &catalogue).await.0, 201);
     }
-    let (t, ..) = history_of(t).await;
+    let webhook = t.webhook(json!({})).await["id"].as_str().unwrap().to_owned();
+    let webhook = WebhookId::from_trusted(webhook);
+    let now = postrider_broker::now();
+    let mut history = History { webhook, now, facts: Vec::new(), letters: Vec::new() };
+    // B is in no catalogue; Postrider's own types are stored nowhere.
+    for (id, event_type) in [("a1", "A"), ("a2", "A"), ("b", "B"), ("own", "postrider.delivery.dead")] {
+        history.event(id, event_type, 91);
+    }
+    history.happened(&t).await;
     let volumes = async |tenant: &str| {
         let list = t.get(&format!("/v1/event-types?product=shop&tenant={tenant}")).await;
         let items = list["items"].as_array().unwrap().clone();
@@ -163,6 +168,7 @@ async fn event_types_are_told_with_what_came_of_them() {
     assert_eq!(volumes("default").await, [2, 0]);
     assert_eq!(volumes("other").await, [0, 0]);
     assert_eq!(t.get("/v1/event-types/A").await["events_24h"], 2);
+    assert_eq!(t.get("/v1/event-types/postrider.delivery.dead").await["events_24h"], 1);
 }
 
 /// Every bucket of a plot is there, one after the other, and together they are the totals.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures_util::TryStreamExt as _;
 use postrider_core::Timestamp;
+use postrider_core::catalogue::OWN_TYPES;
 use postrider_core::stats::{Figures, Step, Tried};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -57,7 +58,7 @@ impl Source {
         match self {
             Self::Events => {
                 // Publishers may make up types as they like; those of catalogues are so many and no more.
-                "SELECT e.seq, e.tenant, e.accepted_at, COALESCE(t.name, '') FROM events e
+                "SELECT e.seq, e.tenant, e.accepted_at, e.event_type, t.name IS NOT NULL FROM events e
                  LEFT JOIN event_types t ON t.tenant = e.tenant AND t.name = e.event_type
                  WHERE e.seq > $1 ORDER BY e.seq LIMIT $2"
             }
@@ -138,7 +139,9 @@ impl Turn {
 
     fn add_event(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
         let at = Timestamp::from_millis(row.try_get(2)?);
-        self.figures(row.try_get(1)?, "", row.try_get(3)?, at).accepted += 1;
+        let event_type: &str = row.try_get(3)?;
+        let is_known = row.try_get(4)? || OWN_TYPES.contains(&event_type);
+        self.figures(row.try_get(1)?, "", if is_known { event_type } else { "" }, at).accepted += 1;
         Ok(())
     }
 
