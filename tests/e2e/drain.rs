@@ -169,6 +169,7 @@ async fn a_role_that_waits_ends_soon() {
             .await;
         terminate(&role).await;
     }
+    node.leave().await;
 }
 
 /// RabbitMQ takes no messages: what is begun cannot be settled, and the roles end all the same.

@@ -220,8 +220,8 @@ impl Http {
             Over::New => &clients.single,
         };
         let mut builder = client.post(request.url).body(request.body);
-        for (name, value) in &request.headers {
-            builder = builder.header(name.as_str(), value.as_str());
+        for (name, value) in request.headers {
+            builder = builder.header(name, value);
         }
         match tokio::time::timeout_at(deadline.end, crash::while_waiting("worker.sent", builder.send())).await
         {

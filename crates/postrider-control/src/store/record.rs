@@ -6,7 +6,8 @@ use postrider_broker::crash;
 use postrider_core::books::End;
 use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, RequestTimes};
 use postrider_core::{DeliveryId, EventId, TenantId, Timestamp};
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, QueryBuilder, Row as _, Sqlite};
 
 use super::ledger::{self, Delivery, Event, Fate, Last, Ledger, Series, letter_id};
 use super::{Change, Store, StoreError, signed, small, unsigned};
@@ -387,11 +388,13 @@ impl Change<'_> {
     }
 
     async fn save_events(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
-        let changed: Vec<_> = ledger.events.iter().filter(|(_, event)| event.changed).collect();
+        let mut changed: Vec<_> = ledger.events.iter().filter(|(_, event)| event.changed).collect();
+        changed.sort_unstable_by_key(|(_, event)| event.seq);
         for chunk in pieces(&changed) {
-            let mut query = QueryBuilder::<Sqlite>::new(
+            let mut query = insert(
                 "INSERT INTO events (seq, tenant, id, event_type, event_time, fate, owed, reason, detail,
                  marks, accepted_at) ",
+                chunk.len(),
             );
             query.push_values(chunk, |mut row, ((tenant, id), event)| {
                 row.push_bind(event.seq)
@@ -417,7 +420,7 @@ impl Change<'_> {
         let mut bodies: Vec<_> = bodies.collect();
         bodies.sort_unstable_by_key(|(seq, _)| *seq);
         for chunk in pieces(&bodies) {
-            let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO bodies (event, record) ");
+            let mut query = insert("INSERT INTO bodies (event, record) ", chunk.len());
             query.push_values(chunk, |mut row, (seq, body)| {
                 row.push_bind(seq).push_bind(wire::encode(body.as_ref()));
             });
@@ -453,9 +456,10 @@ impl Change<'_> {
             .filter(|(_, _, series)| series.changed)
             .collect();
         for chunk in pieces(&changed) {
-            let mut query = QueryBuilder::<Sqlite>::new(
+            let mut query = insert(
                 "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts,
                  logged, repeats, next_at, born_at, ended_at, seen_at) ",
+                chunk.len(),
             );
             query.push_values(chunk, |mut row, (delivery, n, series)| {
                 row.push_bind(delivery)
@@ -492,10 +496,11 @@ impl Change<'_> {
         and_its_name: &'static str,
         now: i64,
     ) -> Result<(), StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = insert(
             "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held,
              reason, attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at,
              updated_at) ",
+            rows.len(),
         );
         query.push_values(rows, |mut row, (id, delivery)| {
             let latest = delivery.series.last_key_value();
@@ -536,11 +541,13 @@ impl Change<'_> {
         // Whatever was tried is a delivery of this batch.
         let new = ledger.new_attempts.iter();
         let new = new.filter_map(|attempt| Some((ledger.deliveries.get(&attempt.delivery)?.seq, attempt)));
-        let new: Vec<_> = new.collect();
+        let mut new: Vec<_> = new.collect();
+        new.sort_by_key(|(delivery, _)| *delivery);
         for chunk in pieces(&new) {
-            let mut query = QueryBuilder::<Sqlite>::new(
+            let mut query = insert(
                 "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, status, error, response_body,
                  response_headers, next_at, worker, repeats, times, remote) ",
+                chunk.len(),
             );
             query.push_values(chunk, |mut row, (delivery, attempt)| {
                 row.push_bind(delivery)
@@ -572,9 +579,10 @@ impl Change<'_> {
         let mut seq = self.counter("letter_seq").await?;
         let letters: Vec<_> = ledger.new_letters.values().collect();
         for chunk in pieces(&letters) {
-            let mut query = QueryBuilder::<Sqlite>::new(
+            let mut query = insert(
                 "INSERT INTO dead_letters (seq, id, kind, tenant, reason, detail, class, delivery, series, webhook,
                  event_id, event_type, content_type, body, at, resolved_at, resolution) ",
+                chunk.len(),
             );
             query.push_values(chunk, |mut row, new| {
                 let letter = &new.letter;
@@ -723,10 +731,24 @@ pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
+/// The beginning of a statement that writes so many rows, with room for all of them: what grows by doubling is moved over and
+/// over, into memory that has to be cleared first.
+fn insert(head: &'static str, rows: usize) -> QueryBuilder<Sqlite> {
+    const TAIL: usize = 1024;
+    let values = rows * (head.matches(',').count() + 1);
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(values, 0);
+    // Each value is `?, `, and each row has parentheses.
+    let mut text = String::with_capacity(head.len() + 3 * values + 4 * rows + TAIL);
+    text.push_str(head);
+    QueryBuilder::with_arguments(text, arguments)
+}
+
 /// A list as one parameter, for `json_each`.
 pub(super) fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> String {
     serde_json::Value::from_iter(keys.into_iter().map(|key| serde_json::json!(key))).to_string()
 }
+
 /// What was measured of a request, as text; nothing where nothing was.
 fn known(times: RequestTimes) -> Option<String> {
     if times.is_unknown() { None } else { serde_json::to_string(&times).ok() }

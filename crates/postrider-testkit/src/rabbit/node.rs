@@ -151,7 +151,8 @@ impl Node {
                     not_run(&format!("POSTRIDER_TEST_AMQP_URL is set, but not {CTL}"));
                     return None;
                 };
-                script::shell(format!("{ctl} {}", arguments.join(" "))).await
+                let quoted = |argument: &&str| format!(" '{}'", argument.replace('\'', r"'\''"));
+                script::shell(ctl + &arguments.iter().map(quoted).collect::<String>()).await
             }
         };
         Some(must(&format!("rabbitmqctl {}", arguments.join(" ")), printed))
@@ -169,6 +170,13 @@ impl Node {
     /// Starts it again on its own data and ports, and waits until it answers.
     pub async fn start_again(&self) {
         must("start the RabbitMQ node again", self.try_start_again().await);
+    }
+
+    /// Ends a test that killed it for good: the tester's own, which other tests need, is started again.
+    pub async fn leave(self) {
+        if matches!(self.place, Place::Outside { .. }) {
+            self.start_again().await;
+        }
     }
 
     async fn try_start_again(&self) -> anyhow::Result<()> {

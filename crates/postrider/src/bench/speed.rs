@@ -15,7 +15,7 @@ use super::naked::{self, Loop};
 use super::patience::Patience;
 use super::plan::{Kind, Workload};
 use super::publish::{Events, Load, Pace};
-use super::rig::{LOOK, Rig};
+use super::rig::Rig;
 use super::run::{Latency, Run};
 use crate::exit::{Exit, Failure};
 
@@ -23,6 +23,11 @@ use crate::exit::{Exit, Failure};
 const AHEAD: u32 = 2_000;
 /// Events that are published and not yet received, at least.
 const LEAST_AHEAD: u32 = 64;
+/// The publisher goes on by lots: so many make up all that it may be ahead. What an event costs the broker depends on how many come
+/// at a time, and whoever is slower would be given fewer of them otherwise.
+const LOTS: u32 = 8;
+/// How often is looked what was received.
+const LOOK: Duration = Duration::from_millis(10);
 /// How often the recorder is asked how far behind it is.
 const ASK_LAG: Duration = Duration::from_millis(500);
 
@@ -66,8 +71,14 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
     };
 
     let mut run = Run { workload: workload.name, ..Run::default() };
-    let mut course =
-        Course { fan_out, taken_before, room, given: 0, patience: Patience::with("requests at the sink") };
+    let mut course = Course {
+        fan_out,
+        taken_before,
+        room,
+        lot: u64::from(ahead / LOTS),
+        given: 0,
+        patience: Patience::with("requests at the sink"),
+    };
     let begun = Instant::now();
     while begun.elapsed() < rig.plan.warm {
         course.go_on(rig, &mut publishing, consuming.as_mut()).await?;
@@ -109,12 +120,13 @@ struct Course {
     fan_out: u32,
     taken_before: u64,
     room: Arc<Semaphore>,
+    lot: u64,
     given: u64,
     patience: Patience,
 }
 
 impl Course {
-    /// A moment later: what was received may be published anew.
+    /// A moment later: so many events as were received may be published anew.
     async fn go_on(
         &mut self,
         rig: &mut Rig<'_>,
@@ -134,8 +146,10 @@ impl Course {
         rig.system.check()?;
         let taken = rig.sink.count().await?.taken - self.taken_before;
         let received = taken / u64::from(self.fan_out);
-        self.room.add_permits(usize::try_from(received - self.given).unwrap_or(0));
-        self.given = received;
+        if received - self.given >= self.lot {
+            self.room.add_permits(usize::try_from(received - self.given).unwrap_or(0));
+            self.given = received;
+        }
         self.patience.at(taken, None)
     }
 }
