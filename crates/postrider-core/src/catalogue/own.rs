@@ -96,7 +96,7 @@ mod tests {
     fn it_holds_three_types_and_nothing_is_wrong_with_it() {
         let own = own();
         let names: Vec<&str> = own.event_types.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(names, [WEBHOOK_FAILING, WEBHOOK_DISABLED, DELIVERY_DEAD]);
+        assert_eq!(names, OWN_TYPES);
         assert!(own.event_types.iter().all(|entry| entry.trigger == Cause::Own && entry.example.is_some()));
     }
 }
