@@ -376,7 +376,9 @@ impl Rig {
         let number = self.loads.len();
         let body = move |n| json!({ "event_type": "USER_CREATED", "data": { "load": number, "n": n, "text": text } });
         let load = Load::new(self.vhost.url(), events).ids(format!("load{number}")).ledger(&self.ledger);
-        let load = load.per_second(per_second).body(body);
+        // Every other load is published in arrays.
+        let per_message = if number.is_multiple_of(2) { 1 } else { 7 };
+        let load = load.per_second(per_second).per_message(per_message).body(body);
         self.loads.push(load.start());
     }
 

@@ -11,8 +11,9 @@ use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
 
 /// Every target.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "one-to-one-ratio",
+    "arrays-ratio",
     "one-to-ten-ratio",
     "latency-p50",
     "latency-p99",

@@ -141,7 +141,9 @@ impl Rig {
 
     fn load(&self, events: u64) -> Load {
         let body = |n| json!({ "event_type": "LOAD", "data": { "n": n } });
-        Load::new(self.vhost.url(), events).ledger(&self.published).window(16).body(body)
+        let load = Load::new(self.vhost.url(), events).ledger(&self.published).window(16).body(body);
+        // Who takes a message in pieces must not lose one.
+        if self.role == "router" { load.per_message(3) } else { load }
     }
 
     /// Starts the role so that it dies at the `n`-th pass of a point, and sees to it that it passes.

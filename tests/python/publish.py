@@ -2,8 +2,8 @@
 
 usage: publish.py AMQP_URL COUNT LEDGER
 
-An event is written to LEDGER, and to the disk, after its confirm, as a line that postrider verify reads. An event whose confirm did not come is
-published again with the same id.
+Some are published alone, some together as an array. An event is written to LEDGER, and to the disk, after its confirm, as a line that
+postrider verify reads. What was not confirmed is published again with the same ids.
 """
 
 import json
@@ -33,11 +33,19 @@ def open_channel():
             time.sleep(0.2)
 
 
+def messages():
+    """Events one by one and, every other time, five in an array; each with their ids."""
+    number, together = 0, 1
+    while number < count:
+        ids = [f"pika-{n}" for n in range(number, min(number + together, count))]
+        events = [{"event_type": "USER_LOGIN", "id": event_id, "data": {"id": event_id}} for event_id in ids]
+        yield ids, json.dumps(events if together > 1 else events[0])
+        number, together = number + together, 6 - together
+
+
 channel = open_channel()
 with open(path, "w") as ledger:
-    for number in range(count):
-        event_id = f"pika-{number}"
-        body = json.dumps({"event_type": "USER_LOGIN", "id": event_id, "data": {"id": event_id}})
+    for ids, body in messages():
         while True:
             try:
                 channel.basic_publish(
@@ -52,8 +60,9 @@ with open(path, "w") as ledger:
                 if time.monotonic() > deadline:
                     raise
                 channel = open_channel()
-        line = {"tenant": "default", "id": event_id, "at": time.time_ns() // 1_000_000}
-        ledger.write(json.dumps(line) + "\n")
+        for event_id in ids:
+            line = {"tenant": "default", "id": event_id, "at": time.time_ns() // 1_000_000}
+            ledger.write(json.dumps(line) + "\n")
         ledger.flush()
         os.fsync(ledger.fileno())
-        time.sleep(0.004)
+        time.sleep(0.004 * len(ids))

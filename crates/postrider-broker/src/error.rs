@@ -1,7 +1,7 @@
 //! What can go wrong between us and the broker.
 
 /// Trouble with the broker. A session that met one is over; its supervisor opens another.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BrokerError {
     /// No connection could be made.
     #[error(

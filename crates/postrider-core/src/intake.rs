@@ -3,7 +3,9 @@
 //! Upstream is trusted less than our own code: whatever it sends becomes a [`Report`] or a [`Refusal`] with a reason from
 //! a closed list; nothing panics, nothing is changed silently (DESIGN §6, `reference/reliability.md` §3.1).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -15,6 +17,9 @@ use crate::time::Timestamp;
 
 /// The largest message, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The most events and actions in one message.
+pub const MAX_PER_MESSAGE: usize = 100;
 
 /// The deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 128;
@@ -32,6 +37,90 @@ pub struct Envelope<'a> {
     pub message_id: Option<&'a str>,
     /// W3C trace context from the headers.
     pub traceparent: Option<&'a str>,
+    /// Of a message that is an array: which of its members this is, from 0.
+    pub place: Option<usize>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The same for one member of an array, counted from 0: as if it had come alone.
+    pub fn of_part(self, place: usize) -> Self {
+        let is_batch = self.content_type.is_some_and(|given| essence(given) == CLOUD_EVENTS);
+        let content_type = if is_batch { Some(CLOUD_EVENT) } else { self.content_type };
+        Self { content_type, place: Some(place), ..self }
+    }
+
+    /// The id of an event whose body has none: that of the message, with the place in it if there are several.
+    pub fn given_id(&self) -> Option<Cow<'a, str>> {
+        let given = self.message_id.filter(|id| !id.is_empty())?;
+        Some(match self.place {
+            Some(place) => format!("{given}.{place}").into(),
+            None => given.into(),
+        })
+    }
+}
+
+/// The content type of one event as CloudEvents 1.0.
+pub const CLOUD_EVENT: &str = "application/cloudevents+json";
+/// The content type of an array of them.
+pub const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
+
+/// A content type without its parameters.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// What a message consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// One event or action; or what is neither, and is refused as a whole.
+    One,
+    /// Several, from 1 to [`MAX_PER_MESSAGE`], by where they are in the body. Each is read, or refused, by itself.
+    Several(Vec<Range<usize>>),
+}
+
+impl Parts {
+    /// Finds the events and actions of a message: one, or those of an array. What cannot be told apart is left to
+    /// [`read`], which refuses it.
+    pub fn of(body: &[u8]) -> Self {
+        if body.len() > MAX_MESSAGE_BYTES || body.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'[') {
+            return Self::One;
+        }
+        let Ok(members) = serde_json::from_slice::<Vec<&RawValue>>(body) else { return Self::One };
+        if members.is_empty() || members.len() > MAX_PER_MESSAGE {
+            return Self::One;
+        }
+        let begin = body.as_ptr().addr();
+        let range = |member: &&RawValue| {
+            let from = member.get().as_ptr().addr() - begin;
+            from..from + member.get().len()
+        };
+        Self::Several(members.iter().map(range).collect())
+    }
+
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Several(ranges) => ranges.len(),
+        }
+    }
+
+    /// Each, with what came with it.
+    pub fn each<'a>(
+        &'a self,
+        envelope: Envelope<'a>,
+        body: &'a [u8],
+    ) -> impl Iterator<Item = (Envelope<'a>, &'a [u8])> + 'a {
+        let (one, several) = match self {
+            Self::One => (Some((envelope, body)), [].as_slice()),
+            Self::Several(ranges) => (None, ranges.as_slice()),
+        };
+        let of_part = move |(place, range): (usize, &Range<usize>)| {
+            (envelope.of_part(place), body.get(range.clone()).unwrap_or_default())
+        };
+        one.into_iter().chain(several.iter().enumerate().map(of_part))
+    }
 }
 
 /// What upstream reports.
@@ -199,10 +288,10 @@ impl Refusal {
     }
 }
 
-/// Reads one message as an event or an action.
+/// Reads one message, or one of the [`Parts`] of one, as an event or an action.
 ///
-/// The id is the body's `id`, else the CloudEvents `id`, else the AMQP `message_id`, else, for an event, `made` (then a
-/// redelivery may get another). Whether the tenant, the type and the action exist is not known here; see
+/// The id is the body's `id`, else the CloudEvents `id`, else the AMQP `message_id` (of a part: with a point and its place),
+/// else, for an event, `made` (then a redelivery may get another). Whether the tenant, the type and the action exist is not known here; see
 /// [`crate::directory::Directory::resolve`].
 ///
 /// # Errors
@@ -222,17 +311,20 @@ pub fn read(envelope: Envelope<'_>, body: &[u8], now: Timestamp, made: EventId) 
     }
     let tenant = TenantId::parse(envelope.routing_key)
         .map_err(|e| Refusal::new(Why::UnknownTenant, format!("the routing key names the tenant: {e}")))?;
-    let content_type = envelope.content_type.unwrap_or("application/json");
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let read = match essence.as_str() {
+    let read = match essence(envelope.content_type.unwrap_or_default()).as_str() {
         "application/json" | "" => read_own,
-        "application/cloudevents+json" => read_cloud_event,
+        CLOUD_EVENT => read_cloud_event,
+        CLOUD_EVENTS => {
+            check_shape(body, envelope.place)?;
+            return refuse(Why::WrongShape, "a batch of CloudEvents must be a JSON array of them");
+        }
         _ => {
-            let detail = "content_type must be application/json or application/cloudevents+json";
+            let detail = "content_type must be application/json, application/cloudevents+json or \
+                application/cloudevents-batch+json";
             return refuse(Why::UnsupportedContentType, detail);
         }
     };
-    check_shape(body)?;
+    check_shape(body, envelope.place)?;
     let raw = read(body)?;
 
     let (given, is_action) = match (&raw.event_type, &raw.action) {
@@ -250,8 +342,8 @@ pub fn read(envelope: Envelope<'_>, body: &[u8], now: Timestamp, made: EventId) 
         true => Refusal::new(Why::BadEventType, format!("action: its name follows the same rule; {e}")),
         false => Refusal::new(Why::BadEventType, e.to_string()),
     })?;
-    let id = match raw.id.as_deref().or(envelope.message_id.filter(|id| !id.is_empty())) {
-        Some(given) => EventId::parse(given).map_err(|e| Refusal::new(Why::BadEventId, e.to_string()))?,
+    let id = match raw.id.map(Cow::Owned).or_else(|| envelope.given_id()) {
+        Some(given) => EventId::parse(&given).map_err(|e| Refusal::new(Why::BadEventId, e.to_string()))?,
         None if is_action => {
             return refuse(Why::ActionWithoutId, "an action needs an id: its events' ids are made from it");
         }
@@ -305,7 +397,7 @@ pub fn invalid_id(envelope: &Envelope<'_>, body: &[u8]) -> EventId {
     let digest = id::digest_of(&[
         envelope.routing_key,
         envelope.content_type.unwrap_or_default(),
-        envelope.message_id.unwrap_or_default(),
+        &envelope.given_id().unwrap_or_default(),
         &body,
     ]);
     EventId::from_trusted(format!("invalid_{}", id::hex(&digest[..16])))
@@ -407,7 +499,7 @@ fn refusal_of(error: serde_json::Error) -> Refusal {
 }
 
 /// Finds out, without recursion, whether the body is an object that is not too deep.
-fn check_shape(body: &[u8]) -> Result<(), Refusal> {
+fn check_shape(body: &[u8], place: Option<usize>) -> Result<(), Refusal> {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in body {
         match byte {
@@ -429,7 +521,13 @@ fn check_shape(body: &[u8]) -> Result<(), Refusal> {
         return Ok(());
     }
     match serde_json::from_slice::<&RawValue>(body) {
-        Ok(_) => Err(Refusal::new(RefusalReason::WrongShape, "the body must be a JSON object")),
+        Ok(_) if place.is_some() => {
+            Err(Refusal::new(RefusalReason::WrongShape, "each member of an array must be a JSON object"))
+        }
+        Ok(_) => {
+            let detail = format!("the body must be a JSON object, or an array of 1 to {MAX_PER_MESSAGE}");
+            Err(Refusal::new(RefusalReason::WrongShape, detail))
+        }
         Err(e) => Err(Refusal::new(RefusalReason::NotJson, e.to_string())),
     }
 }
@@ -484,6 +582,107 @@ mod tests {
         assert_eq!(with(Some("m"), r#"{"event_type":"A","id":"b"}"#).as_str(), "b");
         assert_eq!(with(Some("m"), r#"{"event_type":"A"}"#).as_str(), "m");
         assert_eq!(with(None, r#"{"event_type":"A"}"#).as_str(), "made");
+    }
+
+    fn each(parts: &Parts, envelope: Envelope<'_>, body: &[u8]) -> Vec<Result<String, RefusalReason>> {
+        let read = |(envelope, body): (Envelope<'_>, &[u8])| {
+            let made = EventId::from_trusted("made");
+            read(envelope, body, NOW, made).map(|report| report.id().to_string()).map_err(|r| r.reason)
+        };
+        parts.each(envelope, body).map(read).collect()
+    }
+
+    #[test]
+    fn each_member_of_an_array_is_read_or_refused_by_itself() {
+        let body = r#" [ {"event_type":"A","id":"a","data":"}]"}, {"event_type":"B"} ,7,[], {"action":"C"},{"id":"x"}]"#;
+        let parts = Parts::of(body.as_bytes());
+        assert_eq!(parts.len(), 6);
+        let envelope = Envelope { routing_key: "default", message_id: Some("m"), ..Envelope::default() };
+        use RefusalReason::*;
+        let read = each(&parts, envelope, body.as_bytes());
+        let id = |id: &str| Ok(id.to_owned());
+        assert_eq!(
+            read,
+            [id("a"), id("m.1"), Err(WrongShape), Err(WrongShape), id("m.4"), Err(MissingEventType)]
+        );
+        let nameless = Envelope { message_id: None, ..envelope };
+        assert_eq!(
+            each(&parts, nameless, body.as_bytes())[1..5],
+            [id("made"), Err(WrongShape), Err(WrongShape), Err(ActionWithoutId)]
+        );
+    }
+
+    #[test]
+    fn a_batch_of_cloud_events_is_read_as_its_members() {
+        let body =
+            br#"[{"specversion":"1.0","id":"a","type":"A"},{"specversion":"2.0","id":"b","type":"A"}]"#;
+        for content_type in [CLOUD_EVENTS, CLOUD_EVENT, "application/cloudevents-batch+json; charset=UTF-8"] {
+            let content_type = Some(content_type);
+            let envelope = Envelope { routing_key: "default", content_type, ..Envelope::default() };
+            let read = each(&Parts::of(body), envelope, body);
+            assert_eq!(read, [Ok("a".into()), Err(RefusalReason::UnsupportedCloudEvent)]);
+            let one = br#"{"specversion":"1.0","id":"a","type":"A"}"#;
+            let is_batch = content_type.is_some_and(|given| given.contains("batch"));
+            let expected = if is_batch { Err(RefusalReason::WrongShape) } else { Ok("a".into()) };
+            assert_eq!(each(&Parts::of(one), envelope, one), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_refused_whole() {
+        let many = |count: usize| format!("[{}]", vec![r#"{"event_type":"A"}"#; count].join(","));
+        assert_eq!(Parts::of(many(MAX_PER_MESSAGE).as_bytes()).len(), MAX_PER_MESSAGE);
+        use RefusalReason::*;
+        let large = format!(r#"[{{"event_type":"A","data":"{}"}}]"#, "x".repeat(MAX_MESSAGE_BYTES));
+        let deep = "[".repeat(MAX_DEPTH + 1);
+        for (body, expected) in [
+            (many(MAX_PER_MESSAGE + 1), WrongShape),
+            ("[]".into(), WrongShape),
+            (" [ ] ".into(), WrongShape),
+            (r#"[{"event_type":"A"},]"#.into(), NotJson),
+            (r#"[{"event_type":"A"}"#.into(), NotJson),
+            (r#"[{"event_type":"A"}]["#.into(), NotJson),
+            (large, TooLarge),
+            (deep, TooDeep),
+        ] {
+            let parts = Parts::of(body.as_bytes());
+            assert_eq!((parts, reason(&body)), (Parts::One, expected), "{:.60}", body);
+        }
+    }
+
+    #[test]
+    fn the_same_bad_member_is_refused_once_for_each_place() {
+        let body = b"[{},{}]";
+        let envelope = |id| Envelope { routing_key: "default", message_id: id, ..Envelope::default() };
+        let ids = |id| -> Vec<EventId> {
+            let parts = Parts::of(body);
+            parts.each(envelope(id), body).map(|(envelope, body)| invalid_id(&envelope, body)).collect()
+        };
+        assert_eq!(ids(Some("m")), ids(Some("m")), "again when it is handed out again");
+        assert_ne!(ids(Some("m"))[0], ids(Some("m"))[1]);
+    }
+
+    /// One member of an array: any text or numbers, as JSON.
+    fn member() -> impl Strategy<Value = String> {
+        let json = |value: serde_json::Value| value.to_string();
+        prop_oneof![
+            any::<String>().prop_map(move |text| json(text.into())),
+            prop::collection::vec(any::<i32>(), 0..4).prop_map(move |numbers| json(numbers.into())),
+            any::<String>().prop_map(move |text| json(serde_json::json!({ "data": text }))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_the_members_byte_for_byte(
+            members in prop::collection::vec(member(), 1..9),
+            space in "[ \n]{0,2}",
+        ) {
+            let body = format!("{space}[{space}{}{space}]", members.join(&format!("{space},{space}")));
+            let parts = Parts::of(body.as_bytes());
+            let found = parts.each(Envelope::default(), body.as_bytes()).map(|(_, body)| body);
+            prop_assert!(found.eq(members.iter().map(String::as_bytes)), "{body:?}");
+        }
     }
 
     #[test]
@@ -608,6 +807,8 @@ mod tests {
             if let Err(refusal) = read(envelope, &body, NOW, EventId::from_trusted("made")) {
                 prop_assert!(REFUSAL_REASONS.contains(&refusal.reason));
             }
+            let array = [b"[".as_slice(), &body, b"]"].concat();
+            prop_assert_eq!(each(&Parts::of(&array), envelope, &array).len(), Parts::of(&array).len());
         }
     }
 }

@@ -28,8 +28,9 @@
 //!
 //! # Many events
 //!
-//! [`Producer::publish_all`] publishes many at once over several channels and is much faster than one after the other.
-//! When some of them fail, the error lists which are confirmed and which are not.
+//! [`Producer::publish_all`] publishes up to 100 of them in one message, an array, and is much faster than one after the
+//! other: an event of its own message costs the broker several times as much. When some of them fail, the error lists which
+//! are confirmed and which are not.
 //!
 //! # What an event holds
 //!
@@ -65,6 +66,7 @@
 //! An event that Postrider would refuse (no legal type, larger than 256 KiB, …) is refused here, before anything is
 //! sent. A tenant that does not exist is found out later: such an event is kept in `postrider.invalid`.
 
+mod array;
 mod event;
 mod producer;
 

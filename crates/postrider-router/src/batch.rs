@@ -19,12 +19,12 @@ use crate::seen::Seen;
 /// Event bodies in one message of the fresh lane, bytes, beyond which no further delivery joins it.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
-/// A message as the router sees it.
+/// An event or action as it came: a message, or a part of one.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival<'a> {
     /// What came with the body. The routing key is the tenant, also after a detour through the parking.
     pub(crate) envelope: Envelope<'a>,
-    /// The body.
+    /// Its bytes.
     pub(crate) body: &'a [u8],
     /// The webhook that control tries with it, and that it goes to alone.
     pub(crate) only_webhook: Option<&'a str>,
@@ -108,7 +108,7 @@ impl Batch {
         self.bytes >= MAX_FAN_OUT_BYTES || self.steps >= MAX_FILTER_STEPS
     }
 
-    /// Decides what becomes of one message. `seen` learns of it; should the batch then fail, the session ends and
+    /// Decides what becomes of one event or action. `seen` learns of it; should the batch then fail, the session ends and
     /// `seen` with it.
     pub(crate) fn take(
         &mut self,
@@ -377,14 +377,18 @@ fn message(deliveries: &DeliveryMessage, shard: u16, names: &Names) -> Outgoing 
         .header("deliveries", deliveries.len().to_string())
 }
 
-/// The same message, alone, through a short parking, back to the events.
+/// The same, alone, through a short parking, back to the events. A part of a message becomes one of its own.
 fn set_apart(arrival: &Arrival<'_>, crashes: u32, names: &Names, draw: usize) -> Outgoing {
     const SHORT_SECS: [u32; 2] = [1, 5];
     let key = Names::park_key(SHORT_SECS[draw % SHORT_SECS.len()], "events");
-    let mut message =
-        Outgoing::json(names.park(), key, arrival.body.to_vec(), arrival.envelope.message_id.unwrap_or(""))
-            .header("tenant", arrival.envelope.routing_key)
-            .header("crashes", crashes.to_string());
+    let mut message = Outgoing::json(
+        names.park(),
+        key,
+        arrival.body.to_vec(),
+        arrival.envelope.given_id().unwrap_or_default(),
+    )
+    .header("tenant", arrival.envelope.routing_key)
+    .header("crashes", crashes.to_string());
     message.content_type = arrival.envelope.content_type.unwrap_or_default().to_owned();
     if let Some(traceparent) = arrival.envelope.traceparent {
         message = message.header("traceparent", traceparent);
@@ -406,11 +410,15 @@ fn poison(arrival: &Arrival<'_>, names: &Names) -> Outgoing {
         tenant = bounded(arrival.envelope.routing_key, 64),
         "an event killed its routers and is set aside as poison"
     );
-    let mut message =
-        Outgoing::json(names.poison(), "", arrival.body.to_vec(), arrival.envelope.message_id.unwrap_or(""))
-            .header("reason", "crashes")
-            .header("queue", names.events())
-            .header("tenant", arrival.envelope.routing_key);
+    let mut message = Outgoing::json(
+        names.poison(),
+        "",
+        arrival.body.to_vec(),
+        arrival.envelope.given_id().unwrap_or_default(),
+    )
+    .header("reason", "crashes")
+    .header("queue", names.events())
+    .header("tenant", arrival.envelope.routing_key);
     message.content_type = arrival.envelope.content_type.unwrap_or_default().to_owned();
     message
 }
@@ -534,6 +542,31 @@ mod tests {
         assert_eq!(batch.aside[0].routing_key, "5.events");
         assert_eq!(batch.aside[1].exchange, "p.poison");
         assert!(batch.facts.is_empty());
+    }
+
+    #[test]
+    fn what_is_set_apart_of_an_array_are_its_members() {
+        let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
+        let body = r#"[{"event_type":"T","id":"e"},{"type":"T"}]"#;
+        let parts = intake::Parts::of(body.as_bytes());
+        let message = Envelope {
+            routing_key: "acme",
+            content_type: Some(intake::CLOUD_EVENTS),
+            message_id: Some("m"),
+            ..Envelope::default()
+        };
+        for (envelope, body) in parts.each(message, body.as_bytes()) {
+            let arrival = Arrival { envelope, body, delivery_count: 3, ..arrival("") };
+            batch.take(&arrival, &directory(1, 1), &mut seen, &names, Timestamp::from_millis(1), 0);
+        }
+        let apart = batch.aside.iter().map(|message| {
+            let body = String::from_utf8(message.body.clone()).unwrap();
+            (message.message_id.as_str(), message.content_type.as_str(), body)
+        });
+        let expected = [(r#"{"event_type":"T","id":"e"}"#, "m.0"), (r#"{"type":"T"}"#, "m.1")]
+            .map(|(body, id)| (id, intake::CLOUD_EVENT, body.to_owned()));
+        assert!(apart.eq(expected), "{:?}", batch.aside);
+        assert_eq!(batch.set_apart, 2);
     }
 
     /// A tenant of which an action makes two events, one of them with a schema.

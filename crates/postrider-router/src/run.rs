@@ -8,7 +8,7 @@ use postrider_broker::{
     BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Session, Settings,
     crash, now, supervise,
 };
-use postrider_core::intake::Envelope;
+use postrider_core::intake::{Envelope, MAX_PER_MESSAGE, Parts};
 use postrider_core::wire::MAX_BATCH;
 use postrider_core::{Epoch, Timestamp};
 use prometheus::Registry;
@@ -20,11 +20,12 @@ use crate::metrics::Metrics;
 use crate::seen::{Seen, WINDOW_MS};
 use crate::standstill::Standstill;
 
-/// Events that are settled together: also the most that a crash repeats (DESIGN §1).
+/// Events that are settled together: also the most that a crash repeats (DESIGN §1). All of one message's belong to one round.
 const ROUND: usize = 100;
+const _: () = assert!(MAX_PER_MESSAGE <= ROUND);
 /// A round begins no other event when its bodies have so many bytes: each is in memory several times until it is settled.
 const ROUND_BYTES: usize = 512 * 1024;
-/// Events that the broker hands out before they are acked: those of a round, and those of the next, so that they are here
+/// Messages that the broker hands out before they are acked: those of a round, and those of the next, so that they are here
 /// when it begins. Nothing was begun with the latter, so a crash repeats none of them.
 const PREFETCH: u16 = 200;
 /// After a round of at least so many events, the next one waits a moment until it is full: what a round costs the broker,
@@ -101,22 +102,89 @@ pub async fn run(
     Ok(())
 }
 
-/// What is settled together: what is waiting, and what comes within `gather`.
-async fn round(first: Incoming, events: &mut Consumer, gather: Duration) -> Vec<Incoming> {
-    let until = tokio::time::Instant::now() + gather;
-    let mut bytes = first.body().len();
-    let mut messages = vec![first];
-    while messages.len() < ROUND && bytes < ROUND_BYTES {
-        let next = match events.try_next() {
-            Some(next) => Some(next),
-            None if gather.is_zero() => None,
-            None => tokio::time::timeout_at(until, events.next()).await.ok().flatten(),
-        };
-        let Some(next) = next else { break };
-        bytes += next.body().len();
-        messages.push(next);
+/// A message, and which events it holds.
+struct Received {
+    message: Incoming,
+    parts: Parts,
+}
+
+impl From<Incoming> for Received {
+    fn from(message: Incoming) -> Self {
+        Self { parts: Parts::of(message.body()), message }
     }
-    messages
+}
+
+/// Gives rounds of what comes.
+struct Rounds {
+    events: Consumer,
+    /// What came and did not fit into the last round.
+    held: Option<Received>,
+    /// How long the next round waits until it is full.
+    gather: Duration,
+}
+
+impl Rounds {
+    fn of(events: Consumer) -> Self {
+        Self { events, held: None, gather: Duration::ZERO }
+    }
+
+    /// What the next round begins with; nothing when the session is over.
+    async fn first(&mut self) -> Option<Received> {
+        match self.held.take() {
+            Some(held) => Some(held),
+            None => self.events.next().await.map(Received::from),
+        }
+    }
+
+    /// What is settled together: what is waiting, and what comes soon where there is much.
+    async fn round(&mut self, first: Received) -> Vec<Received> {
+        let until = tokio::time::Instant::now() + self.gather;
+        let (mut events, mut bytes) = (first.parts.len(), first.message.body().len());
+        let mut round = vec![first];
+        while events < ROUND && bytes < ROUND_BYTES {
+            let next = match self.events.try_next() {
+                Some(next) => Some(next),
+                None if self.gather.is_zero() => None,
+                None => tokio::time::timeout_at(until, self.events.next()).await.ok().flatten(),
+            };
+            let Some(next) = next.map(Received::from) else { break };
+            events += next.parts.len();
+            bytes += next.message.body().len();
+            if events > ROUND {
+                self.held = Some(next);
+                break;
+            }
+            round.push(next);
+        }
+        self.gather = if events >= MANY { GATHER } else { Duration::ZERO };
+        round
+    }
+}
+
+/// The events of a message, each with what came with it.
+fn arrivals<'a>(received: &'a Received, names: &Names) -> impl Iterator<Item = Arrival<'a>> {
+    let Received { message, parts } = received;
+    // A message that was parked comes back under another key; its tenant travels in a header meanwhile.
+    let parked = message.exchange() == names.delay_out();
+    let routing_key = if parked { message.header_str("tenant").unwrap_or("") } else { message.routing_key() };
+    let crashes = if parked { message.header_i64("crashes").unwrap_or(0) } else { 0 };
+    let envelope = Envelope {
+        routing_key,
+        content_type: message.content_type(),
+        content_encoding: message.content_encoding(),
+        message_id: message.message_id(),
+        traceparent: message.header_str("traceparent"),
+        place: None,
+    };
+    parts.each(envelope, message.body()).map(move |(envelope, body)| Arrival {
+        envelope,
+        body,
+        only_webhook: message.header_str("only-webhook"),
+        except_webhook: message.header_str("except-webhook"),
+        epoch: message.header_str("postrider-epoch"),
+        delivery_count: message.delivery_count(),
+        crashes: u32::try_from(crashes).unwrap_or(0),
+    })
 }
 
 struct Router {
@@ -166,19 +234,18 @@ impl Router {
     }
 
     async fn route(&self, session: &Session) -> Result<(), BrokerError> {
-        let mut events = session.consume(&session.names().events(), PREFETCH).await?;
+        let mut rounds = Rounds::of(session.consume(&session.names().events(), PREFETCH).await?);
         self.readiness.set("events", Ok(()));
         let room = self.watch_room(session);
         // Known only once this router is handed events: until then another one is active and adds to it.
         let mut seen: Option<Seen> = None;
         let mut patience = Patience::default();
         let standstill = Standstill::watch();
-        let mut gather = Duration::ZERO;
         loop {
             let first = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Ok(()),
-                first = events.next() => first.ok_or(BrokerError::Lost)?,
+                first = rounds.first() => first.ok_or(BrokerError::Lost)?,
             };
             self.metrics.active.set(1);
             if !self.may_begin(session, &room).await? {
@@ -193,9 +260,8 @@ impl Router {
                 seen = Some(read);
             }
             let Some(seen) = &mut seen else { continue };
-            let messages = round(first, &mut events, gather).await;
-            gather = if messages.len() >= MANY { GATHER } else { Duration::ZERO };
-            self.settle(session, messages, seen, &mut patience, &standstill).await?;
+            let round = rounds.round(first).await;
+            self.settle(session, round, seen, &mut patience, &standstill).await?;
         }
     }
 
@@ -243,40 +309,50 @@ impl Router {
         Ok(seen)
     }
 
-    /// Settles a round together: publish, confirm, note as seen, ack.
+    /// Settles a round together: publish, confirm, note as seen, and in the end ack. More than fits into one batch is
+    /// several; a crash between them repeats nothing of the first, since what it accepted is noted.
     async fn settle(
         &self,
         session: &Session,
-        mut messages: Vec<Incoming>,
+        round: Vec<Received>,
         seen: &mut Seen,
         patience: &mut Patience,
         standstill: &Standstill,
     ) -> Result<(), BrokerError> {
-        let mut begun = tokio::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         crash::point("router.read");
         tokio::select! {
             () = session.lost() => return Err(BrokerError::Lost),
-            () = self.wait_for_revision(&messages, patience) => {}
+            () = self.wait_for_revision(&round, patience) => {}
         }
-        while !messages.is_empty() {
-            let (mut batch, decided) = self.decide(&messages, seen, session.names());
-            let rest = messages.split_off(decided);
+        let names = session.names();
+        let arrivals: Vec<Arrival<'_>> =
+            round.iter().flat_map(|received| arrivals(received, names)).collect();
+        let mut settled = Vec::with_capacity(1);
+        let mut rest = arrivals.as_slice();
+        while !rest.is_empty() {
+            let (mut batch, undecided) = self.decide(rest, seen, names);
+            rest = undecided;
             if standstill.happened() {
                 // The broker answers only over a connection that is alive: then nobody else was handed these messages.
-                session.depth(&session.names().events()).await?;
+                session.depth(&names.events()).await?;
             }
             crash::point("router.decided");
             self.carry_out(session, &mut batch).await?;
-            Incoming::ack_all(messages).await?;
-            crash::point("router.acked");
-            messages = rest;
-            self.count(&batch, decided, begun.elapsed());
-            begun = tokio::time::Instant::now();
-            if batch.duplicates > 0 {
-                let journal = self.journal.clone();
-                let duplicates = batch.duplicates;
-                tokio::spawn(async move { journal.count_duplicates(duplicates).await });
-            }
+            settled.push(batch);
+        }
+        let events = arrivals.len();
+        Incoming::ack_all(round.into_iter().map(|received| received.message).collect()).await?;
+        crash::point("router.acked");
+        self.metrics.batch_events.observe(events as f64);
+        self.metrics.batch_seconds.observe(begun.elapsed().as_secs_f64());
+        for batch in &settled {
+            self.count(batch);
+        }
+        let duplicates = settled.iter().map(|batch| batch.duplicates).sum();
+        if duplicates > 0 {
+            let journal = self.journal.clone();
+            tokio::spawn(async move { journal.count_duplicates(duplicates).await });
         }
         seen.forget(now());
         Ok(())
@@ -312,44 +388,29 @@ impl Router {
         Ok(())
     }
 
-    /// Decides what becomes of the first of these messages: all of them, unless that would be too large a batch.
-    fn decide(&self, messages: &[Incoming], seen: &mut Seen, names: &Names) -> (Batch, usize) {
+    /// Decides what becomes of the first of these events: of all of them, unless that would be too large a batch. Gives the
+    /// batch, and those that are left.
+    fn decide<'a>(
+        &self,
+        arrivals: &'a [Arrival<'a>],
+        seen: &mut Seen,
+        names: &Names,
+    ) -> (Batch, &'a [Arrival<'a>]) {
         let directory = self.feed.read();
         let mut batch = Batch::default();
-        for (decided, message) in messages.iter().enumerate() {
+        for (decided, arrival) in arrivals.iter().enumerate() {
             if batch.is_full() {
-                return (batch, decided);
+                return (batch, &arrivals[decided..]);
             }
-            // A message that was parked comes back under another key; its tenant travels in a header meanwhile.
-            let parked = message.exchange() == names.delay_out();
-            let routing_key =
-                if parked { message.header_str("tenant").unwrap_or("") } else { message.routing_key() };
-            let crashes = if parked { message.header_i64("crashes").unwrap_or(0) } else { 0 };
-            let envelope = Envelope {
-                routing_key,
-                content_type: message.content_type(),
-                content_encoding: message.content_encoding(),
-                message_id: message.message_id(),
-                traceparent: message.header_str("traceparent"),
-            };
-            let arrival = Arrival {
-                envelope,
-                body: message.body(),
-                only_webhook: message.header_str("only-webhook"),
-                except_webhook: message.header_str("except-webhook"),
-                epoch: message.header_str("postrider-epoch"),
-                delivery_count: message.delivery_count(),
-                crashes: u32::try_from(crashes).unwrap_or(0),
-            };
-            batch.take(&arrival, &directory, seen, names, now(), rand::random_range(0..1000));
+            batch.take(arrival, &directory, seen, names, now(), rand::random_range(0..1000));
         }
-        (batch, messages.len())
+        (batch, &[])
     }
 
     /// Events published through control name the configuration that their publisher knew: the batch waits for the newest
     /// of them, once.
-    async fn wait_for_revision(&self, messages: &[Incoming], patience: &mut Patience) {
-        let named = messages.iter().filter_map(|message| {
+    async fn wait_for_revision(&self, round: &[Received], patience: &mut Patience) {
+        let named = round.iter().filter_map(|Received { message, .. }| {
             let epoch = Epoch::from_trusted(message.header_str("postrider-epoch")?);
             let revision = u64::try_from(message.header_i64("postrider-revision")?).ok()?;
             self.feed.read().expects(&epoch).then_some((revision, epoch))
@@ -364,7 +425,7 @@ impl Router {
         }
     }
 
-    fn count(&self, batch: &Batch, messages: usize, took: Duration) {
+    fn count(&self, batch: &Batch) {
         let metrics = &self.metrics;
         metrics.events.with_label_values(&["routed"]).inc_by(batch.routed);
         metrics.events.with_label_values(&["unmatched"]).inc_by(batch.unmatched);
@@ -383,8 +444,6 @@ impl Router {
         metrics.filter_errors.inc_by(batch.filter_errors);
         metrics.deliveries.inc_by(batch.deliveries);
         metrics.set_apart.inc_by(batch.set_apart);
-        metrics.batch_events.observe(messages as f64);
-        metrics.batch_seconds.observe(took.as_secs_f64());
     }
 
     /// Looks every second whether workers keep up.

@@ -1,6 +1,7 @@
 //! A publisher that loses nothing: what is not confirmed is published again under the same id, over any number of restarts
 //! of the broker, and what is confirmed is in a ledger.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub struct Load {
     ids: String,
     events: u64,
     per_second: Option<f64>,
+    per_message: u64,
     window: usize,
     body: Body,
     ledger: Option<Published>,
@@ -55,6 +57,7 @@ impl Load {
             ids: format!("load-{:08x}", rand::random::<u32>()),
             events,
             per_second: None,
+            per_message: 1,
             window: 64,
             body: Arc::new(|n| json!({ "event_type": "LOAD", "data": { "n": n } })),
             ledger: None,
@@ -85,7 +88,13 @@ impl Load {
         self
     }
 
-    /// So many may be unconfirmed at a time; 64 unless said otherwise.
+    /// Publishes so many in each message, as an array; one by one unless said otherwise.
+    pub fn per_message(mut self, events: u64) -> Self {
+        self.per_message = events.max(1);
+        self
+    }
+
+    /// So many messages may be unconfirmed at a time; 64 unless said otherwise.
     pub fn window(mut self, unconfirmed: usize) -> Self {
         self.window = unconfirmed.max(1);
         self
@@ -134,18 +143,20 @@ impl Load {
                             && !stop.is_cancelled()
                             && self.is_time_for(next, begun) =>
                         {
-                            next += 1;
-                            next - 1
+                            let first = next;
+                            next = (first + self.per_message).min(self.events);
+                            first
                         }
                         None => break,
                     };
-                    under_way.push(self.publish_one(&channel, n));
+                    under_way.push(self.publish_message(&channel, n));
                 }
                 let step = Duration::from_millis(5);
                 match tokio::time::timeout(step, under_way.next()).await {
                     Ok(Some((n, true))) => {
-                        progress.confirmed.fetch_add(1, Ordering::Relaxed);
-                        tracing::trace!(n, "confirmed");
+                        let events = self.message_from(n).count() as u64;
+                        progress.confirmed.fetch_add(events, Ordering::Relaxed);
+                        tracing::trace!(n, events, "confirmed");
                     }
                     // What became of it is not known: the same id goes out again, over a new connection.
                     Ok(Some((n, false))) => {
@@ -177,14 +188,25 @@ impl Load {
         tokio::time::timeout(CONFIRM, connecting).await.ok().flatten()
     }
 
-    /// Publishes one event; whether it was confirmed, and is in the ledger.
-    async fn publish_one(&self, channel: &Channel, n: u64) -> (u64, bool) {
-        let id = self.id(n);
-        let mut body = (self.body)(n);
-        body["id"] = json!(id);
+    /// The events of the message that begins with one.
+    fn message_from(&self, first: u64) -> Range<u64> {
+        first..(first + self.per_message).min(self.events)
+    }
+
+    /// Publishes the message that begins with an event; whether it was confirmed, and its events are in the ledger.
+    async fn publish_message(&self, channel: &Channel, first: u64) -> (u64, bool) {
+        let event = |n| {
+            let mut body = (self.body)(n);
+            body["id"] = json!(self.id(n));
+            body
+        };
+        let body = match self.per_message {
+            1 => event(first),
+            _ => self.message_from(first).map(event).collect(),
+        };
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
-            .with_message_id(id.as_str().into())
+            .with_message_id(self.id(first).into())
             .with_delivery_mode(2);
         let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
         let (exchange, key) = (self.exchange.as_str().into(), self.tenant.as_str().into());
@@ -196,12 +218,14 @@ impl Load {
         };
         let confirmed = tokio::time::timeout(CONFIRM, publish).await;
         if !matches!(confirmed, Ok(Some(Confirmation::Ack(None)))) {
-            return (n, false);
+            return (first, false);
         }
         if let Some(ledger) = &self.ledger {
-            ledger.append(&self.tenant, &id).await;
+            for n in self.message_from(first) {
+                ledger.append(&self.tenant, &self.id(n)).await;
+            }
         }
-        (n, true)
+        (first, true)
     }
 }
 

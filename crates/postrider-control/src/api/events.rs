@@ -115,6 +115,11 @@ pub(super) async fn publish(
     let content_type = layers::content_type(&headers).unwrap_or_else(|| "application/json".into());
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let several = is_array(&given);
+    let content_type = match content_type.as_str() {
+        intake::CLOUD_EVENTS if several => intake::CLOUD_EVENT.to_owned(),
+        intake::CLOUD_EVENTS => return Err(Problem::body("", "a batch of CloudEvents must be a JSON array")),
+        _ => content_type,
+    };
     let mut events = Vec::with_capacity(raw.len());
     for (index, raw) in raw.iter().enumerate() {
         let made = match once.derive(index) {
@@ -207,6 +212,7 @@ fn check(
         content_encoding: None,
         message_id: None,
         traceparent,
+        place: None,
     };
     let report =
         intake::read(envelope, text.as_bytes(), postrider_broker::now(), EventId::from_trusted(made));

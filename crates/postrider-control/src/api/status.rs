@@ -79,7 +79,7 @@ struct Events {
     invalid: u64,
     /// Came again, and were not accepted again.
     duplicate: u64,
-    /// Not yet seen by a router; null while RabbitMQ does not answer.
+    /// Messages that no router has seen yet, each of one event or an array of them; null while RabbitMQ does not answer.
     waiting: Option<u64>,
 }
 

@@ -22,6 +22,7 @@ use futures_util::stream;
 use http::{Request, Response, StatusCode, header};
 use postrider_broker::topology::{Looked, Topology};
 use postrider_broker::{BrokerError, Depth, Names, Outgoing};
+use postrider_core::intake;
 use postrider_core::profile::KeyForm;
 use postrider_core::wire::TopologyRecord;
 use serde_json::{Value, json};
@@ -495,6 +496,24 @@ async fn events_go_to_the_broker_as_they_were_written() {
 }
 
 #[tokio::test]
+async fn a_batch_of_cloud_events_is_published_as_its_events() {
+    let t = Test::new().await;
+    let batch = |body: &str| {
+        let mut request = request("POST", "/v1/events", Some(body));
+        let content_type = "application/cloudevents-batch+json; charset=utf-8".parse().unwrap();
+        request.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+        t.send(request)
+    };
+    let one = r#"{"specversion":"1.0","id":"ce","type":"A"}"#;
+    let (status, _, body) = read(batch(&format!("[{one}]")).await).await;
+    assert_eq!((status, &body["items"][0]["id"]), (202.try_into().unwrap(), &json!("ce")), "{body}");
+    let message = t.published().pop().unwrap();
+    assert_eq!((message.body, message.content_type.as_str()), (one.into(), intake::CLOUD_EVENT));
+    let (status, _, problem) = read(batch(one).await).await;
+    assert_eq!((status, &problem["code"]), (422.try_into().unwrap(), &json!("bad_body")), "{problem}");
+}
+
+#[tokio::test]
 async fn actions_are_published_like_events() {
     let t = Test::new().await;
     let text = r#"{"action":"points.transferred","id":"transfer-17","data":{ "points" : 50 }}"#;
@@ -745,7 +764,7 @@ async fn a_panic_is_a_problem() {
 #[test]
 fn publishers_are_told_what_is_on_the_broker() {
     use postrider_broker::topology::{DEFAULT_SHARDS, Routing};
-    use postrider_core::{TenantId, intake};
+    use postrider_core::TenantId;
 
     let told: HashSet<&str> = postrider_console::ASYNCAPI.lines().map(str::trim).collect();
     let names = Names::new("postrider", 1000);
@@ -776,6 +795,8 @@ fn publishers_are_told_what_is_on_the_broker() {
         intake::MAX_DEPTH
     );
     assert!(postrider_console::ASYNCAPI.contains(&limits), "{limits}");
+    let most = format!("maxItems: {}", intake::MAX_PER_MESSAGE);
+    assert_eq!(postrider_console::ASYNCAPI.matches(&most).count(), 2, "{most}");
     // Its example is taken as it stands.
     let event = br#"{"event_type":"USER_LOGIN","id":"login-17","data":{"sub":"u-1"}}"#;
     for line in ["event_type: USER_LOGIN", "id: login-17", "sub: u-1"] {

@@ -51,9 +51,7 @@ fn check_vocabulary(directory: &Directory) {
         let envelope = Envelope {
             routing_key: tenant.as_str(),
             content_type: Some("application/json"),
-            content_encoding: None,
-            message_id: None,
-            traceparent: None,
+            ..Envelope::default()
         };
         let now = Timestamp::from_millis(0);
         let report = intake::read(envelope, json.as_bytes(), now, EventId::from_trusted("made")).unwrap();

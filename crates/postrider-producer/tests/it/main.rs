@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider_broker::{Incoming, Metrics, Session, topology};
-use postrider_producer::{Error, NewAction, NewEvent, Producer, Settings};
+use postrider_producer::{Error, EventId, NewAction, NewEvent, Producer, Settings};
 use postrider_testkit::chaos::Proxy;
 use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
@@ -58,8 +58,44 @@ async fn many_are_published_at_once() {
     let producer = Producer::connect(Settings::new(vhost.url()).connections(2)).await.unwrap();
     let events = (0..500).map(|n| NewEvent::new("A", &n).id(format!("e{n}"))).collect();
     let confirmed = producer.publish_all(events).await.unwrap();
-    assert_eq!(confirmed.len(), 500);
-    assert_eq!(self::events(&session, 500).await.len(), 500);
+    let ids: Vec<String> = (0..500).map(|n| format!("e{n}")).collect();
+    assert_eq!(
+        confirmed.iter().map(EventId::as_str).collect::<Vec<_>>(),
+        ids,
+        "in the order they were given"
+    );
+    let mut consumer = session.consume("postrider.events", 1000).await.unwrap();
+    let mut found = Vec::new();
+    for _ in 0..5 {
+        let next = tokio::time::timeout(postrider_testkit::patience(), consumer.next());
+        let message = next.await.expect("another message").unwrap();
+        let array: Vec<Value> = serde_json::from_slice(message.body()).unwrap();
+        found.extend(array.iter().map(|event| event["id"].as_str().unwrap().to_owned()));
+    }
+    found.sort_by_key(|id| id[1..].parse::<u32>().unwrap());
+    assert_eq!(found, ids, "a hundred in each message");
+}
+
+#[tokio::test]
+async fn of_many_those_that_fail_are_named() {
+    let (vhost, _session) = vhost("producer-some").await;
+    let producer = Producer::connect(Settings::new(vhost.url())).await.unwrap();
+    let event = |id: &str| NewEvent::new("A", &()).id(id);
+    let events = vec![event("a"), event(""), event("b"), NewEvent::new(" ", &())];
+    let error = producer.publish_all(events).await.unwrap_err();
+    assert_eq!(error.confirmed.iter().map(EventId::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    let failed: Vec<usize> = error.failed.iter().map(|(place, _)| *place).collect();
+    assert_eq!(failed, [1, 3]);
+
+    let elsewhere = Settings::new(vhost.url()).prefix("absent").patience(Duration::from_millis(300));
+    let producer = Producer::connect(elsewhere).await.unwrap();
+    let error = producer.publish_all(vec![event("c"), event("d")]).await.unwrap_err();
+    assert!(error.confirmed.is_empty());
+    let failed = error.failed.iter().map(|(place, error)| match error {
+        Error::NotConfirmed { id, .. } => (*place, id.as_str()),
+        other => panic!("{other}"),
+    });
+    assert!(failed.eq([(0, "c"), (1, "d")]), "{:?}", error.failed);
 }
 
 #[tokio::test]

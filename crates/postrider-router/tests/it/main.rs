@@ -201,6 +201,71 @@ async fn bad_messages_are_kept_with_a_reason_and_good_ones_flow() {
     router.stop().await;
 }
 
+#[tokio::test]
+async fn each_event_of_an_array_goes_its_own_way() {
+    let (vhost, settings, mut configuration) = setup("array").await;
+    configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
+    let router = Router::start(&settings);
+    router.ready().await;
+    let array =
+        r#"[{"event_type":"A","id":"a"}, {"event_type":"B"}, {"event_type":5} ,{"event_type":"A","id":"a"}]"#;
+    let named = json().with_message_id("m".into());
+    vhost.publish(&settings.names().events(), "default", array.as_bytes(), named).await;
+    let cloud_events = br#"[{"specversion":"1.0","id":"ce","type":"A"}]"#;
+    let batch = json().with_content_type("application/cloudevents-batch+json".into());
+    vhost.publish(&settings.names().events(), "default", cloud_events, batch).await;
+    publish(&vhost, &settings, r#"[{"event_type":"A","id":"lost"},"#).await;
+
+    let found = deliveries(&vhost, &settings, 3).await;
+    assert_eq!(found.iter().map(|(event, _)| event.as_str()).collect::<Vec<_>>(), ["a", "m.1", "ce"]);
+    let kept = vhost.take(&settings.names().invalid(), 2).await;
+    let kept: Vec<(String, &[u8])> =
+        kept.iter().map(|taken| (header(taken, "reason"), taken.body.as_slice())).collect();
+    let expected: [(String, &[u8]); 2] = [
+        ("wrong_type".into(), br#"{"event_type":5}"#),
+        ("not_json".into(), br#"[{"event_type":"A","id":"lost"},"#),
+    ];
+    assert_eq!(kept, expected, "what is one is kept alone; what cannot be told apart, whole");
+    assert_eq!(facts(&vhost, &settings, 5).await.len(), 5);
+    eventually("the repeated one is counted", async || {
+        router.metric("postrider_events_total", "duplicate") == 1
+    })
+    .await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_round_holds_whole_messages_and_no_more_than_a_hundred_events() {
+    let (vhost, settings, mut configuration) = setup("rounds").await;
+    configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
+    let mut n = 0;
+    for length in [60, 60, 30, 10, 1, 100, 1] {
+        let events: Vec<String> =
+            (n..n + length).map(|n| format!(r#"{{"event_type":"A","id":"e{n}"}}"#)).collect();
+        n += length;
+        publish(&vhost, &settings, &format!("[{}]", events.join(","))).await;
+    }
+    let router = Router::start(&settings);
+    let found = deliveries(&vhost, &settings, n).await;
+    let ids: BTreeSet<String> = found.iter().map(|(event, _)| event.clone()).collect();
+    assert_eq!((found.len(), ids), (n, (0..n).map(|n| format!("e{n}")).collect()), "each once");
+    let rounds = || {
+        let families = router.registry.gather();
+        let family = families.iter().find(|family| family.name() == "postrider_route_batch_events");
+        let rounds = family.unwrap().get_metric()[0].get_histogram().clone();
+        (rounds.get_sample_sum() as usize, rounds)
+    };
+    eventually("all are settled", async || rounds().0 == n).await;
+    let (_, rounds) = rounds();
+    let within = rounds.get_bucket().iter().find(|bucket| bucket.upper_bound() == 100.0).unwrap();
+    assert_eq!(
+        within.cumulative_count(),
+        rounds.get_sample_count(),
+        "none is larger than what a crash may repeat"
+    );
+    router.stop().await;
+}
+
 fn header(taken: &Taken, name: &str) -> String {
     match taken.properties.headers().as_ref().unwrap().inner().get(name) {
         Some(AMQPValue::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).unwrap(),

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use postrider_core::intake::MAX_PER_MESSAGE;
+
 /// Every workload, in the order in which they take turns: each beside its baseline.
-const WORKLOADS: [Workload; 16] = [
+const WORKLOADS: [Workload; 17] = [
     naked_loop("naked-loop-1k", KIB),
     Workload { baseline: Some("naked-loop-1k"), ..speed("one-to-one-1k", 1, 1, KIB) },
+    Workload {
+        baseline: Some("naked-loop-1k"),
+        per_message: MAX_PER_MESSAGE,
+        ..speed("arrays-one-to-one-1k", 1, 1, KIB)
+    },
     workload("naked-post-1k", Kind::NakedPost, KIB),
     Workload { baseline: Some("naked-post-1k"), ..speed("one-to-ten-1k", 10, 1, KIB) },
     Workload { baseline: Some("naked-post-1k"), ..speed("one-to-hundred-1k", 100, 1, KIB) },
@@ -60,6 +67,8 @@ pub(super) struct Workload {
     pub(super) body_bytes: usize,
     /// What its throughput is compared with.
     pub(super) baseline: Option<&'static str>,
+    /// Events in one message, at most: those that are published at the same time.
+    pub(super) per_message: usize,
     /// Whose its webhooks are, in turn: of the default tenant, or of so many. One tenant may have 10,000.
     pub(super) tenants: u32,
     /// Deliveries that wait meanwhile for a webhook whose receiver is busy.
@@ -173,7 +182,8 @@ impl Plan {
 
     /// Only what the targets need.
     fn for_targets(mut self) -> Self {
-        let needed = ["naked-loop-1k", "one-to-one-1k", "naked-post-1k", "one-to-ten-1k"];
+        let needed =
+            ["naked-loop-1k", "one-to-one-1k", "arrays-one-to-one-1k", "naked-post-1k", "one-to-ten-1k"];
         self.workloads.retain(|workload| workload.is_long() || needed.contains(&workload.name));
         self
     }
@@ -255,7 +265,7 @@ impl Workload {
 }
 
 const fn workload(name: &'static str, kind: Kind, body_bytes: usize) -> Workload {
-    Workload { name, kind, body_bytes, baseline: None, tenants: 1, behind: 0 }
+    Workload { name, kind, body_bytes, baseline: None, per_message: 1, tenants: 1, behind: 0 }
 }
 
 const fn naked_loop(name: &'static str, body_bytes: usize) -> Workload {
@@ -312,8 +322,8 @@ mod tests {
 
     #[test]
     fn what_takes_long_has_fewer_turns() {
-        assert_eq!(Plan::quick().turns(), 3 * 4 + 3);
-        assert_eq!(Plan::tiny().turns(), 4 + 3);
-        assert_eq!(Plan::full().turns(), 3 * 13);
+        assert_eq!(Plan::quick().turns(), 3 * 5 + 3);
+        assert_eq!(Plan::tiny().turns(), 5 + 3);
+        assert_eq!(Plan::full().turns(), 3 * 14);
     }
 }

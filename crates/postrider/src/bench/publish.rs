@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,22 @@ impl Events {
     /// Whose the event of a number is.
     pub(super) fn tenant(&self, n: u64) -> String {
         self.workload.tenant(self.group(n))
+    }
+
+    /// What is published for these numbers and times: the event, or an array of them.
+    fn message(&self, events: &[(u64, u64)]) -> Vec<u8> {
+        if let [(n, at)] = *events {
+            return self.body(n, at);
+        }
+        let mut array = b"[".to_vec();
+        for (n, at) in events {
+            array.extend_from_slice(&self.body(*n, *at));
+            array.push(b',');
+        }
+        if let Some(last) = array.last_mut() {
+            *last = b']';
+        }
+        array
     }
 
     /// The event of a number, published at a time.
@@ -113,6 +129,29 @@ struct Course {
 }
 
 impl Course {
+    /// The next events that go into one message: as many as are due now, and fit.
+    async fn next_message(&self) -> Option<Vec<(u64, u64)>> {
+        let mut events = vec![self.next().await?];
+        while events.len() < self.load.events.workload.per_message {
+            let is_due = match &self.load.pace {
+                Pace::Free => true,
+                Pace::Permitted(room) => room.try_acquire().map(SemaphorePermit::forget).is_ok(),
+                Pace::Rate(_) => false,
+            };
+            match self.number().filter(|_| is_due) {
+                Some(n) => events.push((n, micros())),
+                None => break,
+            }
+        }
+        Some(events)
+    }
+
+    /// The number of the next event, unless these were all.
+    fn number(&self) -> Option<u64> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        (n < self.load.most && !self.load.stop.is_cancelled()).then_some(n)
+    }
+
     /// The number of the next event and the time that it bears, when it is due.
     async fn next(&self) -> Option<(u64, u64)> {
         if let Pace::Permitted(room) = &self.load.pace {
@@ -122,13 +161,7 @@ impl Course {
                 permit = room.acquire() => permit.ok()?.forget(),
             }
         }
-        if self.load.stop.is_cancelled() {
-            return None;
-        }
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        if n >= self.load.most {
-            return None;
-        }
+        let n = self.number()?;
         let Pace::Rate(per_second) = self.load.pace else { return Some((n, micros())) };
         // The time at which it was due: what the publisher itself is late counts as well.
         let after = Duration::from_secs_f64(n as f64 / per_second);
@@ -189,18 +222,18 @@ async fn publish_over(channel: Channel, course: Arc<Course>) -> Result<u64, Fail
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let mut unconfirmed = VecDeque::with_capacity(UNCONFIRMED);
     let mut count = 0;
-    while let Some((n, at)) = course.next().await {
+    while let Some(events) = course.next_message().await {
         if unconfirmed.len() == UNCONFIRMED
             && let Some(oldest) = unconfirmed.pop_front()
         {
             confirmed(oldest).await?;
         }
         let load = &course.load;
-        let (exchange, key) = (load.exchange.as_str().into(), load.key(n).into());
-        let body = load.events.body(n, at);
+        let (exchange, key) = (load.exchange.as_str().into(), load.key(events[0].0).into());
+        let body = load.events.message(&events);
         let publish = channel.basic_publish(exchange, key, options, &body, properties.clone());
         unconfirmed.push_back(answered("publish", publish).await?);
-        count += 1;
+        count += events.len() as u64;
     }
     for confirm in unconfirmed {
         confirmed(confirm).await?;

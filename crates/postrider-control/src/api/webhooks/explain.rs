@@ -88,9 +88,7 @@ fn read(tenant: &TenantId, text: &str) -> Result<Event, Problem> {
     let envelope = Envelope {
         routing_key: tenant.as_str(),
         content_type: Some("application/json"),
-        content_encoding: None,
-        message_id: None,
-        traceparent: None,
+        ..Envelope::default()
     };
     let made = EventId::from_trusted("evt_explained");
     match intake::read(envelope, text.as_bytes(), postrider_broker::now(), made) {
