@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use futures_util::future::join;
 use postrider_broker::crash;
 use postrider_core::books::End;
 use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, RequestTimes};
 use postrider_core::{DeliveryId, EventId, TenantId, Timestamp};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, QueryBuilder, Row as _, Sqlite};
 
@@ -151,6 +154,46 @@ impl Store {
     }
 }
 
+/// A delivery, as [`Change::load_deliveries`] asks for it: the members are in the order of the columns.
+#[derive(Deserialize)]
+struct DeliveryRow {
+    seq: i64,
+    id: String,
+    webhook: String,
+    tenant: String,
+    event: Option<i64>,
+    event_id: String,
+    event_type: String,
+    last_series: u32,
+    last_n: u32,
+    last_class: String,
+    last_status: Option<i64>,
+    last_at: Option<i64>,
+    created_at: i64,
+}
+
+/// A series, likewise.
+#[derive(Deserialize)]
+struct SeriesRow {
+    delivery: i64,
+    series: u32,
+    owed: i64,
+    asked: i64,
+    state: String,
+    held: i64,
+    held_attempt: u32,
+    held_at: i64,
+    reason: String,
+    attempts: u32,
+    logged: u32,
+    repeats: u32,
+    next_at: Option<i64>,
+    born_at: i64,
+    released_at: Option<i64>,
+    ended_at: Option<i64>,
+    seen_at: i64,
+}
+
 /// The keys that a batch touches.
 #[derive(Default)]
 struct Keys {
@@ -294,29 +337,41 @@ impl Change<'_> {
         if ids.is_empty() {
             return Ok(());
         }
-        let known = sqlx::query("SELECT d.* FROM json_each($1) k CROSS JOIN deliveries d ON d.id = k.value")
-            .bind(list(ids.iter().map(DeliveryId::as_str)));
         let mut numbered: BTreeMap<i64, DeliveryId> = BTreeMap::new();
-        for row in known.fetch_all(&mut *self.tx).await? {
-            let (seq, tenant): (i64, String) = (row.try_get("seq")?, row.try_get("tenant")?);
-            let id = DeliveryId::from_trusted(row.try_get::<String, _>("id")?);
+        let known = self.rows(
+            "SELECT json_group_array(json_array(d.seq, d.id, d.webhook, d.tenant, d.event, d.event_id, d.event_type,
+                 d.last_series, d.last_n, d.last_class, d.last_status, d.last_at, d.created_at))
+             FROM json_each($1) k CROSS JOIN deliveries d ON d.id = k.value",
+            list(ids.iter().map(DeliveryId::as_str)),
+        );
+        for row in known.await? {
+            let DeliveryRow {
+                seq,
+                id,
+                webhook,
+                tenant,
+                event,
+                event_id,
+                event_type,
+                last_series: series,
+                last_n: n,
+                last_class: class,
+                last_status: status,
+                last_at: at,
+                created_at,
+            } = row;
+            let id = DeliveryId::from_trusted(id);
             let delivery = Delivery {
                 seq,
-                webhook: row.try_get("webhook")?,
+                webhook,
                 nameless: tenant.is_empty(),
                 tenant,
-                event: row.try_get("event")?,
-                event_id: row.try_get("event_id")?,
-                event_type: row.try_get("event_type")?,
+                event,
+                event_id,
+                event_type,
                 series: BTreeMap::new(),
-                last: Last {
-                    series: small(row.try_get("last_series")?),
-                    n: small(row.try_get("last_n")?),
-                    class: row.try_get("last_class")?,
-                    status: row.try_get("last_status")?,
-                    at: row.try_get("last_at")?,
-                },
-                created_at: row.try_get("created_at")?,
+                last: Last { series, n, class, status, at },
+                created_at,
                 changed: false,
             };
             numbered.insert(seq, id.clone());
@@ -326,46 +381,61 @@ impl Change<'_> {
             return Ok(());
         }
         let numbers = list(numbered.keys());
-        let known =
-            sqlx::query("SELECT s.* FROM json_each($1) k CROSS JOIN series s ON s.delivery = k.value")
-                .bind(numbers.clone());
-        for row in known.fetch_all(&mut *self.tx).await? {
-            let state: String = row.try_get("state")?;
+        let known = self.rows(
+            "SELECT json_group_array(json_array(s.delivery, s.series, s.owed, s.asked, s.state, s.held, s.held_attempt,
+                 s.held_at, s.reason, s.attempts, s.logged, s.repeats, s.next_at, s.born_at, s.released_at, s.ended_at,
+                 s.seen_at))
+             FROM json_each($1) k CROSS JOIN series s ON s.delivery = k.value",
+            numbers.clone(),
+        );
+        for row in known.await? {
+            let row: SeriesRow = row;
             let series = Series {
-                owed: row.try_get("owed")?,
-                asked: row.try_get("asked")?,
-                end: end_of(&state)?,
-                held: row.try_get("held")?,
-                held_attempt: small(row.try_get("held_attempt")?),
-                held_at: row.try_get("held_at")?,
-                reason: row.try_get("reason")?,
-                attempts: small(row.try_get("attempts")?),
-                logged: small(row.try_get("logged")?),
-                repeats: small(row.try_get("repeats")?),
-                next_at: row.try_get("next_at")?,
-                born_at: row.try_get("born_at")?,
-                released_at: row.try_get("released_at")?,
-                ended_at: row.try_get("ended_at")?,
-                seen_at: row.try_get("seen_at")?,
+                owed: row.owed != 0,
+                asked: row.asked != 0,
+                end: end_of(&row.state)?,
+                held: row.held != 0,
+                held_attempt: row.held_attempt,
+                held_at: row.held_at,
+                reason: row.reason,
+                attempts: row.attempts,
+                logged: row.logged,
+                repeats: row.repeats,
+                next_at: row.next_at,
+                born_at: row.born_at,
+                released_at: row.released_at,
+                ended_at: row.ended_at,
+                seen_at: row.seen_at,
                 changed: false,
             };
-            let delivery = numbered.get(&row.try_get("delivery")?);
+            let delivery = numbered.get(&row.delivery);
             if let Some(delivery) = delivery.and_then(|id| ledger.deliveries.get_mut(id)) {
-                delivery.series.insert(small(row.try_get("series")?), series);
+                delivery.series.insert(row.series, series);
             }
         }
-        let known = sqlx::query(
-            "SELECT a.delivery, a.series, a.n, a.at, a.worker FROM json_each($1) k
-             CROSS JOIN attempts a ON a.delivery = k.value",
-        )
-        .bind(numbers);
-        for row in known.fetch_all(&mut *self.tx).await? {
-            let Some(delivery) = numbered.get(&row.try_get("delivery")?) else { continue };
-            let of = (delivery.clone(), small(row.try_get("series")?));
-            let made = ledger.attempts.entry(of).or_default();
-            made.insert((small(row.try_get("n")?), row.try_get("at")?, row.try_get("worker")?));
+        let known = self.rows(
+            "SELECT json_group_array(json_array(a.delivery, a.series, a.n, a.at, a.worker))
+             FROM json_each($1) k CROSS JOIN attempts a ON a.delivery = k.value",
+            numbers,
+        );
+        for (delivery, series, n, at, worker) in known.await? {
+            let (delivery, series, request): (i64, u32, ledger::Request) =
+                (delivery, series, (n, at, worker));
+            let Some(delivery) = numbered.get(&delivery) else { continue };
+            ledger.attempts.entry((delivery.clone(), series)).or_default().insert(request);
         }
         Ok(())
+    }
+
+    /// The rows of a query that gives all of them as one JSON array. Taken one by one, each value of each row would be copied and
+    /// freed by itself, and a batch has a hundred thousand of them.
+    async fn rows<T: DeserializeOwned>(
+        &mut self,
+        query: &'static str,
+        keys: String,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows: String = sqlx::query_scalar(query).bind(keys).fetch_one(&mut *self.tx).await?;
+        serde_json::from_str(&rows).map_err(|error| StoreError::Damaged(format!("rows of a batch: {error}")))
     }
 
     async fn save(&mut self, ledger: &Ledger, resolved: &[String], now: Timestamp) -> Result<(), StoreError> {
@@ -390,7 +460,7 @@ impl Change<'_> {
     async fn save_events(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
         let mut changed: Vec<_> = ledger.events.iter().filter(|(_, event)| event.changed).collect();
         changed.sort_unstable_by_key(|(_, event)| event.seq);
-        for chunk in pieces(&changed) {
+        self.execute_each(&changed, |chunk| {
             let mut query = insert(
                 "INSERT INTO events (seq, tenant, id, event_type, event_time, fate, owed, reason, detail,
                  marks, accepted_at) ",
@@ -414,20 +484,21 @@ impl Change<'_> {
                   event_time = excluded.event_time, fate = excluded.fate, owed = excluded.owed,
                   reason = excluded.reason, detail = excluded.detail, marks = excluded.marks",
             );
-            query.build().execute(&mut *self.tx).await?;
-        }
+            query
+        })
+        .await?;
         let bodies = ledger.events.values().filter_map(|event| Some((event.seq, event.body.as_ref()?)));
         let mut bodies: Vec<_> = bodies.collect();
         bodies.sort_unstable_by_key(|(seq, _)| *seq);
-        for chunk in pieces(&bodies) {
+        self.execute_each(&bodies, |chunk| {
             let mut query = insert("INSERT INTO bodies (event, record) ", chunk.len());
             query.push_values(chunk, |mut row, (seq, body)| {
                 row.push_bind(seq).push_bind(wire::encode(body.as_ref()));
             });
             query.push(" ON CONFLICT (event) DO NOTHING");
-            query.build().execute(&mut *self.tx).await?;
-        }
-        Ok(())
+            query
+        })
+        .await
     }
 
     async fn save_deliveries(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
@@ -444,9 +515,7 @@ impl Change<'_> {
                  event_type = excluded.event_type",
             ),
         ] {
-            for chunk in pieces(&rows) {
-                self.save_rows_of_deliveries(chunk, and_its_name, ledger.now).await?;
-            }
+            self.execute_each(&rows, |chunk| rows_of_deliveries(chunk, and_its_name, ledger.now)).await?;
         }
         let changed: Vec<_> = changed
             .iter()
@@ -455,7 +524,7 @@ impl Change<'_> {
             })
             .filter(|(_, _, series)| series.changed)
             .collect();
-        for chunk in pieces(&changed) {
+        self.execute_each(&changed, |chunk| {
             let mut query = insert(
                 "INSERT INTO series (delivery, series, owed, state, held, held_attempt, held_at, reason, attempts,
                  logged, repeats, next_at, born_at, ended_at, seen_at) ",
@@ -484,57 +553,9 @@ impl Change<'_> {
                   reason = excluded.reason, attempts = excluded.attempts, logged = excluded.logged,
                   repeats = excluded.repeats, next_at = excluded.next_at, born_at = excluded.born_at, ended_at = excluded.ended_at",
             );
-            query.build().execute(&mut *self.tx).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes deliveries that are new, or have changed. `and_its_name` says what more is set of those that have changed.
-    async fn save_rows_of_deliveries(
-        &mut self,
-        rows: &[&(&DeliveryId, &Delivery)],
-        and_its_name: &'static str,
-        now: i64,
-    ) -> Result<(), StoreError> {
-        let mut query = insert(
-            "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held,
-             reason, attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at,
-             updated_at) ",
-            rows.len(),
-        );
-        query.push_values(rows, |mut row, (id, delivery)| {
-            let latest = delivery.series.last_key_value();
-            let series = latest.map(|(_, series)| series);
-            row.push_bind(delivery.seq)
-                .push_bind(id.as_str())
-                .push_bind(&delivery.webhook)
-                .push_bind(&delivery.tenant)
-                .push_bind(delivery.event)
-                .push_bind(&delivery.event_id)
-                .push_bind(&delivery.event_type)
-                .push_bind(latest.map_or(0, |(n, _)| i64::from(*n)))
-                .push_bind(series.map_or("pending", Series::state))
-                .push_bind(series.is_some_and(|series| series.held))
-                .push_bind(series.map_or("", |series| series.reason.as_str()))
-                .push_bind(series.map_or(0, |series| i64::from(series.logged)))
-                .push_bind(series.and_then(|series| series.next_at))
-                .push_bind(i64::from(delivery.last.series))
-                .push_bind(i64::from(delivery.last.n))
-                .push_bind(&delivery.last.class)
-                .push_bind(delivery.last.status)
-                .push_bind(delivery.last.at)
-                .push_bind(delivery.created_at)
-                .push_bind(now);
-        });
-        query.push(
-            " ON CONFLICT (id) DO UPDATE SET series = excluded.series, state = excluded.state, held = excluded.held,
-              reason = excluded.reason, attempts = excluded.attempts, next_at = excluded.next_at,
-              last_series = excluded.last_series, last_n = excluded.last_n, last_class = excluded.last_class,
-              last_status = excluded.last_status, last_at = excluded.last_at, updated_at = excluded.updated_at",
-        );
-        query.push(and_its_name);
-        query.build().execute(&mut *self.tx).await?;
-        Ok(())
+            query
+        })
+        .await
     }
 
     async fn save_attempts(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
@@ -543,7 +564,7 @@ impl Change<'_> {
         let new = new.filter_map(|attempt| Some((ledger.deliveries.get(&attempt.delivery)?.seq, attempt)));
         let mut new: Vec<_> = new.collect();
         new.sort_by_key(|(delivery, _)| *delivery);
-        for chunk in pieces(&new) {
+        self.execute_each(&new, |chunk| {
             let mut query = insert(
                 "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, status, error, response_body,
                  response_headers, next_at, worker, repeats, times, remote) ",
@@ -567,7 +588,25 @@ impl Change<'_> {
                     .push_bind(known(attempt.times))
                     .push_bind(attempt.remote.map(|address| address.to_string()));
             });
-            query.build().execute(&mut *self.tx).await?;
+            query
+        })
+        .await
+    }
+
+    /// Executes a statement for each piece of these rows. The next is made while the database works at the one before it.
+    async fn execute_each<T>(
+        &mut self,
+        rows: &[T],
+        statement: impl Fn(&[T]) -> QueryBuilder<Sqlite>,
+    ) -> Result<(), StoreError> {
+        let mut statements = pieces(rows).map(statement);
+        let mut next = statements.next();
+        while let Some(mut query) = next {
+            // In this order: the first hands its statement over, and then waits.
+            let (executed, following) =
+                join(query.build().execute(&mut *self.tx), async { statements.next() }).await;
+            executed?;
+            next = following;
         }
         Ok(())
     }
@@ -729,6 +768,52 @@ pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
         rows = rest;
         Some(piece)
     })
+}
+
+/// Deliveries that are new, or have changed. `and_its_name` says what more is set of those that have changed.
+fn rows_of_deliveries(
+    rows: &[&(&DeliveryId, &Delivery)],
+    and_its_name: &'static str,
+    now: i64,
+) -> QueryBuilder<Sqlite> {
+    let mut query = insert(
+        "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held,
+         reason, attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at,
+         updated_at) ",
+        rows.len(),
+    );
+    query.push_values(rows, |mut row, (id, delivery)| {
+        let latest = delivery.series.last_key_value();
+        let series = latest.map(|(_, series)| series);
+        row.push_bind(delivery.seq)
+            .push_bind(id.as_str())
+            .push_bind(&delivery.webhook)
+            .push_bind(&delivery.tenant)
+            .push_bind(delivery.event)
+            .push_bind(&delivery.event_id)
+            .push_bind(&delivery.event_type)
+            .push_bind(latest.map_or(0, |(n, _)| i64::from(*n)))
+            .push_bind(series.map_or("pending", Series::state))
+            .push_bind(series.is_some_and(|series| series.held))
+            .push_bind(series.map_or("", |series| series.reason.as_str()))
+            .push_bind(series.map_or(0, |series| i64::from(series.logged)))
+            .push_bind(series.and_then(|series| series.next_at))
+            .push_bind(i64::from(delivery.last.series))
+            .push_bind(i64::from(delivery.last.n))
+            .push_bind(&delivery.last.class)
+            .push_bind(delivery.last.status)
+            .push_bind(delivery.last.at)
+            .push_bind(delivery.created_at)
+            .push_bind(now);
+    });
+    query.push(
+        " ON CONFLICT (id) DO UPDATE SET series = excluded.series, state = excluded.state, held = excluded.held,
+          reason = excluded.reason, attempts = excluded.attempts, next_at = excluded.next_at,
+          last_series = excluded.last_series, last_n = excluded.last_n, last_class = excluded.last_class,
+          last_status = excluded.last_status, last_at = excluded.last_at, updated_at = excluded.updated_at",
+    );
+    query.push(and_its_name);
+    query
 }
 
 /// The beginning of a statement that writes so many rows, with room for all of them: what grows by doubling is moved over and
