@@ -376,8 +376,8 @@ impl Rig {
         let number = self.loads.len();
         let body = move |n| json!({ "event_type": "USER_CREATED", "data": { "load": number, "n": n, "text": text } });
         let load = Load::new(self.vhost.url(), events).ids(format!("load{number}")).ledger(&self.ledger);
-        // Every other load is published in arrays.
-        let per_message = if number.is_multiple_of(2) { 1 } else { 7 };
+        // Every other load is published in arrays, and the first.
+        let per_message = if number.is_multiple_of(2) { 7 } else { 1 };
         let load = load.per_second(per_second).per_message(per_message).body(body);
         self.loads.push(load.start());
     }

@@ -21,9 +21,9 @@ use crate::store::{Entry, Letter, LetterKind, Recorded, Store, letter_id};
 
 /// Messages in one transaction, at most.
 const BATCH: usize = 100;
-/// Messages that each queue hands out before they are acked: those of a batch, and those of the next, so that they are read while
-/// the batch is written.
-const PREFETCH: u16 = 2 * BATCH as u16;
+/// Messages that the journal hands out before they are acked: those of a batch, and those of the next, so that they are read while
+/// the batch is written. Of the other queues, which are nearly empty, it is one batch.
+const JOURNAL_PREFETCH: u16 = 2 * BATCH as u16;
 /// Facts in one transaction, at most, give or take one message.
 const BATCH_FACTS: usize = 8192;
 /// How long a batch waits for more after one of at least so many facts. Each commit writes some page of every index, whatever
@@ -135,7 +135,11 @@ impl Recorder {
         let (sender, mut messages) = mpsc::channel::<Received>(BATCH);
         let mut pumps = JoinSet::new();
         for source in Source::ALL {
-            let mut consumer = session.consume(&source.queue(session.names()), PREFETCH).await?;
+            let prefetch = match source {
+                Source::Journal => JOURNAL_PREFETCH,
+                Source::Dead | Source::Invalid | Source::Poison => BATCH as u16,
+            };
+            let mut consumer = session.consume(&source.queue(session.names()), prefetch).await?;
             let (recorder, sender, stop) = (self.clone(), sender.clone(), stop.clone());
             // What comes next is read while the batch before it is written.
             pumps.spawn(async move {

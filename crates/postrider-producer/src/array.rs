@@ -10,13 +10,13 @@ use crate::event::Encoded;
 
 /// Events that are published in one message, each with its place in the list that the caller gave. There is at least one.
 #[derive(Debug)]
-pub(crate) struct Together {
+pub(crate) struct Message {
     events: Vec<(usize, Encoded)>,
     /// Bytes of the message.
     bytes: usize,
 }
 
-impl Together {
+impl Message {
     /// One event, which others may join.
     pub(crate) fn of(place: usize, event: Encoded) -> Self {
         let bytes = "[]".len() + event.body.len();
@@ -32,8 +32,8 @@ impl Together {
         self.events.push((place, event));
     }
 
-    /// The message: one event as it is, several as an array.
-    pub(crate) fn message(&self, names: &Names) -> Outgoing {
+    /// As it is published: one event as it is, several as an array.
+    pub(crate) fn outgoing(&self, names: &Names) -> Outgoing {
         let body = match self.events.as_slice() {
             [(_, event)] => event.body.clone(),
             events => {
@@ -56,8 +56,8 @@ impl Together {
 }
 
 /// Puts events into as few messages as may be. What is said beside the body is the same for all in one.
-pub(crate) fn pack(events: impl IntoIterator<Item = (usize, Encoded)>) -> Vec<Together> {
-    let mut messages: Vec<Together> = Vec::new();
+pub(crate) fn pack(events: impl IntoIterator<Item = (usize, Encoded)>) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
     let mut open: HashMap<(String, Option<String>), usize> = HashMap::new();
     for (place, event) in events {
         let beside = (event.tenant.clone(), event.traceparent.clone());
@@ -66,7 +66,7 @@ pub(crate) fn pack(events: impl IntoIterator<Item = (usize, Encoded)>) -> Vec<To
             Some(last) => last.add(place, event),
             None => {
                 open.insert(beside, messages.len());
-                messages.push(Together::of(place, event));
+                messages.push(Message::of(place, event));
             }
         }
     }
@@ -86,17 +86,17 @@ mod tests {
     /// The ids in each message, read as the router reads them.
     fn packed(events: Vec<NewEvent>) -> Vec<Vec<String>> {
         let encoded = events.into_iter().map(|event| event.encode(NOW).unwrap()).enumerate();
-        let read_back = |together: Together| {
-            let message = together.message(&Names::new("p", 1000));
+        let read_back = |packed: Message| {
+            let message = packed.outgoing(&Names::new("p", 1000));
             assert!(message.body.len() <= MAX_MESSAGE_BYTES);
             let made = EventId::from_trusted("made");
             let envelope = Envelope { routing_key: &message.routing_key, ..Envelope::default() };
-            let parts = Parts::of(&message.body);
+            let parts = Parts::of(&envelope, &message.body);
             let reports = parts
                 .each(envelope, &message.body)
                 .map(|(e, body)| read(e, body, NOW, made.clone()).unwrap());
             let ids: Vec<String> = reports.map(|report| report.id().to_string()).collect();
-            let told: Vec<String> = together.ids().map(|(_, id)| id.to_string()).collect();
+            let told: Vec<String> = packed.ids().map(|(_, id)| id.to_string()).collect();
             assert_eq!(ids, told);
             ids
         };

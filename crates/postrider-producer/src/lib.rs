@@ -28,7 +28,7 @@
 //!
 //! # Many events
 //!
-//! [`Producer::publish_all`] publishes up to 100 of them in one message, an array, and is much faster than one after the
+//! [`Producer::publish_all`] publishes up to 100 of one tenant and trace in one message, and is much faster than one after the
 //! other: an event of its own message costs the broker several times as much. When some of them fail, the error lists which
 //! are confirmed and which are not.
 //!

@@ -11,11 +11,11 @@ use postrider_core::EventId;
 use postrider_core::intake::Refusal;
 use tokio::time::Instant;
 
-use crate::array::{self, Together};
+use crate::array::{self, Message};
 use crate::event::{Encoded, NewAction, NewEvent};
 
 /// Channels that are kept for the next publish.
-const IDLE_CHANNELS: usize = 16;
+const IDLE_CHANNELS: usize = 64;
 /// Messages of [`Producer::publish_all`] that are under way at the same time.
 const IN_FLIGHT: usize = IDLE_CHANNELS;
 
@@ -145,8 +145,8 @@ impl Producer {
         self.send_alone(action.encode(now())?).await
     }
 
-    /// Publishes many events at once: up to 100 of one tenant in one message, which costs the broker a fraction of as many
-    /// messages. Each is routed, and if need be refused, by itself.
+    /// Publishes many events at once: up to 100 of one tenant and one trace in one message, which costs the broker a fraction of
+    /// as many messages. Each is routed, and if need be refused, by itself.
     ///
     /// # Errors
     /// [`PublishAllError`] when any of them failed; it says which are confirmed.
@@ -160,10 +160,10 @@ impl Producer {
             }
         }
         let mut sending = futures_util::stream::iter(array::pack(encoded))
-            .map(|together| async move { (self.send(together.message(&self.names)).await, together) })
+            .map(|message| async move { (self.send(message.outgoing(&self.names)).await, message) })
             .buffer_unordered(IN_FLIGHT);
-        while let Some((sent, together)) = sending.next().await {
-            results.extend(together.ids().map(|(place, id)| match &sent {
+        while let Some((sent, message)) = sending.next().await {
+            results.extend(message.ids().map(|(place, id)| match &sent {
                 Ok(()) => (place, Ok(id)),
                 Err(cause) => (place, Err(Error::NotConfirmed { id, cause: cause.clone() })),
             }));
@@ -181,7 +181,7 @@ impl Producer {
 
     async fn send_alone(&self, event: Encoded) -> Result<EventId, Error> {
         let id = event.id.clone();
-        match self.send(Together::of(0, event).message(&self.names)).await {
+        match self.send(Message::of(0, event).outgoing(&self.names)).await {
             Ok(()) => Ok(id),
             Err(cause) => Err(Error::NotConfirmed { id, cause }),
         }

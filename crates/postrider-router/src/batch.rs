@@ -281,7 +281,7 @@ impl Batch {
         }
     }
 
-    /// Sets a message aside with the reason; `false` when that was done before.
+    /// Sets an event aside with the reason; `false` when that was done before.
     fn refuse(
         &mut self,
         refusal: &Refusal,
@@ -545,28 +545,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_apart_of_an_array_are_its_members() {
+    fn what_is_set_apart_of_an_array_are_its_parts() {
         let (mut batch, mut seen, names) = (Batch::default(), Seen::default(), Names::new("p", 1000));
         let body = r#"[{"event_type":"T","id":"e"},{"type":"T"}]"#;
-        let parts = intake::Parts::of(body.as_bytes());
+        let longest = "m".repeat(255);
         let message = Envelope {
             routing_key: "acme",
-            content_type: Some(intake::CLOUD_EVENTS),
-            message_id: Some("m"),
+            content_type: Some(intake::CLOUD_EVENT_BATCH),
+            message_id: Some(&longest),
             ..Envelope::default()
         };
-        for (envelope, body) in parts.each(message, body.as_bytes()) {
-            let arrival = Arrival { envelope, body, delivery_count: 3, ..arrival("") };
-            batch.take(&arrival, &directory(1, 1), &mut seen, &names, Timestamp::from_millis(1), 0);
+        let parts = intake::Parts::of(&message, body.as_bytes());
+        let arrivals: Vec<Arrival<'_>> = parts
+            .each(message, body.as_bytes())
+            .map(|(envelope, body)| Arrival { envelope, body, delivery_count: 3, ..arrival("") })
+            .collect();
+        for arrival in &arrivals {
+            batch.take(arrival, &directory(1, 1), &mut seen, &names, Timestamp::from_millis(1), 0);
         }
-        let apart = batch.aside.iter().map(|message| {
-            let body = String::from_utf8(message.body.clone()).unwrap();
-            (message.message_id.as_str(), message.content_type.as_str(), body)
-        });
-        let expected = [(r#"{"event_type":"T","id":"e"}"#, "m.0"), (r#"{"type":"T"}"#, "m.1")]
-            .map(|(body, id)| (id, intake::CLOUD_EVENT, body.to_owned()));
-        assert!(apart.eq(expected), "{:?}", batch.aside);
-        assert_eq!(batch.set_apart, 2);
+        assert_eq!((batch.aside.len(), batch.set_apart), (2, 2));
+        for (message, arrival) in batch.aside.iter().zip(&arrivals) {
+            assert_eq!(
+                (&message.body[..], message.content_type.as_str()),
+                (arrival.body, intake::CLOUD_EVENT)
+            );
+            // It comes back alone, and is the same event, and the same refusal.
+            let back = Envelope { message_id: Some(&message.message_id), place: None, ..arrival.envelope };
+            assert_eq!(back.given_id(), arrival.envelope.given_id());
+            assert_eq!(
+                intake::invalid_id(&back, arrival.body),
+                intake::invalid_id(&arrival.envelope, arrival.body)
+            );
+        }
     }
 
     /// A tenant of which an action makes two events, one of them with a schema.

@@ -11,7 +11,7 @@ use crate::batch::ACTION_FATES;
 pub(crate) struct Metrics {
     /// Events settled, by fate.
     pub(crate) events: IntCounterVec,
-    /// Messages that were refused, by reason.
+    /// Events, or messages that hold none, that were refused, by reason.
     pub(crate) refused: IntCounterVec,
     /// Events that were routed although something was noticed about them, by what.
     pub(crate) marked: IntCounterVec,
@@ -27,7 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) batch_events: Histogram,
     /// From receiving events to acking them.
     pub(crate) batch_seconds: Histogram,
-    /// Messages set apart because they came back too often.
+    /// Events set apart because they came back too often.
     pub(crate) set_apart: IntCounter,
     /// 1 while the router has been handed events in this session.
     pub(crate) active: IntGauge,
@@ -47,7 +47,7 @@ impl Metrics {
             events.with_label_values(&[fate]);
         }
         let refused = IntCounterVec::new(
-            opts("events_refused_total", "Messages that were refused, by reason"),
+            opts("events_refused_total", "Events, or messages that hold none, that were refused, by reason"),
             &["reason"],
         )?;
         for reason in REFUSAL_REASONS {

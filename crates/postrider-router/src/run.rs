@@ -23,7 +23,7 @@ use crate::standstill::Standstill;
 /// Events that are settled together: also the most that a crash repeats (DESIGN §1). All of one message's belong to one round.
 const ROUND: usize = 100;
 const _: () = assert!(MAX_PER_MESSAGE <= ROUND);
-/// A round begins no other event when its bodies have so many bytes: each is in memory several times until it is settled.
+/// A round takes no other message when its bodies have so many bytes: each is in memory several times until it is settled.
 const ROUND_BYTES: usize = 512 * 1024;
 /// Messages that the broker hands out before they are acked: those of a round, and those of the next, so that they are here
 /// when it begins. Nothing was begun with the latter, so a crash repeats none of them.
@@ -102,37 +102,39 @@ pub async fn run(
     Ok(())
 }
 
-/// A message, and which events it holds.
+/// A message, and where its events are.
 struct Received {
     message: Incoming,
     parts: Parts,
 }
 
-impl From<Incoming> for Received {
-    fn from(message: Incoming) -> Self {
-        Self { parts: Parts::of(message.body()), message }
+impl Received {
+    fn new(message: Incoming, names: &Names) -> Self {
+        let parts = Parts::of(&envelope(&message, names), message.body());
+        Self { message, parts }
     }
 }
 
 /// Gives rounds of what comes.
-struct Rounds {
+struct Rounds<'a> {
     events: Consumer,
+    names: &'a Names,
     /// What came and did not fit into the last round.
     held: Option<Received>,
     /// How long the next round waits until it is full.
     gather: Duration,
 }
 
-impl Rounds {
-    fn of(events: Consumer) -> Self {
-        Self { events, held: None, gather: Duration::ZERO }
+impl<'a> Rounds<'a> {
+    fn of(events: Consumer, names: &'a Names) -> Self {
+        Self { events, names, held: None, gather: Duration::ZERO }
     }
 
     /// What the next round begins with; nothing when the session is over.
     async fn first(&mut self) -> Option<Received> {
         match self.held.take() {
             Some(held) => Some(held),
-            None => self.events.next().await.map(Received::from),
+            None => Some(Received::new(self.events.next().await?, self.names)),
         }
     }
 
@@ -147,7 +149,7 @@ impl Rounds {
                 None if self.gather.is_zero() => None,
                 None => tokio::time::timeout_at(until, self.events.next()).await.ok().flatten(),
             };
-            let Some(next) = next.map(Received::from) else { break };
+            let Some(next) = next.map(|message| Received::new(message, self.names)) else { break };
             events += next.parts.len();
             bytes += next.message.body().len();
             if events > ROUND {
@@ -161,22 +163,27 @@ impl Rounds {
     }
 }
 
-/// The events of a message, each with what came with it.
-fn arrivals<'a>(received: &'a Received, names: &Names) -> impl Iterator<Item = Arrival<'a>> {
-    let Received { message, parts } = received;
+/// What came with a message.
+fn envelope<'a>(message: &'a Incoming, names: &Names) -> Envelope<'a> {
     // A message that was parked comes back under another key; its tenant travels in a header meanwhile.
     let parked = message.exchange() == names.delay_out();
     let routing_key = if parked { message.header_str("tenant").unwrap_or("") } else { message.routing_key() };
-    let crashes = if parked { message.header_i64("crashes").unwrap_or(0) } else { 0 };
-    let envelope = Envelope {
+    Envelope {
         routing_key,
         content_type: message.content_type(),
         content_encoding: message.content_encoding(),
         message_id: message.message_id(),
         traceparent: message.header_str("traceparent"),
         place: None,
-    };
-    parts.each(envelope, message.body()).map(move |(envelope, body)| Arrival {
+    }
+}
+
+/// The events of a message, each with what came with it.
+fn arrivals<'a>(received: &'a Received, names: &Names) -> impl Iterator<Item = Arrival<'a>> {
+    let Received { message, parts } = received;
+    let parked = message.exchange() == names.delay_out();
+    let crashes = if parked { message.header_i64("crashes").unwrap_or(0) } else { 0 };
+    parts.each(envelope(message, names), message.body()).map(move |(envelope, body)| Arrival {
         envelope,
         body,
         only_webhook: message.header_str("only-webhook"),
@@ -234,7 +241,8 @@ impl Router {
     }
 
     async fn route(&self, session: &Session) -> Result<(), BrokerError> {
-        let mut rounds = Rounds::of(session.consume(&session.names().events(), PREFETCH).await?);
+        let mut rounds =
+            Rounds::of(session.consume(&session.names().events(), PREFETCH).await?, session.names());
         self.readiness.set("events", Ok(()));
         let room = self.watch_room(session);
         // Known only once this router is handed events: until then another one is active and adds to it.
@@ -309,50 +317,51 @@ impl Router {
         Ok(seen)
     }
 
-    /// Settles a round together: publish, confirm, note as seen, and in the end ack. More than fits into one batch is
-    /// several; a crash between them repeats nothing of the first, since what it accepted is noted.
+    /// Settles a round together: publish, confirm, note as seen, ack. More than fits into one batch is several; a message whose
+    /// events are in two is acked after the second.
     async fn settle(
         &self,
         session: &Session,
-        round: Vec<Received>,
+        mut round: Vec<Received>,
         seen: &mut Seen,
         patience: &mut Patience,
         standstill: &Standstill,
     ) -> Result<(), BrokerError> {
-        let begun = tokio::time::Instant::now();
+        let mut begun = tokio::time::Instant::now();
         crash::point("router.read");
         tokio::select! {
             () = session.lost() => return Err(BrokerError::Lost),
             () = self.wait_for_revision(&round, patience) => {}
         }
         let names = session.names();
-        let arrivals: Vec<Arrival<'_>> =
-            round.iter().flat_map(|received| arrivals(received, names)).collect();
-        let mut settled = Vec::with_capacity(1);
-        let mut rest = arrivals.as_slice();
-        while !rest.is_empty() {
-            let (mut batch, undecided) = self.decide(rest, seen, names);
-            rest = undecided;
+        // How many events of the first message are settled already.
+        let mut settled = 0;
+        while !round.is_empty() {
+            let events = round.iter().flat_map(|received| arrivals(received, names)).skip(settled);
+            let (mut batch, decided) = self.decide(&events.collect::<Vec<_>>(), seen, names);
             if standstill.happened() {
                 // The broker answers only over a connection that is alive: then nobody else was handed these messages.
                 session.depth(&names.events()).await?;
             }
             crash::point("router.decided");
             self.carry_out(session, &mut batch).await?;
-            settled.push(batch);
-        }
-        let events = arrivals.len();
-        Incoming::ack_all(round.into_iter().map(|received| received.message).collect()).await?;
-        crash::point("router.acked");
-        self.metrics.batch_events.observe(events as f64);
-        self.metrics.batch_seconds.observe(begun.elapsed().as_secs_f64());
-        for batch in &settled {
-            self.count(batch);
-        }
-        let duplicates = settled.iter().map(|batch| batch.duplicates).sum();
-        if duplicates > 0 {
-            let journal = self.journal.clone();
-            tokio::spawn(async move { journal.count_duplicates(duplicates).await });
+            settled += decided;
+            let mut whole = 0;
+            while let Some(first) = round.get(whole).filter(|first| first.parts.len() <= settled) {
+                settled -= first.parts.len();
+                whole += 1;
+            }
+            let rest = round.split_off(whole);
+            Incoming::ack_all(round.into_iter().map(|received| received.message).collect()).await?;
+            crash::point("router.acked");
+            round = rest;
+            self.count(&batch, decided, begun.elapsed());
+            begun = tokio::time::Instant::now();
+            if batch.duplicates > 0 {
+                let journal = self.journal.clone();
+                let duplicates = batch.duplicates;
+                tokio::spawn(async move { journal.count_duplicates(duplicates).await });
+            }
         }
         seen.forget(now());
         Ok(())
@@ -388,23 +397,17 @@ impl Router {
         Ok(())
     }
 
-    /// Decides what becomes of the first of these events: of all of them, unless that would be too large a batch. Gives the
-    /// batch, and those that are left.
-    fn decide<'a>(
-        &self,
-        arrivals: &'a [Arrival<'a>],
-        seen: &mut Seen,
-        names: &Names,
-    ) -> (Batch, &'a [Arrival<'a>]) {
+    /// Decides what becomes of the first of these events: of all of them, unless that would be too large a batch.
+    fn decide(&self, arrivals: &[Arrival<'_>], seen: &mut Seen, names: &Names) -> (Batch, usize) {
         let directory = self.feed.read();
         let mut batch = Batch::default();
         for (decided, arrival) in arrivals.iter().enumerate() {
             if batch.is_full() {
-                return (batch, &arrivals[decided..]);
+                return (batch, decided);
             }
             batch.take(arrival, &directory, seen, names, now(), rand::random_range(0..1000));
         }
-        (batch, &[])
+        (batch, arrivals.len())
     }
 
     /// Events published through control name the configuration that their publisher knew: the batch waits for the newest
@@ -425,7 +428,7 @@ impl Router {
         }
     }
 
-    fn count(&self, batch: &Batch) {
+    fn count(&self, batch: &Batch, events: usize, took: Duration) {
         let metrics = &self.metrics;
         metrics.events.with_label_values(&["routed"]).inc_by(batch.routed);
         metrics.events.with_label_values(&["unmatched"]).inc_by(batch.unmatched);
@@ -444,6 +447,8 @@ impl Router {
         metrics.filter_errors.inc_by(batch.filter_errors);
         metrics.deliveries.inc_by(batch.deliveries);
         metrics.set_apart.inc_by(batch.set_apart);
+        metrics.batch_events.observe(events as f64);
+        metrics.batch_seconds.observe(took.as_secs_f64());
     }
 
     /// Looks every second whether workers keep up.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -221,9 +222,8 @@ impl Load {
             return (first, false);
         }
         if let Some(ledger) = &self.ledger {
-            for n in self.message_from(first) {
-                ledger.append(&self.tenant, &self.id(n)).await;
-            }
+            let ids: Vec<String> = self.message_from(first).map(|n| self.id(n)).collect();
+            join_all(ids.iter().map(|id| ledger.append(&self.tenant, id))).await;
         }
         (first, true)
     }

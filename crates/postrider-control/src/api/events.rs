@@ -94,7 +94,8 @@ struct Checked {
     message: Outgoing,
 }
 
-/// Reports one event or action, or several in an array.
+/// Reports one event or action, or several in an array; also as CloudEvents 1.0, by the content type
+/// `application/cloudevents+json` or, for an array, `application/cloudevents-batch+json`.
 ///
 /// 202 means that RabbitMQ has confirmed all of them. 503 names those that are confirmed in `confirmed`; sending all of
 /// them again with the same ids is safe.
@@ -116,8 +117,10 @@ pub(super) async fn publish(
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let several = is_array(&given);
     let content_type = match content_type.as_str() {
-        intake::CLOUD_EVENTS if several => intake::CLOUD_EVENT.to_owned(),
-        intake::CLOUD_EVENTS => return Err(Problem::body("", "a batch of CloudEvents must be a JSON array")),
+        intake::CLOUD_EVENT_BATCH if several => intake::CLOUD_EVENT.to_owned(),
+        intake::CLOUD_EVENT_BATCH => {
+            return Err(Problem::body("", "a batch of CloudEvents must be a JSON array"));
+        }
         _ => content_type,
     };
     let mut events = Vec::with_capacity(raw.len());

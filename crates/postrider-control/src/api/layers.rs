@@ -129,7 +129,7 @@ fn check_content_type(headers: &http::HeaderMap, events: bool) -> Result<(), Pro
     match content_type(headers).as_deref() {
         Some("application/json") => Ok(()),
         Some("application/merge-patch+json") if !events => Ok(()),
-        Some(intake::CLOUD_EVENT | intake::CLOUD_EVENTS) if events => Ok(()),
+        Some(intake::CLOUD_EVENT | intake::CLOUD_EVENT_BATCH) if events => Ok(()),
         Some(_) => refuse("the Content-Type is not application/json"),
         None => refuse("there is no Content-Type"),
     }

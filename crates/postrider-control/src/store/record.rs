@@ -19,6 +19,9 @@ use super::{Change, Store, StoreError, signed, small, unsigned};
 /// largest stays far under its limit of parameters.
 const PIECES: [usize; 5] = [256, 64, 16, 4, 1];
 
+/// Deliveries that are asked for at a time: their rows are one value, which the database does not let grow without end.
+const MOST_KEYS: usize = 10_000;
+
 /// Something for the books.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -334,15 +337,20 @@ impl Change<'_> {
         ids: &BTreeSet<DeliveryId>,
         ledger: &mut Ledger,
     ) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
+        let ids: Vec<&str> = ids.iter().map(DeliveryId::as_str).collect();
+        for ids in ids.chunks(MOST_KEYS) {
+            self.load_some_deliveries(ids, ledger).await?;
         }
+        Ok(())
+    }
+
+    async fn load_some_deliveries(&mut self, ids: &[&str], ledger: &mut Ledger) -> Result<(), StoreError> {
         let mut numbered: BTreeMap<i64, DeliveryId> = BTreeMap::new();
         let known = self.rows(
             "SELECT json_group_array(json_array(d.seq, d.id, d.webhook, d.tenant, d.event, d.event_id, d.event_type,
                  d.last_series, d.last_n, d.last_class, d.last_status, d.last_at, d.created_at))
              FROM json_each($1) k CROSS JOIN deliveries d ON d.id = k.value",
-            list(ids.iter().map(DeliveryId::as_str)),
+            list(ids),
         );
         for row in known.await? {
             let DeliveryRow {
@@ -837,4 +845,49 @@ pub(super) fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> St
 /// What was measured of a request, as text; nothing where nothing was.
 fn known(times: RequestTimes) -> Option<String> {
     if times.is_unknown() { None } else { serde_json::to_string(&times).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::test_store::TestStore;
+
+    /// Every column has another value, so that none can be taken for another.
+    #[tokio::test]
+    async fn each_column_of_a_known_delivery_is_read_as_what_it_is() {
+        let test = TestStore::new().await;
+        let mut change = test.store.change().await.unwrap();
+        for statement in [
+            "INSERT INTO deliveries (seq, id, webhook, tenant, event, event_id, event_type, series, state, held, reason,
+                 attempts, next_at, last_series, last_n, last_class, last_status, last_at, created_at, updated_at)
+             VALUES (1, 'd', 'wh', 't', 2, 'e', 'type', 3, 'dead', 1, 'r', 4, 5, 6, 7, 'class', 8, 9, 10, 11)",
+            "INSERT INTO series (delivery, series, owed, asked, state, held, held_attempt, held_at, reason, attempts, logged,
+                 repeats, next_at, born_at, released_at, ended_at, seen_at)
+             VALUES (1, 3, 1, 0, 'dead', 0, 12, 13, 'why', 14, 15, 16, 17, 18, 19, 20, 21),
+                    (1, 4, 0, 1, 'pending', 1, 0, 0, '', 0, 0, 0, NULL, 22, NULL, NULL, 23)",
+            "INSERT INTO attempts (delivery, series, n, at, duration_ms, url, class, response_headers, worker, repeats)
+             VALUES (1, 3, 24, 25, 26, 'u', 'c', '[]', 'w', 27)",
+        ] {
+            sqlx::query(statement).execute(&mut *change.tx).await.unwrap();
+        }
+        let mut ledger = Ledger::default();
+        let id = DeliveryId::from_trusted("d");
+        let others = (0..2 * MOST_KEYS).map(|n| DeliveryId::from_trusted(format!("d{n}")));
+        change.load_deliveries(&others.chain([id.clone()]).collect(), &mut ledger).await.unwrap();
+        assert_eq!(ledger.deliveries.len(), 1);
+        let ended = "Series { owed: true, asked: false, end: Some(Dead), held: false, held_attempt: 12, held_at: 13, \
+                     reason: \"why\", attempts: 14, logged: 15, repeats: 16, next_at: Some(17), born_at: 18, \
+                     released_at: Some(19), ended_at: Some(20), seen_at: 21, changed: false }";
+        let pending = "Series { owed: false, asked: true, end: None, held: true, held_attempt: 0, held_at: 0, \
+                       reason: \"\", attempts: 0, logged: 0, repeats: 0, next_at: None, born_at: 22, \
+                       released_at: None, ended_at: None, seen_at: 23, changed: false }";
+        let delivery = format!(
+            "Delivery {{ seq: 1, webhook: \"wh\", tenant: \"t\", nameless: false, event: Some(2), event_id: \"e\", \
+             event_type: \"type\", series: {{3: {ended}, 4: {pending}}}, last: Last {{ series: 6, n: 7, \
+             class: \"class\", status: Some(8), at: Some(9) }}, created_at: 10, changed: false }}"
+        );
+        assert_eq!(format!("{:?}", ledger.deliveries[&id]), delivery);
+        let made: Vec<_> = ledger.attempts.into_iter().collect();
+        assert_eq!(made, [((id, 3), BTreeSet::from([(24, 25, "w".to_owned())]))]);
+    }
 }

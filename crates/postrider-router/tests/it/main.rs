@@ -214,24 +214,55 @@ async fn each_event_of_an_array_goes_its_own_way() {
     let cloud_events = br#"[{"specversion":"1.0","id":"ce","type":"A"}]"#;
     let batch = json().with_content_type("application/cloudevents-batch+json".into());
     vhost.publish(&settings.names().events(), "default", cloud_events, batch).await;
-    publish(&vhost, &settings, r#"[{"event_type":"A","id":"lost"},"#).await;
+    let broken = r#"[{"event_type":"A","id":"lost"},"#;
+    publish(&vhost, &settings, broken).await;
 
-    let found = deliveries(&vhost, &settings, 3).await;
-    assert_eq!(found.iter().map(|(event, _)| event.as_str()).collect::<Vec<_>>(), ["a", "m.1", "ce"]);
+    let found: BTreeSet<String> =
+        deliveries(&vhost, &settings, 3).await.into_iter().map(|(event, _)| event).collect();
+    let made = found.iter().filter(|id| id.starts_with("part_")).count();
+    assert!(found.len() == 3 && made == 1 && found.contains("a") && found.contains("ce"), "{found:?}");
     let kept = vhost.take(&settings.names().invalid(), 2).await;
-    let kept: Vec<(String, &[u8])> =
+    let kept: BTreeSet<(String, &[u8])> =
         kept.iter().map(|taken| (header(taken, "reason"), taken.body.as_slice())).collect();
-    let expected: [(String, &[u8]); 2] = [
-        ("wrong_type".into(), br#"{"event_type":5}"#),
-        ("not_json".into(), br#"[{"event_type":"A","id":"lost"},"#),
-    ];
-    assert_eq!(kept, expected, "what is one is kept alone; what cannot be told apart, whole");
+    let expected: [(String, &[u8]); 2] =
+        [("wrong_type".into(), br#"{"event_type":5}"#), ("not_json".into(), broken.as_bytes())];
+    assert_eq!(kept, expected.into(), "what is refused is kept alone; what cannot be taken apart, whole");
     assert_eq!(facts(&vhost, &settings, 5).await.len(), 5);
     eventually("the repeated one is counted", async || {
         router.metric("postrider_events_total", "duplicate") == 1
     })
     .await;
     router.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_that_dies_over_arrays_loses_none_of_their_events() {
+    const LENGTH: usize = 60;
+    const EVENTS: usize = 100 * LENGTH;
+    let (vhost, settings, mut configuration) = setup("array-killed").await;
+    configuration.webhook(&NewWebhook::new("wh", "https://example.com/")).await;
+    for first in (0..EVENTS).step_by(LENGTH) {
+        let events: Vec<String> =
+            (first..first + LENGTH).map(|n| format!(r#"{{"event_type":"A","id":"e{n}"}}"#)).collect();
+        publish(&vhost, &settings, &format!("[{}]", events.join(","))).await;
+    }
+    // In each round there is one message, and another is here that did not fit into it.
+    for _ in 0..2 {
+        let router = Router::start(&settings);
+        eventually("the first is settled", async || router.metric("postrider_events_total", "routed") > 0)
+            .await;
+        router.kill();
+    }
+    let mut found: Vec<String> = Vec::new();
+    let router = Router::start(&settings);
+    eventually("every event has its delivery", async || {
+        found.extend(deliveries(&vhost, &settings, 0).await.into_iter().map(|(id, _)| id));
+        found.iter().collect::<BTreeSet<_>>().len() == EVENTS
+    })
+    .await;
+    router.stop().await;
+    let repeated = found.len() - EVENTS;
+    assert!(repeated <= 2 * 100, "{repeated} were repeated over two crashes");
 }
 
 #[tokio::test]

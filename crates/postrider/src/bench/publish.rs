@@ -138,10 +138,11 @@ impl Course {
                 Pace::Permitted(room) => room.try_acquire().map(SemaphorePermit::forget).is_ok(),
                 Pace::Rate(_) => false,
             };
-            match self.number().filter(|_| is_due) {
-                Some(n) => events.push((n, micros())),
-                None => break,
+            if !is_due {
+                break;
             }
+            let Some(n) = self.number() else { break };
+            events.push((n, micros()));
         }
         Some(events)
     }
@@ -309,6 +310,39 @@ mod tests {
         let refused = (0..400).filter(|n| type_of("retry-burst", *n).1).count();
         assert_eq!(refused, 200);
         assert_ne!(type_of("retry-burst", 7).1, type_of("retry-burst", 107).1, "each webhook has both");
+    }
+
+    #[tokio::test]
+    async fn a_message_holds_what_is_due_and_no_more_than_fit() {
+        let load = |name, pace| Load {
+            events: events(name),
+            exchange: String::new(),
+            routing_key: None,
+            pace,
+            most: 130,
+            stop: CancellationToken::new(),
+        };
+        let course = |load| Course { load, next: AtomicU64::new(0), begun: Instant::now(), begun_micros: 0 };
+        let room = Arc::new(Semaphore::new(0));
+        let arrays = course(load("arrays-one-to-one-1k", Pace::Permitted(room.clone())));
+        let mut lengths = Vec::new();
+        for permits in [3, 120] {
+            room.add_permits(permits);
+            while room.available_permits() > 0 {
+                let message = arrays.next_message().await.unwrap();
+                let body: serde_json::Value =
+                    serde_json::from_slice(&arrays.load.events.message(&message)).unwrap();
+                assert_eq!(body.as_array().unwrap().len(), message.len());
+                lengths.push(message.len());
+            }
+        }
+        assert_eq!(lengths, [3, 100, 20]);
+        room.add_permits(100);
+        assert_eq!(arrays.next_message().await.unwrap().len(), 7, "these were all");
+        assert!(arrays.next_message().await.is_none());
+        let alone = course(load("one-to-one-1k", Pace::Free));
+        let message = alone.next_message().await.unwrap();
+        assert_eq!((message.len(), alone.load.events.message(&message)[0]), (1, b'{'));
     }
 
     #[tokio::test(start_paused = true)]
