@@ -194,6 +194,19 @@ fn arrivals<'a>(received: &'a Received, names: &Names) -> impl Iterator<Item = A
     })
 }
 
+/// How many messages of these lengths are settled when so many of their events are, and how many events of the next one.
+fn settled_whole(lengths: impl Iterator<Item = usize>, mut events: usize) -> (usize, usize) {
+    let mut whole = 0;
+    for length in lengths {
+        if events < length {
+            break;
+        }
+        events -= length;
+        whole += 1;
+    }
+    (whole, events)
+}
+
 struct Router {
     config: Config,
     broker_metrics: postrider_broker::Metrics,
@@ -345,12 +358,9 @@ impl Router {
             }
             crash::point("router.decided");
             self.carry_out(session, &mut batch).await?;
-            settled += decided;
-            let mut whole = 0;
-            while let Some(first) = round.get(whole).filter(|first| first.parts.len() <= settled) {
-                settled -= first.parts.len();
-                whole += 1;
-            }
+            let lengths = round.iter().map(|received| received.parts.len());
+            let (whole, begun_with) = settled_whole(lengths, settled + decided);
+            settled = begun_with;
             let rest = round.split_off(whole);
             Incoming::ack_all(round.into_iter().map(|received| received.message).collect()).await?;
             crash::point("router.acked");
@@ -472,5 +482,17 @@ impl Router {
             }
         });
         watched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_settled_with_the_last_of_its_events() {
+        let settled = |events| settled_whole([1, 60, 1, 30].into_iter(), events);
+        assert_eq!([0, 1, 2, 60].map(settled), [(0, 0), (1, 0), (1, 1), (1, 59)]);
+        assert_eq!([61, 62, 91, 92].map(settled), [(2, 0), (3, 0), (3, 29), (4, 0)]);
     }
 }
