@@ -344,6 +344,7 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// The same for at most [`MOST_KEYS`].
     async fn load_some_deliveries(&mut self, ids: &[&str], ledger: &mut Ledger) -> Result<(), StoreError> {
         let mut numbered: BTreeMap<i64, DeliveryId> = BTreeMap::new();
         let known = self.rows(
@@ -389,7 +390,7 @@ impl Change<'_> {
             return Ok(());
         }
         let numbers = list(numbered.keys());
-        let known = self.rows(
+        let known = self.rows::<SeriesRow>(
             "SELECT json_group_array(json_array(s.delivery, s.series, s.owed, s.asked, s.state, s.held, s.held_attempt,
                  s.held_at, s.reason, s.attempts, s.logged, s.repeats, s.next_at, s.born_at, s.released_at, s.ended_at,
                  s.seen_at))
@@ -397,7 +398,6 @@ impl Change<'_> {
             numbers.clone(),
         );
         for row in known.await? {
-            let row: SeriesRow = row;
             let series = Series {
                 owed: row.owed != 0,
                 asked: row.asked != 0,
@@ -421,16 +421,14 @@ impl Change<'_> {
                 delivery.series.insert(row.series, series);
             }
         }
-        let known = self.rows(
+        let known = self.rows::<(i64, u32, u32, i64, String)>(
             "SELECT json_group_array(json_array(a.delivery, a.series, a.n, a.at, a.worker))
              FROM json_each($1) k CROSS JOIN attempts a ON a.delivery = k.value",
             numbers,
         );
         for (delivery, series, n, at, worker) in known.await? {
-            let (delivery, series, request): (i64, u32, ledger::Request) =
-                (delivery, series, (n, at, worker));
             let Some(delivery) = numbered.get(&delivery) else { continue };
-            ledger.attempts.entry((delivery.clone(), series)).or_default().insert(request);
+            ledger.attempts.entry((delivery.clone(), series)).or_default().insert((n, at, worker));
         }
         Ok(())
     }
