@@ -37,7 +37,10 @@ pub enum WireError {
     Malformed(#[from] serde_json::Error),
 }
 
-/// Reads a message: the schema first, then the rest.
+/// How a message of [`SCHEMA`] begins as [`encode`] writes it.
+const PREFIX: &[u8] = b"{\"schema\":1,";
+
+/// Reads a message: the schema first, then the rest. What begins as we write it is read once, everything else twice.
 ///
 /// # Errors
 /// [`WireError`]: of a newer schema, or malformed.
@@ -45,6 +48,9 @@ pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, WireError
     #[derive(Deserialize)]
     struct Versioned {
         schema: u32,
+    }
+    if bytes.starts_with(PREFIX) {
+        return Ok(serde_json::from_slice(bytes)?);
     }
     match serde_json::from_slice::<Versioned>(bytes)?.schema {
         SCHEMA => Ok(serde_json::from_slice(bytes)?),
@@ -879,5 +885,17 @@ mod tests {
         assert!(matches!(decode::<DeliveryMessage>(br#"{"schema":1}"#), Err(WireError::Malformed(_))));
         let newer = br#"{"schema":1,"epoch":"e","revision":4,"kind":"moon","id":"m","phase":"full"}"#;
         assert_eq!(decode::<ConfigRecord>(newer).unwrap().kind, ConfigKind::Other);
+    }
+
+    #[test]
+    fn the_schema_is_found_wherever_it_stands() {
+        let begun = golden("journal_worker");
+        assert!(begun.as_bytes().starts_with(PREFIX), "{begun}");
+        let (inner, schema) = (begun.trim_start_matches("{\"schema\":1,"), "\"schema\" : 1 }");
+        let ended = format!("{{ {},{schema}", inner.trim_end_matches('}'));
+        let twice = format!("{},{schema}", begun.trim_end_matches('}'));
+        let message: JournalMessage = decode(ended.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(encode(&message)).unwrap(), begun);
+        assert!(matches!(decode::<JournalMessage>(twice.as_bytes()), Err(WireError::Malformed(_))));
     }
 }

@@ -9,6 +9,7 @@ use postrider_core::{TenantId, Timestamp, WebhookId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
+use super::record::list;
 use super::{Change, Store, StoreError, small, time, unsigned};
 
 /// A success is noted again after this long: a webhook that does well costs no write for each delivery.
@@ -164,6 +165,30 @@ impl Change<'_> {
         Ok(patients)
     }
 
+    /// Notes when something arrived at these webhooks, at which nothing failed since: what they failed before is over. The
+    /// same as [`Health::succeed`], for as many webhooks as there are, without reading them.
+    pub(super) async fn succeed(
+        &mut self,
+        arrived: &BTreeMap<&WebhookId, Timestamp>,
+    ) -> Result<(), StoreError> {
+        if arrived.is_empty() {
+            return Ok(());
+        }
+        let arrived = arrived.iter().map(|(id, at)| (id.as_str(), at.as_millis()));
+        sqlx::query(
+            "INSERT INTO webhook_health (webhook, in_a_row, told, last_success_at)
+             SELECT w.id, 0, 0, k.value ->> 1 FROM json_each($1) k CROSS JOIN webhooks w ON w.id = k.value ->> 0
+             WHERE w.deleted_at IS NULL
+             ON CONFLICT (webhook) DO UPDATE SET in_a_row = 0, told = 0, failed_attempts = 0, moments = 0,
+             moment_at = NULL, told_window = 0, failing_since = NULL,
+             last_success_at = MAX(excluded.last_success_at, COALESCE(webhook_health.last_success_at, 0))",
+        )
+        .bind(list(arrived))
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(())
+    }
+
     pub(super) async fn save_health(
         &mut self,
         patients: &BTreeMap<WebhookId, Patient>,
@@ -245,6 +270,7 @@ mod tests {
     use postrider_core::health::Limits;
 
     use super::*;
+    use crate::store::test_store::TestStore;
 
     fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + ms)
@@ -283,5 +309,49 @@ mod tests {
         let health = Health { counted_from: Some(at(10)), ..Health::default() };
         assert!(!health.counts(at(9)) && health.counts(at(10)));
         assert!(Health::default().counts(at(0)));
+    }
+
+    #[tokio::test]
+    async fn what_the_database_notes_of_a_success_is_what_the_rule_says() {
+        let test = TestStore::new().await;
+        let mut failing = Health { counted_from: Some(at(1)), ..Health::default() };
+        failing.streak.fail(at(2), Limits::default());
+        failing.streak.give_up(at(3));
+        failing.streak.tell(postrider_core::health::Rule::GivenUp, Some(50));
+        failing.streak.tell(postrider_core::health::Rule::Window, Some(90));
+        let succeeded = |ms| Health { last_success_at: Some(at(ms)), ..Health::default() };
+        let known = [
+            ("wh_failing", failing.clone()),
+            ("wh_failing_again", Health { last_success_at: Some(at(1)), ..failing }),
+            ("wh_well", succeeded(-60_000)),
+            ("wh_well_later", succeeded(20)),
+        ];
+        let mut change = test.store.change().await.unwrap();
+        let all = known.iter().map(|(id, _)| *id).chain(["wh_new", "wh_deleted"]);
+        for id in all.clone() {
+            let webhook = sqlx::query(
+                "INSERT INTO webhooks (id, tenant, revision, state, timeout_ms, secret_hint, created_at, updated_at, deleted_at)
+                 VALUES ($1, 'default', 1, 'active', 1, '', 1, 1, $2)",
+            );
+            webhook.bind(id).bind((id == "wh_deleted").then_some(1)).execute(&mut *change.tx).await.unwrap();
+        }
+        let ids: Vec<&str> = known.iter().map(|(id, _)| *id).collect();
+        let mut patients = change.patients(&ids).await.unwrap();
+        for (id, health) in &known {
+            let patient = patients.get_mut(&WebhookId::from_trusted(*id)).unwrap();
+            patient.health = Health { changed: true, ..health.clone() };
+        }
+        change.save_health(&patients).await.unwrap();
+
+        let arrived: Vec<WebhookId> = all.chain(["wh_unknown"]).map(WebhookId::from_trusted).collect();
+        change.succeed(&arrived.iter().map(|id| (id, at(10))).collect()).await.unwrap();
+        change.commit().await.unwrap();
+        for (id, health) in known.into_iter().chain([("wh_new", Health::default())]) {
+            let mut expected = health;
+            expected.succeed(at(10));
+            let expected = Health { changed: false, ..expected };
+            assert_eq!(test.store.health(id).await.unwrap(), expected, "{id}");
+        }
+        assert_eq!(test.rows("SELECT COUNT(*) FROM webhook_health").await, 5, "of those that exist");
     }
 }

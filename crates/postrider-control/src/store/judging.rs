@@ -3,7 +3,7 @@
 //! Judged in the transaction in which the recorder learns of attempts and ends, each once, so that a repeated batch changes
 //! nothing; and looked at again now and then, since a webhook's limits may have been changed while nothing was tried.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use postrider_core::books::End;
 use postrider_core::catalogue::DELIVERY_DEAD;
@@ -84,7 +84,17 @@ impl Change<'_> {
         if !failed.is_empty() {
             well.forget(&failed);
         }
-        signs.retain(|sign| failed.contains(sign.webhook) || !well.knows(sign.webhook, sign.at));
+        // Of a webhook at which nothing failed only the newest success counts, and only where that is news.
+        let mut arrived: BTreeMap<&WebhookId, Timestamp> = BTreeMap::new();
+        signs.retain(|sign| {
+            let has_failed = failed.contains(sign.webhook);
+            if !has_failed && !well.knows(sign.webhook, sign.at) {
+                let newest = arrived.entry(sign.webhook).or_insert(sign.at);
+                *newest = sign.at.max(*newest);
+            }
+            has_failed
+        });
+        self.succeed(&arrived).await?;
         let mut ids: Vec<&str> = signs.iter().map(|sign| sign.webhook.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -112,8 +122,9 @@ impl Change<'_> {
             self.follow(sign.webhook, patient, limits, gone, sign, now).await?;
         }
         self.save_health(&patients).await?;
-        let well = patients.into_iter().filter(|(_, patient)| patient.health.streak.is_clean());
-        Ok(well.filter_map(|(id, patient)| Some((id, patient.health.last_success_at?))).collect())
+        let again = patients.into_iter().filter(|(_, patient)| patient.health.streak.is_clean());
+        let again = again.filter_map(|(id, patient)| Some((id, patient.health.last_success_at?)));
+        Ok(arrived.into_iter().map(|(id, at)| (id.clone(), at)).chain(again).collect())
     }
 
     /// Says and does what follows from a webhook's failures. `gone` when its receiver says that it wants nothing more.

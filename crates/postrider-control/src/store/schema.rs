@@ -9,7 +9,7 @@ use super::StoreError;
 
 /// Every step from an empty database to this release's: its number, its name, its SQL. A step that was released never changes:
 /// stores know what theirs were.
-const STEPS: [(i64, &str, &str); 12] = [
+const STEPS: [(i64, &str, &str); 13] = [
     (1, "books", include_str!("../../migrations/0001_books.sql")),
     (2, "catalogues", include_str!("../../migrations/0002_catalogues.sql")),
     (3, "reminders", include_str!("../../migrations/0003_reminders.sql")),
@@ -22,6 +22,7 @@ const STEPS: [(i64, &str, &str); 12] = [
     (10, "stats", include_str!("../../migrations/0010_stats.sql")),
     (11, "times", include_str!("../../migrations/0011_times.sql")),
     (12, "stats of types", include_str!("../../migrations/0012_stats_of_types.sql")),
+    (13, "health in order", include_str!("../../migrations/0013_health_in_order.sql")),
 ];
 
 /// The steps, as the library takes them. Its macro would do the same, and compile the whole library a second time for it.

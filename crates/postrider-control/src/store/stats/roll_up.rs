@@ -19,8 +19,10 @@ use super::{FIGURES, figures_of};
 
 /// Rows of each table that a turn reads, at most.
 const MOST_ROWS: i64 = 20_000;
-/// What a turn tells apart of each table (by webhook, event type and minute), at most: of each some four rows are written.
-const MOST_FIGURES: usize = 1_000;
+/// What a turn tells apart of each table (by webhook, event type and minute), at most: of each some four rows are written, which
+/// takes no longer than a batch of the recorder. With fewer, most rows of a large installation would be written by a turn alone
+/// on their pages.
+const MOST_FIGURES: usize = 8_000;
 /// How long an attempt waits for the fact of its event, which says whose it is: the router may tell later than the worker.
 const NAMELESS_MS: u64 = 60 * 1000;
 
@@ -184,13 +186,14 @@ impl Turn {
         source: Source,
         cursor: i64,
         now: Timestamp,
+        most_figures: usize,
     ) -> Result<(i64, bool), StoreError> {
         let newest: i64 = sqlx::query_scalar(source.newest()).fetch_one(&mut *connection).await?;
         if newest <= cursor {
             // Earlier than the cursor only if rows were removed, the newest among them: then numbers are given anew.
             return Ok((newest, false));
         }
-        let full = self.figures.len() + MOST_FIGURES;
+        let full = self.figures.len() + most_figures;
         let mut rows = sqlx::query(source.rows()).bind(cursor).bind(MOST_ROWS).fetch(connection);
         let mut added = cursor;
         while let Some(row) = rows.try_next().await? {
@@ -257,6 +260,11 @@ struct Sums<'a> {
 impl Store {
     /// Adds up some of what is new; `true` when there is more.
     pub(crate) async fn roll_up(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.turn(now, MOST_FIGURES).await
+    }
+
+    /// The same, of each table so many figures at most.
+    pub(super) async fn turn(&self, now: Timestamp, most_figures: usize) -> Result<bool, StoreError> {
         let (mut turn, mut moved, mut more) = (Turn::default(), Vec::new(), false);
         let mut tx = self.readers.begin().await?;
         for source in Source::ALL {
@@ -264,7 +272,7 @@ impl Store {
                 .bind(source.cursor())
                 .fetch_one(&mut *tx)
                 .await?;
-            let (to, rest) = turn.read(&mut tx, source, cursor, now).await?;
+            let (to, rest) = turn.read(&mut tx, source, cursor, now, most_figures).await?;
             more |= rest;
             if to != cursor {
                 moved.push((source, cursor, to));
@@ -274,7 +282,7 @@ impl Store {
         if moved.is_empty() {
             return Ok(more);
         }
-        let sums = turn.sums(now);
+        let mut sums = turn.sums(now);
         let mut change = self.change().await?;
         for (source, from, to) in moved {
             if !change.move_cursor(source, from, to).await? {
@@ -282,7 +290,7 @@ impl Store {
                 return Ok(true);
             }
         }
-        change.add_figures(&sums).await?;
+        change.add_figures(std::mem::take(&mut sums.whole)).await?;
         change.add_by_type(&sums).await?;
         change.add_of_types(&sums).await?;
         change.commit().await?;
@@ -302,8 +310,8 @@ impl Change<'_> {
         Ok(moved.rows_affected() == 1)
     }
 
-    async fn add_figures(&mut self, sums: &Sums<'_>) -> Result<(), StoreError> {
-        let mut whole: Vec<_> = sums.whole.iter().map(|(key, figures)| (*key, figures.clone())).collect();
+    async fn add_figures(&mut self, whole: BTreeMap<Place<'_>, Figures>) -> Result<(), StoreError> {
+        let mut whole: Vec<_> = whole.into_iter().collect();
         let keys = whole.iter().map(|((step, at, tenant, webhook), _)| (step.ms(), at, tenant, webhook));
         let known = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT k.key, {FIGURES} FROM json_each($1) k CROSS JOIN stats s ON s.step_ms = k.value ->> 0

@@ -13,6 +13,8 @@ use super::*;
 use crate::store::test_store::TestStore;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_123_456);
+/// What a turn tells apart here: less than usual, so that there are several.
+const MOST: usize = 1_000;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -269,10 +271,10 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Adds up all that is new; returns in how many turns.
+    /// Adds up all that is new, in smaller turns than usual; returns in how many.
     async fn add_all(&self) -> usize {
         let mut turns = 1;
-        while self.t.store.roll_up(NOW).await.unwrap() {
+        while self.t.store.turn(NOW, MOST).await.unwrap() {
             turns += 1;
         }
         turns
@@ -355,7 +357,7 @@ async fn what_is_added_up_is_what_the_rows_say() {
             match (seed + round) % 4 {
                 // Only a part, and the rest later.
                 0 => {
-                    world.t.store.roll_up(NOW).await.unwrap();
+                    world.t.store.turn(NOW, MOST).await.unwrap();
                 }
                 1 => world = world.restart().await,
                 2 => {
