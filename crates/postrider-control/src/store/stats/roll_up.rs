@@ -265,7 +265,7 @@ impl Store {
 
     /// The same, of each table so many figures at most.
     pub(super) async fn turn(&self, now: Timestamp, most_figures: usize) -> Result<bool, StoreError> {
-        let (mut turn, mut moved, mut more) = (Turn::default(), Vec::new(), false);
+        let (mut turn, mut cursors, mut more) = (Turn::default(), Vec::new(), false);
         let mut tx = self.readers.begin().await?;
         for source in Source::ALL {
             let cursor: i64 = sqlx::query_scalar("SELECT n FROM counters WHERE name = $1")
@@ -274,28 +274,50 @@ impl Store {
                 .await?;
             let (to, rest) = turn.read(&mut tx, source, cursor, now, most_figures).await?;
             more |= rest;
-            if to != cursor {
-                moved.push((source, cursor, to));
-            }
+            cursors.push((source, cursor, to));
         }
-        tx.commit().await?;
-        if moved.is_empty() {
+        if cursors.iter().all(|(_, from, to)| from == to) {
             return Ok(more);
         }
         let mut sums = turn.sums(now);
+        // Read beside whoever writes: nobody else adds to them, or the cursors have moved.
+        let whole = with_known(&mut tx, std::mem::take(&mut sums.whole)).await?;
+        tx.commit().await?;
         let mut change = self.change().await?;
-        for (source, from, to) in moved {
+        for (source, from, to) in cursors {
             if !change.move_cursor(source, from, to).await? {
-                // Another turn was quicker, and has added the same rows.
+                // Another turn was quicker: it has added the same rows, or changed what these are added to.
                 return Ok(true);
             }
         }
-        change.add_figures(std::mem::take(&mut sums.whole)).await?;
+        change.put_figures(&whole).await?;
         change.add_by_type(&sums).await?;
         change.add_of_types(&sums).await?;
         change.commit().await?;
         Ok(more)
     }
+}
+
+/// Figures and what their rows have already.
+async fn with_known<'a>(
+    connection: &mut SqliteConnection,
+    whole: BTreeMap<Place<'a>, Figures>,
+) -> Result<Vec<(Place<'a>, Figures)>, StoreError> {
+    let mut whole: Vec<_> = whole.into_iter().collect();
+    let keys = whole.iter().map(|((step, at, tenant, webhook), _)| (step.ms(), at, tenant, webhook));
+    let known = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT k.key, {FIGURES} FROM json_each($1) k CROSS JOIN stats s ON s.step_ms = k.value ->> 0
+         AND s.at = k.value ->> 1 AND s.tenant = k.value ->> 2 AND s.webhook = k.value ->> 3"
+    )))
+    .bind(list(keys));
+    let mut known = known.fetch(connection);
+    while let Some(row) = known.try_next().await? {
+        let place = usize::try_from(row.try_get::<i64, _>("key")?).unwrap_or(usize::MAX);
+        if let Some((_, figures)) = whole.get_mut(place) {
+            figures.merge(&figures_of(&row)?);
+        }
+    }
+    Ok(whole)
 }
 
 impl Change<'_> {
@@ -310,21 +332,8 @@ impl Change<'_> {
         Ok(moved.rows_affected() == 1)
     }
 
-    async fn add_figures(&mut self, whole: BTreeMap<Place<'_>, Figures>) -> Result<(), StoreError> {
-        let mut whole: Vec<_> = whole.into_iter().collect();
-        let keys = whole.iter().map(|((step, at, tenant, webhook), _)| (step.ms(), at, tenant, webhook));
-        let known = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT k.key, {FIGURES} FROM json_each($1) k CROSS JOIN stats s ON s.step_ms = k.value ->> 0
-             AND s.at = k.value ->> 1 AND s.tenant = k.value ->> 2 AND s.webhook = k.value ->> 3"
-        )))
-        .bind(list(keys));
-        for row in known.fetch_all(&mut *self.tx).await? {
-            let place = usize::try_from(row.try_get::<i64, _>("key")?).unwrap_or(usize::MAX);
-            if let Some((_, figures)) = whole.get_mut(place) {
-                figures.merge(&figures_of(&row)?);
-            }
-        }
-        for piece in pieces(&whole) {
+    async fn put_figures(&mut self, whole: &[(Place<'_>, Figures)]) -> Result<(), StoreError> {
+        for piece in pieces(whole) {
             let mut query = QueryBuilder::<Sqlite>::new(
                 "INSERT OR REPLACE INTO stats (step_ms, at, tenant, webhook, accepted, first_tried, first_delivered, delivered,
                  failed, dead, status_2xx, status_3xx, status_4xx, status_429, status_5xx, status_none, last_at, first_attempt,

@@ -381,6 +381,22 @@ async fn what_is_added_up_is_what_the_rows_say() {
     }
 }
 
+/// Two turns at once read the same rows, and what is known of them: only one of them adds.
+#[tokio::test]
+async fn whoever_is_second_adds_nothing() {
+    let mut world = World::new(4).await;
+    for _ in 0..3 {
+        world.happen(60).await;
+        let turn = || world.t.store.turn(NOW, MOST);
+        let (one, other, third) = tokio::join!(turn(), turn(), turn());
+        for added in [one, other, third] {
+            added.unwrap();
+        }
+        world.add_all().await;
+        world.assert_exact().await;
+    }
+}
+
 /// A table that was emptied, and has fewer rows than were added up before: it begins behind them.
 #[tokio::test]
 async fn a_table_that_begins_anew_is_added_up_from_then_on() {
