@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use postrider_broker::{Incoming, Metrics, Session, topology};
 use postrider_producer::{Error, EventId, NewAction, NewEvent, Producer, Settings};
 use postrider_testkit::chaos::Proxy;
@@ -96,6 +99,34 @@ async fn of_many_those_that_fail_are_named() {
         other => panic!("{other}"),
     });
     assert!(failed.eq([(0, "c"), (1, "d")]), "{:?}", error.failed);
+}
+
+#[tokio::test]
+async fn of_several_messages_each_is_confirmed_by_itself() {
+    postrider_testkit::logging();
+    let vhost = Vhost::create(&Broker::shared().await, "producer-part").await;
+    // Takes the events of one tenant only.
+    let connection = vhost.connect().await;
+    let channel = connection.create_channel().await.unwrap();
+    let (name, none) = ("part.events", FieldTable::default);
+    let options = ExchangeDeclareOptions::default();
+    channel.exchange_declare(name.into(), ExchangeKind::Direct, options, none()).await.unwrap();
+    channel.queue_declare(name.into(), QueueDeclareOptions::durable(), none()).await.unwrap();
+    let options = QueueBindOptions::default();
+    channel.queue_bind(name.into(), name.into(), "taken".into(), options, none()).await.unwrap();
+
+    let settings = Settings::new(vhost.url()).prefix("part").patience(Duration::from_millis(300));
+    let producer = Producer::connect(settings).await.unwrap();
+    let event = |n: usize| {
+        NewEvent::new("A", &n).id(format!("e{n}")).tenant(if n % 2 == 0 { "taken" } else { "refused" })
+    };
+    let error = producer.publish_all((0..6).map(event).collect()).await.unwrap_err();
+    assert_eq!(error.confirmed.iter().map(EventId::as_str).collect::<Vec<_>>(), ["e0", "e2", "e4"]);
+    let failed = error.failed.iter().map(|(place, error)| match error {
+        Error::NotConfirmed { id, .. } => (*place, id.as_str()),
+        other => panic!("{other}"),
+    });
+    assert!(failed.eq([(1, "e1"), (3, "e3"), (5, "e5")]), "{:?}", error.failed);
 }
 
 #[tokio::test]
