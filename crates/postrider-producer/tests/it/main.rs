@@ -118,7 +118,11 @@ async fn of_several_messages_each_is_confirmed_by_itself() {
     let settings = Settings::new(vhost.url()).prefix("part").patience(Duration::from_millis(300));
     let producer = Producer::connect(settings).await.unwrap();
     let event = |n: usize| {
-        NewEvent::new("A", &n).id(format!("e{n}")).tenant(if n % 2 == 0 { "taken" } else { "refused" })
+        NewEvent::new("A", &n).id(format!("e{n}")).tenant(if n.is_multiple_of(2) {
+            "taken"
+        } else {
+            "refused"
+        })
     };
     let error = producer.publish_all((0..6).map(event).collect()).await.unwrap_err();
     assert_eq!(error.confirmed.iter().map(EventId::as_str).collect::<Vec<_>>(), ["e0", "e2", "e4"]);
