@@ -39,6 +39,7 @@ pub enum WireError {
 
 /// How a message of [`SCHEMA`] begins as [`encode`] writes it.
 const PREFIX: &[u8] = b"{\"schema\":1,";
+const _: () = assert!(SCHEMA == 1, "the prefix says another");
 
 /// Reads a message: the schema first, then the rest. What begins as we write it is read once, everything else twice.
 ///

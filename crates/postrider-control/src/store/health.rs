@@ -54,7 +54,7 @@ impl Health {
 pub(super) struct Well(Mutex<HashMap<WebhookId, Timestamp>>);
 
 impl Well {
-    /// Webhooks that are remembered, at most: some 10 MiB. What is forgotten is read again.
+    /// Webhooks that are remembered, at most: some 10 MiB. What is forgotten is noted again.
     const MOST: usize = 100_000;
 
     fn known(&self) -> MutexGuard<'_, HashMap<WebhookId, Timestamp>> {
@@ -165,8 +165,9 @@ impl Change<'_> {
         Ok(patients)
     }
 
-    /// Notes when something arrived at these webhooks, at which nothing failed since: what they failed before is over. The
-    /// same as [`Health::succeed`], for as many webhooks as there are, without reading them.
+    /// Notes when something arrived at these webhooks, at which nothing failed since: what they failed before is over. It is what
+    /// [`Health::succeed`] does, for as many webhooks as there are and without reading them; only that the time is noted in any
+    /// case, since whoever asks does not know when it was last.
     pub(super) async fn succeed(
         &mut self,
         arrived: &BTreeMap<&WebhookId, Timestamp>,
@@ -325,6 +326,7 @@ mod tests {
             ("wh_failing_again", Health { last_success_at: Some(at(1)), ..failing }),
             ("wh_well", succeeded(-60_000)),
             ("wh_well_later", succeeded(20)),
+            ("wh_well_just_now", succeeded(5)),
         ];
         let mut change = test.store.change().await.unwrap();
         let all = known.iter().map(|(id, _)| *id).chain(["wh_new", "wh_deleted"]);
@@ -349,9 +351,10 @@ mod tests {
         for (id, health) in known.into_iter().chain([("wh_new", Health::default())]) {
             let mut expected = health;
             expected.succeed(at(10));
-            let expected = Health { changed: false, ..expected };
+            let noted = expected.last_success_at.max(Some(at(10)));
+            let expected = Health { changed: false, last_success_at: noted, ..expected };
             assert_eq!(test.store.health(id).await.unwrap(), expected, "{id}");
         }
-        assert_eq!(test.rows("SELECT COUNT(*) FROM webhook_health").await, 5, "of those that exist");
+        assert_eq!(test.rows("SELECT COUNT(*) FROM webhook_health").await, 6, "of those that exist");
     }
 }

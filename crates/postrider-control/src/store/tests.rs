@@ -6,6 +6,7 @@ mod lists;
 use std::sync::Arc;
 
 use postrider_core::books::{Counts, End};
+use postrider_core::health::Streak;
 use postrider_core::wire::{
     AttemptFact, DeadMessage, DeliveryMessage, DeliveryRecord, DoneFact, EventFact, EventFate, EventRecord,
     Fact, HeldFact, JournalMessage, Owed, RequestTimes, SCHEMA, SecretRecord, WebhookRecord, decode,
@@ -1021,6 +1022,8 @@ async fn a_store_of_before_keeps_what_it_has() {
         "INSERT INTO dead_letters VALUES
          (1, 'dl_1', 'dead', 'default', 'r', '', '', 'd_b', 1, 'wh_1', 'evt_1', 'A', '', NULL, 7, 9, 'delivered'),
          (2, 'dl_2', 'invalid', 'default', 'r', '', '', '', 0, '', '', '', '', NULL, 7, NULL, '')",
+        "INSERT INTO webhook_health (webhook, in_a_row, told, failing_since, last_failure_at, last_success_at, counted_from,
+         failed_attempts, moments, moment_at, told_window) VALUES ('wh_1', 1, 50, 3, 4, 5, 6, 7, 8, 9, 90)",
     ] {
         sqlx::query(sql).execute(&before).await.unwrap();
     }
@@ -1035,5 +1038,20 @@ async fn a_store_of_before_keeps_what_it_has() {
         detail.series.iter().map(|series| (series.series, series.attempts[0].status)).collect();
     assert_eq!(attempts, [(1, Some(404)), (2, Some(200))]);
     assert!(t.store.delivery("default", "d_a").await.unwrap().unwrap().series[0].held);
+    let health = t.store.health("wh_1").await.unwrap();
+    let [since, last_at, success, from, moment_at] =
+        [3, 4, 5, 6, 9].map(|ms| Some(Timestamp::from_millis(ms)));
+    let streak = Streak {
+        given_up: 1,
+        failed_attempts: 7,
+        moments: 8,
+        moment_at,
+        since,
+        last_at,
+        told_given_up: 50,
+        told_window: 90,
+    };
+    let known = Health { streak, last_success_at: success, counted_from: from, changed: false };
+    assert_eq!(health, known);
     assert_eq!(t.store.due(NOW, 0).await.unwrap().letters, [("invalid".to_owned(), 1)]);
 }

@@ -19,10 +19,8 @@ use super::{FIGURES, figures_of};
 
 /// Rows of each table that a turn reads, at most.
 const MOST_ROWS: i64 = 20_000;
-/// What a turn tells apart of each table (by webhook, event type and minute), at most: of each some four rows are written, which
-/// takes no longer than a batch of the recorder. With fewer, most rows of a large installation would be written by a turn alone
-/// on their pages.
-const MOST_FIGURES: usize = 8_000;
+/// What a turn tells apart of each table (by webhook, event type and minute), at most: of each some four rows are written.
+const MOST_FIGURES: usize = 1_000;
 /// How long an attempt waits for the fact of its event, which says whose it is: the router may tell later than the worker.
 const NAMELESS_MS: u64 = 60 * 1000;
 
@@ -91,7 +89,7 @@ struct Key {
 
 /// What a turn has read.
 #[derive(Debug, Default)]
-struct Turn {
+pub(super) struct Turn {
     places: HashMap<String, u32>,
     names: Vec<String>,
     figures: HashMap<Key, Figures>,
@@ -186,14 +184,13 @@ impl Turn {
         source: Source,
         cursor: i64,
         now: Timestamp,
-        most_figures: usize,
     ) -> Result<(i64, bool), StoreError> {
         let newest: i64 = sqlx::query_scalar(source.newest()).fetch_one(&mut *connection).await?;
         if newest <= cursor {
             // Earlier than the cursor only if rows were removed, the newest among them: then numbers are given anew.
             return Ok((newest, false));
         }
-        let full = self.figures.len() + most_figures;
+        let full = self.figures.len() + MOST_FIGURES;
         let mut rows = sqlx::query(source.rows()).bind(cursor).bind(MOST_ROWS).fetch(connection);
         let mut added = cursor;
         while let Some(row) = rows.try_next().await? {
@@ -257,36 +254,60 @@ struct Sums<'a> {
     of_types: BTreeMap<Place<'a>, u64>,
 }
 
+/// What a turn is to write.
+#[derive(Debug)]
+pub(super) struct Reckoned<'a> {
+    /// Of each table the cursor, where it was and where it is to be.
+    cursors: Vec<(Source, i64, i64)>,
+    /// What rows are to say.
+    whole: Vec<(Place<'a>, Figures)>,
+    /// What is added to others.
+    sums: Sums<'a>,
+    /// Whether there is more to read.
+    more: bool,
+}
+
 impl Store {
     /// Adds up some of what is new; `true` when there is more.
     pub(crate) async fn roll_up(&self, now: Timestamp) -> Result<bool, StoreError> {
-        self.turn(now, MOST_FIGURES).await
+        let mut turn = Turn::default();
+        let reckoned = self.reckon(&mut turn, now).await?;
+        self.write(reckoned).await
     }
 
-    /// The same, of each table so many figures at most.
-    pub(super) async fn turn(&self, now: Timestamp, most_figures: usize) -> Result<bool, StoreError> {
-        let (mut turn, mut cursors, mut more) = (Turn::default(), Vec::new(), false);
+    /// Reads some of what is new, and the rows that it is to be added to, beside whoever writes.
+    pub(super) async fn reckon<'a>(
+        &self,
+        turn: &'a mut Turn,
+        now: Timestamp,
+    ) -> Result<Reckoned<'a>, StoreError> {
+        let (mut cursors, mut more) = (Vec::new(), false);
         let mut tx = self.readers.begin().await?;
         for source in Source::ALL {
             let cursor: i64 = sqlx::query_scalar("SELECT n FROM counters WHERE name = $1")
                 .bind(source.cursor())
                 .fetch_one(&mut *tx)
                 .await?;
-            let (to, rest) = turn.read(&mut tx, source, cursor, now, most_figures).await?;
+            let (to, rest) = turn.read(&mut tx, source, cursor, now).await?;
             more |= rest;
             cursors.push((source, cursor, to));
         }
+        let mut sums = turn.sums(now);
+        let whole = with_known(&mut tx, std::mem::take(&mut sums.whole)).await?;
+        tx.commit().await?;
+        Ok(Reckoned { cursors, whole, sums, more })
+    }
+
+    /// Writes it, unless a cursor has moved since: then another turn has added some of the same, to rows that were read.
+    /// `true` when there is more.
+    pub(super) async fn write(&self, reckoned: Reckoned<'_>) -> Result<bool, StoreError> {
+        let Reckoned { cursors, whole, sums, more } = reckoned;
         if cursors.iter().all(|(_, from, to)| from == to) {
             return Ok(more);
         }
-        let mut sums = turn.sums(now);
-        // Read beside whoever writes: nobody else adds to them, or the cursors have moved.
-        let whole = with_known(&mut tx, std::mem::take(&mut sums.whole)).await?;
-        tx.commit().await?;
         let mut change = self.change().await?;
         for (source, from, to) in cursors {
             if !change.move_cursor(source, from, to).await? {
-                // Another turn was quicker: it has added the same rows, or changed what these are added to.
                 return Ok(true);
             }
         }
