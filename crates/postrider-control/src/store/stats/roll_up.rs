@@ -271,12 +271,12 @@ impl Store {
     /// Adds up some of what is new; `true` when there is more.
     pub(crate) async fn roll_up(&self, now: Timestamp) -> Result<bool, StoreError> {
         let mut turn = Turn::default();
-        let reckoned = self.reckon(&mut turn, now).await?;
-        self.write(reckoned).await
+        let reckoned = self.reckon_turn(&mut turn, now).await?;
+        self.write_turn(reckoned).await
     }
 
     /// Reads some of what is new, and the rows that it is to be added to, beside whoever writes.
-    pub(super) async fn reckon<'a>(
+    pub(super) async fn reckon_turn<'a>(
         &self,
         turn: &'a mut Turn,
         now: Timestamp,
@@ -300,7 +300,7 @@ impl Store {
 
     /// Writes it, unless a cursor has moved since: then another turn has added some of the same, to rows that were read.
     /// `true` when there is more.
-    pub(super) async fn write(&self, reckoned: Reckoned<'_>) -> Result<bool, StoreError> {
+    pub(super) async fn write_turn(&self, reckoned: Reckoned<'_>) -> Result<bool, StoreError> {
         let Reckoned { cursors, whole, sums, more } = reckoned;
         if cursors.iter().all(|(_, from, to)| from == to) {
             return Ok(more);

@@ -387,12 +387,12 @@ async fn whoever_is_second_adds_nothing() {
     for _ in 0..3 {
         world.happen(30).await;
         let mut early = Turn::default();
-        let early = world.t.store.reckon(&mut early, NOW).await.unwrap();
+        let early = world.t.store.reckon_turn(&mut early, NOW).await.unwrap();
         world.happen(30).await;
         let mut late = Turn::default();
-        let late = world.t.store.reckon(&mut late, NOW).await.unwrap();
-        assert!(!world.t.store.write(late).await.unwrap());
-        assert!(world.t.store.write(early).await.unwrap(), "to be read again");
+        let late = world.t.store.reckon_turn(&mut late, NOW).await.unwrap();
+        assert!(!world.t.store.write_turn(late).await.unwrap());
+        assert!(world.t.store.write_turn(early).await.unwrap(), "to be read again");
         world.assert_exact().await;
     }
 }
