@@ -32,6 +32,9 @@
 //! other: an event of its own message costs the broker several times as much. When some of them fail, the error lists which
 //! are confirmed and which are not.
 //!
+//! [`Producer::publish`] from many tasks comes to the same: when 64 messages are under way, events that come meanwhile
+//! share the next ones. Nobody waits for company: where fewer are under way, an event is sent at once.
+//!
 //! # What an event holds
 //!
 //! | member | set with | meaning |
@@ -66,8 +69,8 @@
 //! An event that Postrider would refuse (no legal type, larger than 256 KiB, …) is refused here, before anything is
 //! sent. A tenant that does not exist is found out later: such an event is kept in `postrider.invalid`.
 
-mod array;
 mod event;
+mod line;
 mod producer;
 
 pub use event::{NewAction, NewEvent};

@@ -1,23 +1,25 @@
 //! Publishing over a pool of connections, with confirms.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_lapin::{Config, Pool, PoolConfig, Runtime, Timeouts};
-use futures_util::StreamExt as _;
 use lapin::ConnectionProperties;
 use postrider_broker::{BrokerError, ConfirmedChannel, Names, Outgoing, now};
 use postrider_core::EventId;
 use postrider_core::intake::Refusal;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::array::{self, Message};
 use crate::event::{Encoded, NewAction, NewEvent};
+use crate::line::{Line, Message, Waiting};
 
-/// Channels that are kept for the next publish.
-const IDLE_CHANNELS: usize = 64;
-/// Messages of [`Producer::publish_all`] that are under way at the same time.
-const IN_FLIGHT: usize = IDLE_CHANNELS;
+/// Messages that are under way at the same time, each on a channel of its own. What comes beyond waits, and shares messages.
+const UNDER_WAY: usize = 64;
+/// Events that are in line or under way at the same time. Whoever comes beyond waits for a place.
+const PLACES: usize = 10_000;
+/// Events of [`Producer::publish_all`] that wait for places together.
+const TOGETHER: usize = 1_000;
 
 /// Where to publish.
 #[derive(Clone)]
@@ -98,10 +100,41 @@ pub struct PublishAllError {
 /// Publishes events. Cheap to share behind an `Arc`; one for each process is enough.
 #[derive(Debug)]
 pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     pool: Pool,
     names: Names,
     idle: Mutex<Vec<ConfirmedChannel>>,
     patience: Duration,
+    /// Places in line.
+    places: Arc<Semaphore>,
+    queue: Mutex<Queue>,
+}
+
+/// Events that wait, and how many messages are under way.
+#[derive(Debug, Default)]
+struct Queue {
+    line: Line,
+    under_way: usize,
+}
+
+/// Someone who publishes what is in line, message after message, until there is nothing.
+#[derive(Debug)]
+struct Sender {
+    shared: Arc<Shared>,
+    /// Whether the queue still counts it.
+    counted: bool,
+}
+
+/// An event in line.
+#[derive(Debug)]
+struct Ticket {
+    id: EventId,
+    until: Instant,
+    told: oneshot::Receiver<Result<(), BrokerError>>,
 }
 
 impl Producer {
@@ -118,31 +151,42 @@ impl Producer {
         let pool = Config { url: Some(url), pool: Some(pool) }
             .create_pool(properties, Runtime::Tokio1)
             .map_err(|e| BrokerError::Config(e.to_string()))?;
-        // Only the ladder's names carry its unit, and a producer uses none of them.
-        let names = Names::new(&settings.prefix, 1000);
-        let producer = Self { pool, names, idle: Mutex::default(), patience: settings.patience };
-        let channel = producer.channel().await?;
-        producer.give_back(channel);
-        Ok(producer)
+        let shared = Shared {
+            pool,
+            // Only the ladder's names carry its unit, and a producer uses none of them.
+            names: Names::new(&settings.prefix, 1000),
+            idle: Mutex::default(),
+            patience: settings.patience,
+            places: Arc::new(Semaphore::new(PLACES)),
+            queue: Mutex::default(),
+        };
+        let channel = shared.channel().await?;
+        shared.give_back(channel);
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Publishes one event and returns its id once the broker has it safely.
     ///
-    /// Trouble with the broker is tried again with the same id until the patience ends.
+    /// It is sent at once, unless 64 messages of this producer are under way: then it waits for one of them to be confirmed, and
+    /// shares its message with what else of its tenant and trace waits, up to 100 events. Each is routed, and if need be
+    /// refused, by itself.
+    ///
+    /// Trouble with the broker is tried again with the same id until the patience ends. When the returned future is dropped before,
+    /// the event may have been published or not.
     ///
     /// # Errors
     /// [`Error::Refused`] before anything is sent; [`Error::NotConfirmed`] when the patience ends.
     pub async fn publish(&self, event: NewEvent) -> Result<EventId, Error> {
-        self.send_alone(event.encode(now())?).await
+        self.publish_one(event.encode(now())?).await
     }
 
     /// Publishes one action and returns its id once the broker has it safely. Which events it becomes is decided by the
-    /// router.
+    /// router. It shares messages as events do.
     ///
     /// # Errors
     /// As for [`Producer::publish`].
     pub async fn publish_action(&self, action: NewAction) -> Result<EventId, Error> {
-        self.send_alone(action.encode(now())?).await
+        self.publish_one(action.encode(now())?).await
     }
 
     /// Publishes many events at once: up to 100 of one tenant and one trace in one message, which costs the broker a fraction of
@@ -152,21 +196,24 @@ impl Producer {
     /// [`PublishAllError`] when any of them failed; it says which are confirmed.
     pub async fn publish_all(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, PublishAllError> {
         let mut results: Vec<(usize, Result<EventId, Error>)> = Vec::with_capacity(events.len());
-        let mut encoded = Vec::with_capacity(events.len());
+        let (mut places, mut encoded) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
         for (place, event) in events.into_iter().enumerate() {
             match event.encode(now()) {
-                Ok(event) => encoded.push((place, event)),
+                Ok(event) => {
+                    places.push(place);
+                    encoded.push(event);
+                }
                 Err(refused) => results.push((place, Err(refused))),
             }
         }
-        let mut sending = futures_util::stream::iter(array::pack(encoded))
-            .map(|message| async move { (self.send(message.outgoing(&self.names)).await, message) })
-            .buffer_unordered(IN_FLIGHT);
-        while let Some((sent, message)) = sending.next().await {
-            results.extend(message.ids().map(|(place, id)| match &sent {
-                Ok(()) => (place, Ok(id)),
-                Err(cause) => (place, Err(Error::NotConfirmed { id, cause: cause.clone() })),
-            }));
+        let mut tickets = Vec::with_capacity(encoded.len());
+        let mut left = encoded.into_iter();
+        while left.len() > 0 {
+            let together = left.by_ref().take(TOGETHER).collect();
+            tickets.extend(self.shared.line_up(together).await);
+        }
+        for (place, ticket) in places.into_iter().zip(tickets) {
+            results.push((place, self.shared.confirmed(ticket).await));
         }
         results.sort_by_key(|(place, _)| *place);
         let (mut confirmed, mut failed) = (Vec::new(), Vec::new());
@@ -179,29 +226,81 @@ impl Producer {
         if failed.is_empty() { Ok(confirmed) } else { Err(PublishAllError { confirmed, failed }) }
     }
 
-    async fn send_alone(&self, event: Encoded) -> Result<EventId, Error> {
-        let id = event.id.clone();
-        match self.send(Message::of(0, event).outgoing(&self.names)).await {
+    async fn publish_one(&self, event: Encoded) -> Result<EventId, Error> {
+        let mut tickets = self.shared.line_up(vec![event]).await;
+        match tickets.pop() {
+            Some(ticket) => self.shared.confirmed(ticket).await,
+            None => Err(Error::Broker(BrokerError::Lost)),
+        }
+    }
+}
+
+impl Shared {
+    /// Puts events in line, all of them at the same time, and has someone publish them. There is a ticket for each.
+    async fn line_up(self: &Arc<Self>, events: Vec<Encoded>) -> Vec<Ticket> {
+        let wanted = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        let places = self.places.clone().acquire_many_owned(wanted);
+        let mut places = tokio::time::timeout(self.patience, places).await.ok().and_then(Result::ok);
+        let until = Instant::now() + self.patience;
+        let mut tickets = Vec::with_capacity(events.len());
+        let mut waiting = Vec::with_capacity(events.len());
+        for event in events {
+            let (confirm, told) = oneshot::channel();
+            tickets.push(Ticket { id: event.id.clone(), until, told });
+            match places.as_mut().and_then(|places| places.split(1)) {
+                Some(place) => waiting.push(Waiting { event, until, confirm, _place: place }),
+                None => drop(confirm.send(Err(self.late()))),
+            }
+        }
+        let wanted = waiting.len();
+        let mut queue = self.queue();
+        waiting.into_iter().for_each(|waiting| queue.line.push(waiting));
+        let senders = wanted.min(UNDER_WAY - queue.under_way);
+        queue.under_way += senders;
+        drop(queue);
+        for _ in 0..senders {
+            let sender = Sender { shared: self.clone(), counted: true };
+            // Not the caller's: whoever is dropped while others share its message would take them along.
+            tokio::spawn(sender.run());
+        }
+        tickets
+    }
+
+    async fn confirmed(&self, ticket: Ticket) -> Result<EventId, Error> {
+        let Ticket { id, until, told } = ticket;
+        let told = match tokio::time::timeout_at(until, told).await {
+            Ok(told) => told.unwrap_or(Err(BrokerError::Lost)),
+            Err(_) => Err(self.late()),
+        };
+        match told {
             Ok(()) => Ok(id),
             Err(cause) => Err(Error::NotConfirmed { id, cause }),
         }
     }
 
-    /// Publishes a message, and again until the patience ends.
-    async fn send(&self, message: Outgoing) -> Result<(), BrokerError> {
-        let end = Instant::now() + self.patience;
+    fn late(&self) -> BrokerError {
+        BrokerError::Timeout { what: "a publish", seconds: self.patience.as_secs_f64().ceil() as u64 }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes a message, and again as long as somebody waits for it.
+    async fn send(&self, mut message: Message) {
         let mut pause = Duration::from_millis(50);
-        loop {
-            let cause = match self.try_once(&message).await {
-                Ok(()) => return Ok(()),
+        while let Some(outgoing) = message.outgoing(&self.names) {
+            let cause = match self.try_once(&outgoing).await {
+                Ok(()) => return message.confirmed(),
                 Err(cause) => cause,
             };
-            if Instant::now() + pause >= end
-                || matches!(cause, BrokerError::Denied { .. } | BrokerError::BadAddress(_))
-            {
-                return Err(cause);
+            let hopeless = matches!(cause, BrokerError::Denied { .. } | BrokerError::BadAddress(_));
+            let again = Instant::now() + pause;
+            message.give_up(&cause, |until| hopeless || until <= again);
+            if message.is_given_up() {
+                return;
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(again).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
@@ -235,8 +334,36 @@ impl Producer {
 
     fn give_back(&self, channel: ConfirmedChannel) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_CHANNELS && channel.is_usable() {
+        if idle.len() < UNDER_WAY && channel.is_usable() {
             idle.push(channel);
+        }
+    }
+}
+
+impl Sender {
+    async fn run(mut self) {
+        while let Some(message) = self.next() {
+            self.shared.send(message).await;
+        }
+    }
+
+    /// The next message. When there is none, this sender is not counted any more, in the same moment: whoever comes
+    /// then begins another.
+    fn next(&mut self) -> Option<Message> {
+        let mut queue = self.shared.queue();
+        let message = queue.line.take();
+        if message.is_none() {
+            queue.under_way -= 1;
+            self.counted = false;
+        }
+        message
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if self.counted {
+            self.shared.queue().under_way -= 1;
         }
     }
 }

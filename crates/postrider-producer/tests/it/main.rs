@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::ExchangeKind;
@@ -13,6 +15,7 @@ use postrider_producer::{Error, EventId, NewAction, NewEvent, Producer, Settings
 use postrider_testkit::chaos::Proxy;
 use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// A vhost with the topology, and a session that can read the events. Their queue has a single active consumer, so
 /// they cannot be fetched one by one.
@@ -153,6 +156,73 @@ async fn a_lost_connection_is_tried_again_with_the_same_id() {
     };
     tokio::join!(publishing, breaking);
     assert_eq!(events(&session, 200).await.len(), 200);
+}
+
+#[tokio::test]
+async fn events_that_come_together_share_messages() {
+    let (vhost, session) = vhost("producer-together").await;
+    let producer = Arc::new(Producer::connect(Settings::new(vhost.url())).await.unwrap());
+    let mut publishing = JoinSet::new();
+    for n in 0..1_000 {
+        let (producer, event) = (producer.clone(), NewEvent::new("A", &n).id(format!("e{n}")));
+        publishing.spawn(async move { producer.publish(event).await.unwrap().to_string() });
+    }
+    let confirmed: BTreeSet<String> = publishing.join_all().await.into_iter().collect();
+    assert_eq!(confirmed.len(), 1_000);
+    let mut consumer = session.consume("postrider.events", 1000).await.unwrap();
+    let (mut found, mut messages) = (Vec::new(), 0);
+    while found.len() < 1_000 {
+        let next = tokio::time::timeout(postrider_testkit::patience(), consumer.next());
+        let message = next.await.expect("another message").unwrap();
+        let body: Value = serde_json::from_slice(message.body()).unwrap();
+        let events = body.as_array().map_or(std::slice::from_ref(&body), Vec::as_slice);
+        found.extend(events.iter().map(|event| event["id"].as_str().unwrap().to_owned()));
+        messages += 1;
+    }
+    assert!(messages < 500, "{messages} messages for 1,000 events");
+    assert_eq!((found.len(), found.into_iter().collect::<BTreeSet<_>>()), (1_000, confirmed), "each once");
+    // Alone it is sent alone, and at once.
+    producer.publish(NewEvent::new("A", &()).id("alone")).await.unwrap();
+    let next = tokio::time::timeout(postrider_testkit::patience(), consumer.next());
+    let message = next.await.expect("another message").unwrap();
+    assert_eq!((message.message_id(), message.body()[0]), (Some("alone"), b'{'));
+}
+
+#[tokio::test]
+async fn who_leaves_or_gives_up_takes_nobody_along() {
+    let (vhost, _session) = vhost("producer-leaving").await;
+    let proxy = Proxy::start(&vhost.broker().amqp_address()).await;
+    let url = vhost.url_through(proxy.addr());
+    let connect =
+        async |patience| Arc::new(Producer::connect(Settings::new(&url).patience(patience)).await.unwrap());
+    let (patient, hasty) =
+        (connect(postrider_testkit::patience()).await, connect(Duration::from_millis(300)).await);
+    proxy.cut().await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begin = |producer: &Arc<Producer>, name: &str| {
+        let mut publishing = JoinSet::new();
+        for n in 0..300 {
+            let (producer, begun) = (producer.clone(), begun.clone());
+            let event = NewEvent::new("A", &n).id(format!("{name}{n}"));
+            publishing.spawn(async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                producer.publish(event).await
+            });
+        }
+        publishing
+    };
+    let given_up = begin(&hasty, "hasty").join_all().await;
+    assert!(given_up.iter().all(|result| matches!(result, Err(Error::NotConfirmed { .. }))));
+    let (mut leaving, staying) = (begin(&patient, "leaving"), begin(&patient, "staying"));
+    let in_line = async || begun.load(Ordering::SeqCst) == 900;
+    postrider_testkit::eventually("all are in line", in_line).await;
+    leaving.shutdown().await;
+    proxy.restore().await;
+    let stayed = staying.join_all().await;
+    assert!(stayed.iter().all(Result::is_ok), "{:?}", stayed.iter().find(|result| result.is_err()));
+    // Nor is anything stuck in the one that gave up.
+    let again = async || hasty.publish(NewEvent::new("A", &()).id("again")).await.is_ok();
+    postrider_testkit::eventually("another event is published", again).await;
 }
 
 #[tokio::test]
