@@ -9,6 +9,7 @@
 //! what the numbers have to be.
 
 mod alone;
+mod bare;
 mod behind;
 mod burst;
 mod chart;

@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure, chain};
 use crate::settings::Secret;
 
 /// Requests under way at a time; as many as a worker has slots.
-const AT_ONCE: u16 = 256;
+pub(super) const AT_ONCE: u16 = 256;
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(30);
 
@@ -34,7 +34,8 @@ pub(super) fn client() -> Result<reqwest::Client, Failure> {
         .map_err(|error| Failure::new(Exit::Other, "cannot make an HTTP client", chain(&error)))
 }
 
-async fn post(client: &reqwest::Client, url: &str, body: Vec<u8>) -> Result<(), Failure> {
+/// Sends one request.
+pub(super) async fn post(client: &reqwest::Client, url: &str, body: Vec<u8>) -> Result<(), Failure> {
     let failed =
         |why: &dyn std::fmt::Display| Failure::new(Exit::Other, "the sink does not take a request", why);
     let response = client.post(url).body(body).send().await.map_err(|error| failed(&chain(&error)))?;
@@ -131,6 +132,7 @@ pub(super) fn post_only(
     }
 }
 
-fn finished(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+/// How a task ended.
+pub(super) fn finished(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
     ended.map_err(|error| Failure::new(Exit::Other, "a task of the naked loop broke down", error))?
 }

@@ -68,9 +68,14 @@ impl Place {
         Names::new(self.prefix(), self.settings.broker.delay_unit_ms)
     }
 
-    /// The queue of the naked loop.
+    /// The queue of the naked loop, and of events of the bare pipeline.
     pub(super) fn naked_queue(&self) -> String {
         format!("{}.naked", self.prefix())
+    }
+
+    /// The queue of deliveries of the bare pipeline.
+    pub(super) fn bare_queue(&self) -> String {
+        format!("{}.bare", self.prefix())
     }
 
     /// Where the broker is, without the password.
@@ -89,11 +94,11 @@ impl Place {
         topology::apply(&settings, Some(self.shards)).await?;
         let session = topology::open(&settings).await?;
         let quorum = BTreeMap::from([("x-queue-type", Argument::Text("quorum".to_owned()))]);
-        let queues = vec![self.naked(quorum)];
-        let naked = Topology { exchanges: Vec::new(), queues, bindings: Vec::new() };
-        let applied = naked.apply(&session).await;
+        let queues = self.baselines(&quorum);
+        let baselines = Topology { exchanges: Vec::new(), queues, bindings: Vec::new() };
+        let applied = baselines.apply(&session).await;
         session.close().await;
-        applied.map_err(|error| topology::broker("cannot declare the queue of the naked loop", &error))
+        applied.map_err(|error| topology::broker("cannot declare the queues of the baselines", &error))
     }
 
     /// Deletes everything.
@@ -107,14 +112,16 @@ impl Place {
         deleted.map_err(|error| left(topology::broker("cannot delete the bench's queues", &error)))
     }
 
-    /// It stands where the lanes do.
-    fn naked(&self, arguments: BTreeMap<&'static str, Argument>) -> Queue {
-        Queue { name: self.naked_queue(), purpose: Purpose::Fresh, arguments }
+    /// They stand where the lanes do.
+    fn baselines(&self, arguments: &BTreeMap<&'static str, Argument>) -> Vec<Queue> {
+        [self.naked_queue(), self.bare_queue()]
+            .map(|name| Queue { name, purpose: Purpose::Fresh, arguments: arguments.clone() })
+            .into()
     }
 
     fn everything(&self, session: &Session) -> Topology {
         let mut everything = Topology::new(session.names(), self.shards);
-        everything.queues.push(self.naked(BTreeMap::new()));
+        everything.queues.extend(self.baselines(&BTreeMap::new()));
         everything
     }
 }

@@ -242,7 +242,8 @@ async fn publish_over(channel: Channel, course: Arc<Course>) -> Result<u64, Fail
     Ok(count)
 }
 
-async fn confirmed(confirm: PublisherConfirm) -> Result<(), Failure> {
+/// Awaits that a message is safe.
+pub(super) async fn confirmed(confirm: PublisherConfirm) -> Result<(), Failure> {
     match answered("have an event confirmed", confirm).await? {
         Confirmation::Ack(None) => Ok(()),
         Confirmation::Ack(Some(_)) => {

@@ -100,7 +100,7 @@ impl<'a> Rig<'a> {
             }
         }
         match workload.kind {
-            Kind::NakedLoop | Kind::NakedPost | Kind::Speed { .. } => {
+            Kind::NakedLoop | Kind::NakedPost | Kind::Bare { .. } | Kind::Speed { .. } => {
                 Ok(vec![speed::run(self, workload).await?])
             }
             Kind::Steady => Ok(vec![steady::run(self, workload).await?]),

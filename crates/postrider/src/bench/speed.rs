@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bare::Pipeline;
 use super::naked::{self, Loop};
 use super::patience::Patience;
 use super::plan::{Kind, Workload};
@@ -36,7 +37,7 @@ type Task<T> = JoinHandle<Result<T, Failure>>;
 /// Measures one turn.
 pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, Failure> {
     let fan_out = match workload.kind {
-        Kind::Speed { fan_out, .. } => fan_out,
+        Kind::Speed { fan_out, .. } | Kind::Bare { fan_out } => fan_out,
         Kind::NakedLoop | Kind::NakedPost | Kind::Steady | Kind::Burst | Kind::Alone => 1,
     };
     let naked = workload.is_naked();
@@ -58,6 +59,19 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
             consuming = Some(tokio::spawn(running));
             let pace = Pace::Permitted(room.clone());
             let load = rig.load(workload, pace, u64::MAX, &stop);
+            tokio::spawn(rig.publisher.publish(Load {
+                exchange: String::new(),
+                routing_key: Some(queue),
+                ..load
+            }))
+        }
+        Kind::Bare { fan_out } => {
+            let queue = rig.place.naked_queue();
+            let queues = (queue.as_str(), rig.place.bare_queue());
+            let pipeline = Pipeline::start(&rig.place.url, queues, fan_out).await?;
+            let running = pipeline.run(rig.client.clone(), rig.sink.url("naked"), stop_loop.clone());
+            consuming = Some(tokio::spawn(running));
+            let load = rig.load(workload, Pace::Permitted(room.clone()), u64::MAX, &stop);
             tokio::spawn(rig.publisher.publish(Load {
                 exchange: String::new(),
                 routing_key: Some(queue),
