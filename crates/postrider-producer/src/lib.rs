@@ -33,7 +33,7 @@
 //! are confirmed and which are not.
 //!
 //! [`Producer::publish`] from many tasks comes to the same: when 64 messages are under way, events that come meanwhile
-//! share the next ones. Nobody waits for company: where fewer are under way, an event is sent at once.
+//! share the next ones. Nothing waits for company: where fewer are under way, an event is sent at once.
 //!
 //! # What an event holds
 //!

@@ -79,9 +79,11 @@ impl Message {
         self.events.into_iter().for_each(|waiting| waiting.tell(Ok(())));
     }
 
-    /// Tells those why it failed who wait too short for another try. The others stay.
+    /// Tells those why it failed who wait too short for another try, and forgets who does not wait any more. The others stay.
     pub(crate) fn give_up(&mut self, cause: &BrokerError, too_short: impl Fn(Instant) -> bool) {
-        for waiting in self.events.extract_if(.., |waiting| too_short(waiting.until)) {
+        for waiting in
+            self.events.extract_if(.., |waiting| waiting.confirm.is_closed() || too_short(waiting.until))
+        {
             waiting.tell(Err(cause.clone()));
         }
     }

@@ -8,6 +8,7 @@ use lapin::ConnectionProperties;
 use postrider_broker::{BrokerError, ConfirmedChannel, Names, Outgoing, now};
 use postrider_core::EventId;
 use postrider_core::intake::Refusal;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ const UNDER_WAY: usize = 64;
 const PLACES: usize = 10_000;
 /// Events of [`Producer::publish_all`] that wait for places together.
 const TOGETHER: usize = 1_000;
+/// How long an event may wait to be sent at all, where its caller's patience is shorter.
+const FIRST_TRY: Duration = Duration::from_secs(1);
 
 /// Where to publish.
 #[derive(Clone)]
@@ -53,7 +56,8 @@ impl Settings {
         self
     }
 
-    /// How long one publish is tried again, with the same id, before it fails.
+    /// How long one publish is tried again, with the same id, before it fails. A try that has begun is finished, so it may
+    /// take some seconds longer; 30 where the broker stands still.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -78,7 +82,7 @@ pub enum Error {
     NotConfirmed {
         /// The event's id.
         id: EventId,
-        /// What the last try said.
+        /// What the last try said, or that there was none, since the broker did not answer what came before.
         cause: BrokerError,
     },
     /// The broker cannot be reached.
@@ -97,14 +101,21 @@ pub struct PublishAllError {
     pub failed: Vec<(usize, Error)>,
 }
 
-/// Publishes events. Cheap to share behind an `Arc`; one for each process is enough.
-#[derive(Debug)]
+/// Publishes events. Cheap to share behind an `Arc`; one for each process is enough. It works on the runtime on which it was
+/// connected, and ends with it.
 pub struct Producer {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The pool's address holds a password, and events are nobody's business.
+        f.write_str("Producer")
+    }
+}
+
 struct Shared {
+    runtime: Handle,
     pool: Pool,
     names: Names,
     idle: Mutex<Vec<ConfirmedChannel>>,
@@ -122,7 +133,6 @@ struct Queue {
 }
 
 /// Someone who publishes what is in line, message after message, until there is nothing.
-#[derive(Debug)]
 struct Sender {
     shared: Arc<Shared>,
     /// Whether the queue still counts it.
@@ -133,7 +143,6 @@ struct Sender {
 #[derive(Debug)]
 struct Ticket {
     id: EventId,
-    until: Instant,
     told: oneshot::Receiver<Result<(), BrokerError>>,
 }
 
@@ -152,6 +161,7 @@ impl Producer {
             .create_pool(properties, Runtime::Tokio1)
             .map_err(|e| BrokerError::Config(e.to_string()))?;
         let shared = Shared {
+            runtime: Handle::current(),
             pool,
             // Only the ladder's names carry its unit, and a producer uses none of them.
             names: Names::new(&settings.prefix, 1000),
@@ -167,12 +177,12 @@ impl Producer {
 
     /// Publishes one event and returns its id once the broker has it safely.
     ///
-    /// It is sent at once, unless 64 messages of this producer are under way: then it waits for one of them to be confirmed, and
-    /// shares its message with what else of its tenant and trace waits, up to 100 events. Each is routed, and if need be
-    /// refused, by itself.
+    /// It is sent at once, unless 64 messages of this producer are under way: then it waits for one of them to be confirmed. It
+    /// shares its message with whatever else of its tenant and trace waits in the same moment, up to 100 events. Each is
+    /// routed, and if need be refused, by itself.
     ///
-    /// Trouble with the broker is tried again with the same id until the patience ends. When the returned future is dropped before,
-    /// the event may have been published or not.
+    /// Trouble with the broker is tried again with the same id until the patience ends. When the returned future is dropped
+    /// before, the event may have been published or not.
     ///
     /// # Errors
     /// [`Error::Refused`] before anything is sent; [`Error::NotConfirmed`] when the patience ends.
@@ -196,16 +206,16 @@ impl Producer {
     /// [`PublishAllError`] when any of them failed; it says which are confirmed.
     pub async fn publish_all(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, PublishAllError> {
         let mut results: Vec<(usize, Result<EventId, Error>)> = Vec::with_capacity(events.len());
-        let (mut places, mut encoded) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        let mut encoded = Vec::with_capacity(events.len());
         for (place, event) in events.into_iter().enumerate() {
             match event.encode(now()) {
-                Ok(event) => {
-                    places.push(place);
-                    encoded.push(event);
-                }
+                Ok(event) => encoded.push((place, event)),
                 Err(refused) => results.push((place, Err(refused))),
             }
         }
+        // What can share a message stands together.
+        encoded.sort_by(|(_, a), (_, b)| (&a.tenant, &a.traceparent).cmp(&(&b.tenant, &b.traceparent)));
+        let (places, encoded): (Vec<usize>, Vec<Encoded>) = encoded.into_iter().unzip();
         let mut tickets = Vec::with_capacity(encoded.len());
         let mut left = encoded.into_iter();
         while left.len() > 0 {
@@ -213,7 +223,7 @@ impl Producer {
             tickets.extend(self.shared.line_up(together).await);
         }
         for (place, ticket) in places.into_iter().zip(tickets) {
-            results.push((place, self.shared.confirmed(ticket).await));
+            results.push((place, ticket.confirmed().await));
         }
         results.sort_by_key(|(place, _)| *place);
         let (mut confirmed, mut failed) = (Vec::new(), Vec::new());
@@ -229,7 +239,7 @@ impl Producer {
     async fn publish_one(&self, event: Encoded) -> Result<EventId, Error> {
         let mut tickets = self.shared.line_up(vec![event]).await;
         match tickets.pop() {
-            Some(ticket) => self.shared.confirmed(ticket).await,
+            Some(ticket) => ticket.confirmed().await,
             None => Err(Error::Broker(BrokerError::Lost)),
         }
     }
@@ -238,15 +248,16 @@ impl Producer {
 impl Shared {
     /// Puts events in line, all of them at the same time, and has someone publish them. There is a ticket for each.
     async fn line_up(self: &Arc<Self>, events: Vec<Encoded>) -> Vec<Ticket> {
+        let until = Instant::now() + self.patience;
         let wanted = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let places = self.places.clone().acquire_many_owned(wanted);
-        let mut places = tokio::time::timeout(self.patience, places).await.ok().and_then(Result::ok);
-        let until = Instant::now() + self.patience;
+        let places = tokio::time::timeout(self.patience.max(FIRST_TRY), places).await;
+        let mut places = places.ok().and_then(Result::ok);
         let mut tickets = Vec::with_capacity(events.len());
         let mut waiting = Vec::with_capacity(events.len());
         for event in events {
             let (confirm, told) = oneshot::channel();
-            tickets.push(Ticket { id: event.id.clone(), until, told });
+            tickets.push(Ticket { id: event.id.clone(), told });
             match places.as_mut().and_then(|places| places.split(1)) {
                 Some(place) => waiting.push(Waiting { event, until, confirm, _place: place }),
                 None => drop(confirm.send(Err(self.late()))),
@@ -261,25 +272,14 @@ impl Shared {
         for _ in 0..senders {
             let sender = Sender { shared: self.clone(), counted: true };
             // Not the caller's: whoever is dropped while others share its message would take them along.
-            tokio::spawn(sender.run());
+            self.runtime.spawn(sender.run());
         }
         tickets
     }
 
-    async fn confirmed(&self, ticket: Ticket) -> Result<EventId, Error> {
-        let Ticket { id, until, told } = ticket;
-        let told = match tokio::time::timeout_at(until, told).await {
-            Ok(told) => told.unwrap_or(Err(BrokerError::Lost)),
-            Err(_) => Err(self.late()),
-        };
-        match told {
-            Ok(()) => Ok(id),
-            Err(cause) => Err(Error::NotConfirmed { id, cause }),
-        }
-    }
-
+    /// Of what was never sent.
     fn late(&self) -> BrokerError {
-        BrokerError::Timeout { what: "a publish", seconds: self.patience.as_secs_f64().ceil() as u64 }
+        BrokerError::Timeout { what: "earlier publishes", seconds: self.patience.as_secs_f64().ceil() as u64 }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -288,6 +288,8 @@ impl Shared {
 
     /// Publishes a message, and again as long as somebody waits for it.
     async fn send(&self, mut message: Message) {
+        let now = Instant::now();
+        message.give_up(&self.late(), |until| until + FIRST_TRY < now);
         let mut pause = Duration::from_millis(50);
         while let Some(outgoing) = message.outgoing(&self.names) {
             let cause = match self.try_once(&outgoing).await {
@@ -340,6 +342,16 @@ impl Shared {
     }
 }
 
+impl Ticket {
+    /// Waits until the broker has it, or nobody tries any more.
+    async fn confirmed(self) -> Result<EventId, Error> {
+        match self.told.await.unwrap_or(Err(BrokerError::Lost)) {
+            Ok(()) => Ok(self.id),
+            Err(cause) => Err(Error::NotConfirmed { id: self.id, cause }),
+        }
+    }
+}
+
 impl Sender {
     async fn run(mut self) {
         while let Some(message) = self.next() {
@@ -363,7 +375,12 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if self.counted {
-            self.shared.queue().under_way -= 1;
+            // Its runtime has ended. When it was the last, nobody is left to send what is in line.
+            let mut queue = self.shared.queue();
+            queue.under_way -= 1;
+            if queue.under_way == 0 {
+                queue.line = Line::default();
+            }
         }
     }
 }

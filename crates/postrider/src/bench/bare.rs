@@ -1,4 +1,4 @@
-//! The limit of what two queues allow: events are taken from one, put as deliveries into another, taken from there and sent.
+//! What two bare hops do: events are taken from one queue, put as deliveries into another, taken from there and sent.
 //!
 //! That is what a router and a worker cannot do without, and nothing else: no webhook is looked up, nothing is signed,
 //! retried, journaled or recorded, nobody parses anything, and all of it is one process. Deliveries travel as Postrider's do,
@@ -9,16 +9,15 @@ use std::sync::Arc;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, Consumer};
+use lapin::{BasicProperties, Connection, Consumer};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::naked::{AT_ONCE, finished, post};
-use super::publish::{answered, confirmed, connect};
+use super::publish::{Publisher, answered, confirmed, connect};
 use crate::exit::{Exit, Failure};
 use crate::settings::Secret;
 
@@ -29,10 +28,14 @@ const ROUNDS: usize = 4;
 /// Deliveries in one message, at most; as many as a router puts there.
 const PER_MESSAGE: usize = 16;
 
+/// Messages of deliveries that are sent ahead: more than are under way at a time, also where they are not full.
+const AHEAD: u16 = 256;
+
 /// Both hops, ready to begin.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     events: Hop,
+    publisher: Publisher,
     deliveries: Hop,
     /// Where deliveries wait.
     queue: String,
@@ -45,7 +48,6 @@ pub(super) struct Pipeline {
 struct Hop {
     // Its channel lasts as long as it does.
     _connection: Connection,
-    channel: Channel,
     consumer: Consumer,
 }
 
@@ -56,14 +58,10 @@ impl Pipeline {
         (events, deliveries): (&str, String),
         fan_out: u32,
     ) -> Result<Self, Failure> {
-        let ahead = (2 * ROUND) as u16;
-        let at_once = AT_ONCE / PER_MESSAGE as u16;
-        let hop = Hop::start(url, events, ahead).await?;
-        answered("have publishes confirmed", hop.channel.confirm_select(ConfirmSelectOptions::default()))
-            .await?;
         Ok(Self {
-            events: hop,
-            deliveries: Hop::start(url, &deliveries, at_once).await?,
+            events: Hop::start(url, events, (ROUNDS * ROUND) as u16).await?,
+            publisher: Publisher::connect(url).await?,
+            deliveries: Hop::start(url, &deliveries, AHEAD).await?,
             queue: deliveries,
             fan_out: fan_out as usize,
         })
@@ -77,7 +75,7 @@ impl Pipeline {
         stop: CancellationToken,
     ) -> Result<(), Failure> {
         let mut hops = JoinSet::new();
-        hops.spawn(route(self.events, self.queue, self.fan_out, stop.clone()));
+        hops.spawn(route(self.events, self.publisher, self.queue, self.fan_out, stop.clone()));
         hops.spawn(send(self.deliveries, client, url, stop));
         while let Some(ended) = hops.join_next().await {
             finished(ended)?;
@@ -94,7 +92,7 @@ impl Hop {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consume = channel.basic_consume(queue.into(), "bare".into(), options, none);
         let consumer = answered("consume", consume).await?;
-        Ok(Self { _connection: connection, channel, consumer })
+        Ok(Self { _connection: connection, consumer })
     }
 
     /// The next message; nothing after `stop`.
@@ -116,8 +114,15 @@ fn received(message: Option<Result<Delivery, lapin::Error>>) -> Result<Delivery,
 }
 
 /// The first hop: acks events when what became of them is confirmed.
-async fn route(mut hop: Hop, queue: String, fan_out: usize, stop: CancellationToken) -> Result<(), Failure> {
+async fn route(
+    mut hop: Hop,
+    publisher: Publisher,
+    queue: String,
+    fan_out: usize,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let properties = BasicProperties::default().with_delivery_mode(2);
+    let mut channels = publisher.channels().iter().cycle();
     let mut rounds = FuturesOrdered::new();
     loop {
         let first = tokio::select! {
@@ -137,14 +142,10 @@ async fn route(mut hop: Hop, queue: String, fan_out: usize, stop: CancellationTo
         }
         let mut confirms = Vec::new();
         for message in pack(events.iter().map(|event| event.data.as_slice()), fan_out) {
+            let Some(channel) = channels.next() else { break };
+            let (exchange, key) = ("".into(), queue.as_str().into());
             let options = BasicPublishOptions::default();
-            let publish = hop.channel.basic_publish(
-                "".into(),
-                queue.as_str().into(),
-                options,
-                &message,
-                properties.clone(),
-            );
+            let publish = channel.basic_publish(exchange, key, options, &message, properties.clone());
             confirms.push(answered("publish", publish).await?);
         }
         let Some(last) = events.pop() else { continue };
@@ -175,6 +176,7 @@ async fn send(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let url: Arc<str> = url.into();
+    let slots = Arc::new(Semaphore::new(usize::from(AT_ONCE)));
     let mut under_way = JoinSet::new();
     loop {
         let message = tokio::select! {
@@ -186,13 +188,18 @@ async fn send(
             message = hop.next(&stop) => message?,
         };
         let Some(message) = message else { break };
-        let (client, url) = (client.clone(), url.clone());
+        let (client, url, slots) = (client.clone(), url.clone(), slots.clone());
         under_way.spawn(async move {
             let mut posts = JoinSet::new();
             for (times, body) in unpack(&message.data) {
                 for _ in 0..times {
+                    let Ok(slot) = slots.clone().acquire_owned().await else { break };
                     let (client, url, body) = (client.clone(), url.clone(), body.to_vec());
-                    posts.spawn(async move { post(&client, &url, body).await });
+                    posts.spawn(async move {
+                        let sent = post(&client, &url, body).await;
+                        drop(slot);
+                        sent
+                    });
                 }
             }
             while let Some(ended) = posts.join_next().await {

@@ -68,14 +68,14 @@ impl Place {
         Names::new(self.prefix(), self.settings.broker.delay_unit_ms)
     }
 
-    /// The queue of the naked loop, and of events of the bare pipeline.
+    /// The queue of the naked loop.
     pub(super) fn naked_queue(&self) -> String {
         format!("{}.naked", self.prefix())
     }
 
-    /// The queue of deliveries of the bare pipeline.
-    pub(super) fn bare_queue(&self) -> String {
-        format!("{}.bare", self.prefix())
+    /// The queues of the two bare hops: of events, and of deliveries.
+    pub(super) fn bare_queues(&self) -> [String; 2] {
+        ["events", "deliveries"].map(|hop| format!("{}.bare.{hop}", self.prefix()))
     }
 
     /// Where the broker is, without the password.
@@ -114,9 +114,8 @@ impl Place {
 
     /// They stand where the lanes do.
     fn baselines(&self, arguments: &BTreeMap<&'static str, Argument>) -> Vec<Queue> {
-        [self.naked_queue(), self.bare_queue()]
-            .map(|name| Queue { name, purpose: Purpose::Fresh, arguments: arguments.clone() })
-            .into()
+        let names = [self.naked_queue()].into_iter().chain(self.bare_queues());
+        names.map(|name| Queue { name, purpose: Purpose::Fresh, arguments: arguments.clone() }).collect()
     }
 
     fn everything(&self, session: &Session) -> Topology {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
@@ -195,6 +195,18 @@ impl Publisher {
             channels.push(channel);
         }
         Ok(Self { _connection: connection, channels })
+    }
+
+    /// Its channels, on which publishes are confirmed.
+    pub(super) fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    /// Empties a queue: acks that were on their way when their consumer left are forgotten, and what they meant comes back.
+    pub(super) async fn empty(&self, queue: &str) -> Result<(), Failure> {
+        let Some(channel) = self.channels.first() else { return Ok(()) };
+        let purge = channel.queue_purge(queue.into(), QueuePurgeOptions::default());
+        answered("empty a queue", purge).await.map(drop)
     }
 
     /// Publishes until the load ends; how many events are confirmed then.

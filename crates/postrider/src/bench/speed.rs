@@ -54,6 +54,7 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
         }
         Kind::NakedLoop => {
             let queue = rig.place.naked_queue();
+            rig.publisher.empty(&queue).await?;
             let naked = Loop::start(&rig.place.url, &queue).await?;
             let running = naked.run(rig.client.clone(), rig.sink.url("naked"), stop_loop.clone());
             consuming = Some(tokio::spawn(running));
@@ -66,9 +67,10 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
             }))
         }
         Kind::Bare { fan_out } => {
-            let queue = rig.place.naked_queue();
-            let queues = (queue.as_str(), rig.place.bare_queue());
-            let pipeline = Pipeline::start(&rig.place.url, queues, fan_out).await?;
+            let [queue, deliveries] = rig.place.bare_queues();
+            rig.publisher.empty(&queue).await?;
+            rig.publisher.empty(&deliveries).await?;
+            let pipeline = Pipeline::start(&rig.place.url, (&queue, deliveries), fan_out).await?;
             let running = pipeline.run(rig.client.clone(), rig.sink.url("naked"), stop_loop.clone());
             consuming = Some(tokio::spawn(running));
             let load = rig.load(workload, Pace::Permitted(room.clone()), u64::MAX, &stop);
