@@ -18,13 +18,13 @@ const FACTS: [&str; 3] =
 
 /// Measures one turn.
 pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Vec<Run>, Failure> {
+    let mut runs = vec![catch_up(rig, workload).await?];
     for role in ["worker", "router", "control"] {
-        rig.processes.remove(role);
-        rig.system.stop(role).await?;
+        stop(rig, role).await?;
     }
     let pile = rig.plan.pile;
     let taken_before = rig.sink.mark().await?.taken;
-    let mut runs = vec![publish(rig, workload).await?];
+    runs.push(publish(rig, workload).await?);
     runs.push(
         work_off(rig, "router", "route-alone", 1, async |rig| rig.system.counters("router", &[ROUTED]).await)
             .await?,
@@ -37,17 +37,32 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Vec<Ru
     drained.latency_ms = Latency::of(&taken.latency);
     drained.repeated = (taken.taken - taken_before).saturating_sub(pile);
     runs.push(drained);
-    let facts = FACTS.len() as u64;
-    runs.push(
-        work_off(rig, "control", "recorder-alone", facts, async |rig| {
-            rig.system.counters("control", &FACTS).await
-        })
-        .await?,
-    );
+    runs.push(record(rig, "recorder-apart").await?);
     for role in ["router", "worker", "control"] {
         rig.system.ready(role).await?;
     }
     Ok(runs)
+}
+
+/// Control is away while the others go on, and comes back: what is in the journal then is in the order in which it happened.
+async fn catch_up(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, Failure> {
+    stop(rig, "control").await?;
+    let taken_before = rig.sink.count().await?.taken;
+    let published = publish(rig, workload).await?.deliveries;
+    rig.taken(taken_before + published).await?;
+    let run = record(rig, "recorder-alone").await?;
+    rig.system.ready("control").await?;
+    Ok(run)
+}
+
+async fn record(rig: &mut Rig<'_>, name: &'static str) -> Result<Run, Failure> {
+    let facts = FACTS.len() as u64;
+    work_off(rig, "control", name, facts, async |rig| rig.system.counters("control", &FACTS).await).await
+}
+
+async fn stop(rig: &mut Rig<'_>, role: &'static str) -> Result<(), Failure> {
+    rig.processes.remove(role);
+    rig.system.stop(role).await
 }
 
 /// Events pile up.

@@ -18,6 +18,7 @@ mod naked;
 mod patience;
 mod place;
 mod plan;
+mod produce;
 mod publish;
 mod report;
 mod rig;
@@ -134,7 +135,7 @@ mod tests {
     fn the_page_explains_every_workload_and_target() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/performance.md");
         let page = std::fs::read_to_string(page).unwrap();
-        let parts = ["publish-alone", "route-alone", "backlog-drain", "recorder-alone"];
+        let parts = ["publish-alone", "route-alone", "backlog-drain", "recorder-alone", "recorder-apart"];
         let targets = targets::Results::default().verdicts();
         for name in NAMES.into_iter().chain(parts).chain(targets.iter().map(|target| target.name)) {
             assert!(page.contains(&format!("`{name}`")), "docs/performance.md does not say what {name} is");

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use postrider_core::intake::MAX_PER_MESSAGE;
-
 /// Every workload, in the order in which they take turns: each beside its baseline.
 const WORKLOADS: [Workload; 19] = [
     naked_loop("naked-loop-1k", KIB),
@@ -14,7 +12,7 @@ const WORKLOADS: [Workload; 19] = [
     Workload { baseline: Some("naked-loop-1k"), ..speed("one-to-one-1k", 1, 1, KIB) },
     Workload {
         baseline: Some("naked-loop-1k"),
-        per_message: MAX_PER_MESSAGE,
+        by_producer: true,
         ..speed("arrays-one-to-one-1k", 1, 1, KIB)
     },
     workload("naked-post-1k", Kind::NakedPost, KIB),
@@ -75,8 +73,8 @@ pub(super) struct Workload {
     pub(super) body_bytes: usize,
     /// What its throughput is compared with.
     pub(super) baseline: Option<&'static str>,
-    /// Events in one message, at most: those that are published at the same time.
-    pub(super) per_message: usize,
+    /// Whether our producer publishes it; otherwise bare lapin does, each event in a message of its own.
+    pub(super) by_producer: bool,
     /// Whose its webhooks are, in turn: of the default tenant, or of so many. One tenant may have 10,000.
     pub(super) tenants: u32,
     /// Deliveries that wait meanwhile for a webhook whose receiver is busy.
@@ -285,7 +283,7 @@ impl Workload {
 }
 
 const fn workload(name: &'static str, kind: Kind, body_bytes: usize) -> Workload {
-    Workload { name, kind, body_bytes, baseline: None, per_message: 1, tenants: 1, behind: 0 }
+    Workload { name, kind, body_bytes, baseline: None, by_producer: false, tenants: 1, behind: 0 }
 }
 
 const fn naked_loop(name: &'static str, body_bytes: usize) -> Workload {

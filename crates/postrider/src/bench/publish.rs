@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,26 +47,20 @@ impl Events {
         self.workload.tenant(self.group(n))
     }
 
-    /// What is published for these numbers and times: the event, or an array of them.
-    fn message(&self, events: &[(u64, u64)]) -> Vec<u8> {
-        if let [(n, at)] = *events {
-            return self.body(n, at);
-        }
-        let mut array = b"[".to_vec();
-        for (n, at) in events {
-            array.extend_from_slice(&self.body(*n, *at));
-            array.push(b',');
-        }
-        if let Some(last) = array.last_mut() {
-            *last = b']';
-        }
-        array
+    /// The type of the event of a number.
+    pub(super) fn event_type(&self, n: u64) -> String {
+        self.workload.event_type(self.group(n))
+    }
+
+    /// How large each of them is, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.workload.body_bytes
     }
 
     /// The event of a number, published at a time.
     pub(super) fn body(&self, n: u64, at: u64) -> Vec<u8> {
         let groups = u64::from(self.workload.webhooks().0.max(1));
-        let event_type = self.workload.event_type(self.group(n));
+        let event_type = self.event_type(n);
         // Every other event of a webhook.
         let refuse = match self.workload.kind {
             Kind::Burst if (n / groups).is_multiple_of(2) => ",\"refuse\":true",
@@ -121,7 +115,7 @@ impl Load {
 
 /// A load under way.
 #[derive(Debug)]
-struct Course {
+pub(super) struct Course {
     load: Load,
     next: AtomicU64,
     begun: Instant,
@@ -129,22 +123,14 @@ struct Course {
 }
 
 impl Course {
-    /// The next events that go into one message: as many as are due now, and fit.
-    async fn next_message(&self) -> Option<Vec<(u64, u64)>> {
-        let mut events = vec![self.next().await?];
-        while events.len() < self.load.events.workload.per_message {
-            let is_due = match &self.load.pace {
-                Pace::Free => true,
-                Pace::Permitted(room) => room.try_acquire().map(SemaphorePermit::forget).is_ok(),
-                Pace::Rate(_) => false,
-            };
-            if !is_due {
-                break;
-            }
-            let Some(n) = self.number() else { break };
-            events.push((n, micros()));
-        }
-        Some(events)
+    /// A load begins.
+    pub(super) fn begin(load: Load) -> Self {
+        Self { load, next: AtomicU64::new(0), begun: Instant::now(), begun_micros: micros() }
+    }
+
+    /// Its events.
+    pub(super) fn events(&self) -> &Events {
+        &self.load.events
     }
 
     /// The number of the next event, unless these were all.
@@ -154,7 +140,7 @@ impl Course {
     }
 
     /// The number of the next event and the time that it bears, when it is due.
-    async fn next(&self) -> Option<(u64, u64)> {
+    pub(super) async fn next(&self) -> Option<(u64, u64)> {
         if let Pace::Permitted(room) = &self.load.pace {
             tokio::select! {
                 biased;
@@ -211,8 +197,7 @@ impl Publisher {
 
     /// Publishes until the load ends; how many events are confirmed then.
     pub(super) fn publish(&self, load: Load) -> impl Future<Output = Result<u64, Failure>> + Send + 'static {
-        let course = Course { load, next: AtomicU64::new(0), begun: Instant::now(), begun_micros: micros() };
-        let course = Arc::new(course);
+        let course = Arc::new(Course::begin(load));
         let channels = self.channels.clone();
         async move {
             let mut over = JoinSet::new();
@@ -235,18 +220,18 @@ async fn publish_over(channel: Channel, course: Arc<Course>) -> Result<u64, Fail
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let mut unconfirmed = VecDeque::with_capacity(UNCONFIRMED);
     let mut count = 0;
-    while let Some(events) = course.next_message().await {
+    while let Some((n, at)) = course.next().await {
         if unconfirmed.len() == UNCONFIRMED
             && let Some(oldest) = unconfirmed.pop_front()
         {
             confirmed(oldest).await?;
         }
         let load = &course.load;
-        let (exchange, key) = (load.exchange.as_str().into(), load.key(events[0].0).into());
-        let body = load.events.message(&events);
+        let (exchange, key) = (load.exchange.as_str().into(), load.key(n).into());
+        let body = load.events.body(n, at);
         let publish = channel.basic_publish(exchange, key, options, &body, properties.clone());
         unconfirmed.push_back(answered("publish", publish).await?);
-        count += events.len() as u64;
+        count += 1;
     }
     for confirm in unconfirmed {
         confirmed(confirm).await?;
@@ -323,39 +308,6 @@ mod tests {
         let refused = (0..400).filter(|n| type_of("retry-burst", *n).1).count();
         assert_eq!(refused, 200);
         assert_ne!(type_of("retry-burst", 7).1, type_of("retry-burst", 107).1, "each webhook has both");
-    }
-
-    #[tokio::test]
-    async fn a_message_holds_what_is_due_and_no_more_than_fit() {
-        let load = |name, pace| Load {
-            events: events(name),
-            exchange: String::new(),
-            routing_key: None,
-            pace,
-            most: 130,
-            stop: CancellationToken::new(),
-        };
-        let course = |load| Course { load, next: AtomicU64::new(0), begun: Instant::now(), begun_micros: 0 };
-        let room = Arc::new(Semaphore::new(0));
-        let arrays = course(load("arrays-one-to-one-1k", Pace::Permitted(room.clone())));
-        let mut lengths = Vec::new();
-        for permits in [3, 120] {
-            room.add_permits(permits);
-            while room.available_permits() > 0 {
-                let message = arrays.next_message().await.unwrap();
-                let body: serde_json::Value =
-                    serde_json::from_slice(&arrays.load.events.message(&message)).unwrap();
-                assert_eq!(body.as_array().unwrap().len(), message.len());
-                lengths.push(message.len());
-            }
-        }
-        assert_eq!(lengths, [3, 100, 20]);
-        room.add_permits(100);
-        assert_eq!(arrays.next_message().await.unwrap().len(), 7, "these were all");
-        assert!(arrays.next_message().await.is_none());
-        let alone = course(load("one-to-one-1k", Pace::Free));
-        let message = alone.next_message().await.unwrap();
-        assert_eq!((message.len(), alone.load.events.message(&message)[0]), (1, b'{'));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,10 @@
 //! Everything that a bench runs: the roles, the sink, and who publishes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_producer::Producer;
 use tokio::time::Instant;
 
 use super::naked;
@@ -14,7 +16,7 @@ use super::run::Run;
 use super::sink::Sink;
 use super::system::{Fleet, System};
 use super::usage::{self, Cpu, Processes};
-use super::{alone, behind, burst, speed, steady};
+use super::{alone, behind, burst, produce, speed, steady};
 use crate::exit::Failure;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,7 @@ pub(super) struct Rig<'a> {
     pub(super) system: System,
     pub(super) sink: Sink,
     pub(super) publisher: Publisher,
+    pub(super) producer: Arc<Producer>,
     pub(super) client: reqwest::Client,
     pub(super) processes: Processes,
     /// The workloads that have their webhooks.
@@ -70,8 +73,20 @@ impl<'a> Rig<'a> {
             processes.add(role, system.pids(role));
         }
         let (publisher, client) = (Publisher::connect(&place.url).await?, naked::client()?);
+        let producer = produce::connect(place).await?;
         let (prepared, broker_unseen) = (BTreeSet::new(), broker.err());
-        Ok(Self { plan, place, system, sink, publisher, client, processes, prepared, broker_unseen })
+        Ok(Self {
+            plan,
+            place,
+            system,
+            sink,
+            publisher,
+            producer,
+            client,
+            processes,
+            prepared,
+            broker_unseen,
+        })
     }
 
     /// Waits until nothing works any more. A snapshot of a hundred thousand webhooks takes its time, and is no cost of a delivery.

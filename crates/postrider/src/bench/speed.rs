@@ -15,6 +15,7 @@ use super::bare::Pipeline;
 use super::naked::{self, Loop};
 use super::patience::Patience;
 use super::plan::{Kind, Workload};
+use super::produce::produce;
 use super::publish::{Events, Load, Pace};
 use super::rig::Rig;
 use super::run::{Latency, Run};
@@ -81,8 +82,11 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
             }))
         }
         Kind::Speed { .. } | Kind::Steady | Kind::Burst | Kind::Alone => {
-            let pace = Pace::Permitted(room.clone());
-            tokio::spawn(rig.publisher.publish(rig.load(workload, pace, u64::MAX, &stop)))
+            let load = rig.load(workload, Pace::Permitted(room.clone()), u64::MAX, &stop);
+            match workload.by_producer {
+                true => tokio::spawn(produce(rig.producer.clone(), load)),
+                false => tokio::spawn(rig.publisher.publish(load)),
+            }
         }
     };
 
