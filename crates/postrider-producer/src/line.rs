@@ -9,6 +9,12 @@ use tokio::time::Instant;
 
 use crate::event::Encoded;
 
+/// Messages of one tenant and trace that are under way at a time. What comes beyond waits for one of them, and shares its message.
+const PER_KEY: usize = 8;
+
+/// What is said beside the body, and is the same for all in one message: the tenant, and the trace.
+pub(crate) type Key = (String, Option<String>);
+
 /// An event whose caller waits until it is confirmed.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -27,8 +33,7 @@ impl Waiting {
         drop(self.confirm.send(result));
     }
 
-    /// What is said beside the body. It is the same for all in one message.
-    fn beside(&self) -> (String, Option<String>) {
+    fn key(&self) -> Key {
         (self.event.tenant.clone(), self.event.traceparent.clone())
     }
 }
@@ -94,46 +99,76 @@ impl Message {
     }
 }
 
-/// Events that wait for their turn: nothing is sent by itself that can share a message.
+/// Events that wait for their turn. Tenants and traces take turns, however much each of them has.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
+    lanes: HashMap<Key, Lane>,
+    /// Whose turn it is: each key once that has a message and may send it.
+    turns: VecDeque<Key>,
+}
+
+/// The events of one tenant and trace.
+#[derive(Debug, Default)]
+struct Lane {
     messages: VecDeque<Message>,
-    /// How many messages were taken before the first of these.
-    taken: usize,
-    /// The number of the message that others of this tenant and trace may join.
-    open: HashMap<(String, Option<String>), usize>,
+    under_way: usize,
+    has_turn: bool,
+}
+
+impl Lane {
+    /// Whether it is to be given a turn.
+    fn wants_turn(&self) -> bool {
+        !self.has_turn && !self.messages.is_empty() && self.under_way < PER_KEY
+    }
 }
 
 impl Line {
-    /// Puts an event at the end, or into a message that has room for it.
+    /// Puts an event at the end of what waits of its key.
     pub(crate) fn push(&mut self, event: Waiting) {
-        let beside = event.beside();
-        let open = self.open.get(&beside).and_then(|number| self.messages.get_mut(number - self.taken));
-        match open.filter(|message| message.has_room_for(&event)) {
+        let key = event.key();
+        let lane = self.lanes.entry(key.clone()).or_default();
+        match lane.messages.back_mut().filter(|message| message.has_room_for(&event)) {
             Some(message) => message.add(event),
-            None => {
-                self.open.insert(beside, self.taken + self.messages.len());
-                self.messages.push_back(Message::of(event));
-            }
+            None => lane.messages.push_back(Message::of(event)),
         }
+        self.give_turn(key);
     }
 
-    /// Takes the first message, without what nobody waits for any more.
-    pub(crate) fn take(&mut self) -> Option<Message> {
-        while let Some(mut message) = self.messages.pop_front() {
-            let number = self.taken;
-            self.taken += 1;
-            if let Some(beside) = message.events.first().map(Waiting::beside)
-                && self.open.get(&beside) == Some(&number)
-            {
-                self.open.remove(&beside);
+    /// Takes the next message that may be sent, without what nobody waits for any more. It is under way until [`Self::done`].
+    pub(crate) fn take(&mut self) -> Option<(Key, Message)> {
+        while let Some(key) = self.turns.pop_front() {
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            lane.has_turn = false;
+            while let Some(mut message) = lane.messages.pop_front() {
+                message.events.retain(|waiting| !waiting.confirm.is_closed());
+                if !message.events.is_empty() {
+                    lane.under_way += 1;
+                    self.give_turn(key.clone());
+                    return Some((key, message));
+                }
             }
-            message.events.retain(|waiting| !waiting.confirm.is_closed());
-            if !message.events.is_empty() {
-                return Some(message);
-            }
+            self.give_turn(key);
         }
         None
+    }
+
+    /// A message of this key is not under way any more.
+    pub(crate) fn done(&mut self, key: Key) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.under_way = lane.under_way.saturating_sub(1);
+        }
+        self.give_turn(key);
+    }
+
+    /// Gives a key its turn, if it may have one. What has nothing any more is forgotten.
+    fn give_turn(&mut self, key: Key) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        if lane.wants_turn() {
+            lane.has_turn = true;
+            self.turns.push_back(key);
+        } else if lane.messages.is_empty() && lane.under_way == 0 {
+            self.lanes.remove(&key);
+        }
     }
 }
 
@@ -179,8 +214,12 @@ mod tests {
             line.push(event);
             told.push(confirm);
         }
-        let packed = std::iter::from_fn(|| line.take()).map(|message| ids(&message)).collect();
-        assert!(line.open.is_empty(), "nothing is remembered: {:?}", line.open);
+        let mut packed = Vec::new();
+        while let Some((key, message)) = line.take() {
+            packed.push(ids(&message));
+            line.done(key);
+        }
+        assert!(line.lanes.is_empty() && line.turns.is_empty(), "nothing is remembered: {line:?}");
         packed
     }
 
@@ -217,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_not_joined() {
+    fn keys_take_turns_and_each_has_so_many_under_way() {
         let mut line = Line::default();
         let mut told = Vec::new();
         let mut push = |line: &mut Line, id: &str, tenant: &str| {
@@ -225,15 +264,34 @@ mod tests {
             line.push(event);
             told.push(confirm);
         };
-        push(&mut line, "a1", "a");
-        push(&mut line, "b1", "b");
-        assert_eq!(ids(&line.take().unwrap()), ["a1"]);
-        push(&mut line, "b2", "b");
-        push(&mut line, "a2", "a");
-        assert_eq!(ids(&line.take().unwrap()), ["b1", "b2"]);
-        push(&mut line, "a3", "a");
-        assert_eq!(ids(&line.take().unwrap()), ["a2", "a3"]);
-        assert!(line.take().is_none());
+        let mut under_way = Vec::new();
+        for n in 0..PER_KEY {
+            push(&mut line, &format!("a{n}"), "a");
+            let (key, message) = line.take().unwrap();
+            assert_eq!(ids(&message), [format!("a{n}")], "alone, at once");
+            under_way.push(key);
+        }
+        for n in 0..MAX_PER_MESSAGE + 1 {
+            push(&mut line, &format!("more{n}"), "a");
+        }
+        assert!(line.take().is_none(), "as many as may be are under way");
+        push(&mut line, "b", "b");
+        let (b, message) = line.take().unwrap();
+        assert_eq!(ids(&message), ["b"], "another tenant does not wait");
+        line.done(b);
+        line.done(under_way.pop().unwrap());
+        line.done(under_way.pop().unwrap());
+        push(&mut line, "c", "c");
+        let lengths: Vec<usize> = std::iter::from_fn(|| line.take())
+            .map(|(key, message)| {
+                under_way.push(key);
+                ids(&message).len()
+            })
+            .collect();
+        assert_eq!(lengths, [MAX_PER_MESSAGE, 1, 1], "c has its turn between those of a");
+        assert_eq!(under_way[PER_KEY - 1].0, "c");
+        under_way.into_iter().for_each(|key| line.done(key));
+        assert!(line.lanes.is_empty() && line.turns.is_empty());
     }
 
     #[test]
@@ -244,9 +302,11 @@ mod tests {
         line.push(left);
         line.push(stays);
         drop(gone);
-        assert_eq!(ids(&line.take().unwrap()), ["stays"]);
+        let (key, message) = line.take().unwrap();
+        assert_eq!(ids(&message), ["stays"]);
+        line.done(key);
         line.push(event("left").0);
-        assert!(line.take().is_none());
+        assert!(line.take().is_none() && line.lanes.is_empty());
     }
 
     #[test]
@@ -259,7 +319,7 @@ mod tests {
             line.push(event);
             told.push(confirm);
         }
-        let mut message = line.take().unwrap();
+        let (_, mut message) = line.take().unwrap();
         message.give_up(&BrokerError::Lost, |until| until <= soon);
         assert_eq!(ids(&message), ["later"]);
         assert!(matches!(told[0].try_recv(), Ok(Err(BrokerError::Lost))));

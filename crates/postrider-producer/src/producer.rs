@@ -13,9 +13,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::event::{Encoded, NewAction, NewEvent};
-use crate::line::{Line, Message, Waiting};
+use crate::line::{Key, Line, Message, Waiting};
 
-/// Messages that are under way at the same time, each on a channel of its own. What comes beyond waits, and shares messages.
+/// Messages that are under way at the same time, each on a channel of its own.
 const UNDER_WAY: usize = 64;
 /// Events that are in line or under way at the same time. Whoever comes beyond waits for a place.
 const PLACES: usize = 10_000;
@@ -135,8 +135,8 @@ struct Queue {
 /// Someone who publishes what is in line, message after message, until there is nothing.
 struct Sender {
     shared: Arc<Shared>,
-    /// Whether the queue still counts it.
-    counted: bool,
+    /// Of whom it sends a message. As long as it does, the queue counts it.
+    sending: Option<Key>,
 }
 
 /// An event in line.
@@ -177,9 +177,9 @@ impl Producer {
 
     /// Publishes one event and returns its id once the broker has it safely.
     ///
-    /// It is sent at once, unless 64 messages of this producer are under way: then it waits for one of them to be confirmed. It
-    /// shares its message with whatever else of its tenant and trace waits in the same moment, up to 100 events. Each is
-    /// routed, and if need be refused, by itself.
+    /// It is sent at once, unless eight messages of its tenant and trace, or 64 of all, are under way: then it waits for one of
+    /// them to be confirmed, and shares its message with whatever else of its tenant and trace waits, up to 100 events. Each
+    /// is routed, and if need be refused, by itself.
     ///
     /// Trouble with the broker is tried again with the same id until the patience ends. When the returned future is dropped
     /// before, the event may have been published or not.
@@ -263,16 +263,19 @@ impl Shared {
                 None => drop(confirm.send(Err(self.late()))),
             }
         }
-        let wanted = waiting.len();
         let mut queue = self.queue();
         waiting.into_iter().for_each(|waiting| queue.line.push(waiting));
-        let senders = wanted.min(UNDER_WAY - queue.under_way);
-        queue.under_way += senders;
+        let mut senders = Vec::new();
+        while queue.under_way < UNDER_WAY
+            && let Some((key, message)) = queue.line.take()
+        {
+            queue.under_way += 1;
+            senders.push((Sender { shared: self.clone(), sending: Some(key) }, message));
+        }
         drop(queue);
-        for _ in 0..senders {
-            let sender = Sender { shared: self.clone(), counted: true };
+        for (sender, message) in senders {
             // Not the caller's: whoever is dropped while others share its message would take them along.
-            self.runtime.spawn(sender.run());
+            self.runtime.spawn(sender.run(message));
         }
         tickets
     }
@@ -353,30 +356,40 @@ impl Ticket {
 }
 
 impl Sender {
-    async fn run(mut self) {
-        while let Some(message) = self.next() {
+    async fn run(mut self, first: Message) {
+        let mut next = Some(first);
+        while let Some(message) = next {
             self.shared.send(message).await;
+            next = self.next();
         }
     }
 
-    /// The next message. When there is none, this sender is not counted any more, in the same moment: whoever comes
-    /// then begins another.
+    /// The next message. When there is none that may be sent, this sender is not counted any more, in the same moment: whoever
+    /// comes then begins another.
     fn next(&mut self) -> Option<Message> {
         let mut queue = self.shared.queue();
-        let message = queue.line.take();
-        if message.is_none() {
-            queue.under_way -= 1;
-            self.counted = false;
+        if let Some(key) = self.sending.take() {
+            queue.line.done(key);
         }
-        message
+        match queue.line.take() {
+            Some((key, message)) => {
+                self.sending = Some(key);
+                Some(message)
+            }
+            None => {
+                queue.under_way -= 1;
+                None
+            }
+        }
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if self.counted {
+        if let Some(key) = self.sending.take() {
             // Its runtime has ended. When it was the last, nobody is left to send what is in line.
             let mut queue = self.shared.queue();
+            queue.line.done(key);
             queue.under_way -= 1;
             if queue.under_way == 0 {
                 queue.line = Line::default();
