@@ -32,8 +32,9 @@
 //! other: an event of its own message costs the broker several times as much. When some of them fail, the error lists which
 //! are confirmed and which are not.
 //!
-//! [`Producer::publish`] from many tasks comes to the same: when eight messages of a tenant and trace are under way, events
-//! that come meanwhile share the next ones. Nothing waits for company: where fewer are under way, an event is sent at once.
+//! [`Producer::publish`] from many tasks comes to the same: when eight messages of a tenant and trace are under way, or 64 in all,
+//! events that come meanwhile share the next ones. Nothing waits for company: where fewer are under way, an event is sent at
+//! once. Events that each have a trace of their own share nothing.
 //!
 //! # What an event holds
 //!

@@ -99,7 +99,7 @@ impl Message {
     }
 }
 
-/// Events that wait for their turn. Tenants and traces take turns, however much each of them has.
+/// Events that wait for their turn. What can share a message waits together, and all that may send a message take turns.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     lanes: HashMap<Key, Lane>,

@@ -21,7 +21,9 @@ const UNDER_WAY: usize = 64;
 const PLACES: usize = 10_000;
 /// Events of [`Producer::publish_all`] that wait for places together.
 const TOGETHER: usize = 1_000;
-/// How long an event may wait to be sent at all, where its caller's patience is shorter.
+/// The longest patience.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer than its caller's patience an event may wait to be sent at all.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 
 /// Where to publish.
@@ -57,9 +59,9 @@ impl Settings {
     }
 
     /// How long one publish is tried again, with the same id, before it fails. A try that has begun is finished, so it may
-    /// take some seconds longer; 30 where the broker stands still.
+    /// take some seconds longer; 30 where the broker stands still. A day at most.
     pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+        self.patience = patience.min(LONGEST);
         self
     }
 }

@@ -166,11 +166,15 @@ async fn what_comes_while_many_messages_are_under_way_shares_the_next() {
     let producer = Arc::new(producer);
     proxy.stall().await;
     let mut publishing = JoinSet::new();
-    let mut publish = |n: usize| {
-        let (producer, event) = (producer.clone(), NewEvent::new("A", &n).id(format!("e{n}")));
-        publishing.spawn(async move { producer.publish(event).await.unwrap().to_string() });
-    };
-    (0..308).for_each(&mut publish);
+    let begun = Arc::new(AtomicUsize::new(0));
+    for n in 0..308 {
+        let (producer, begun) = (producer.clone(), begun.clone());
+        publishing.spawn(async move {
+            begun.fetch_add(1, Ordering::SeqCst);
+            producer.publish(NewEvent::new("A", &n).id(format!("e{n}"))).await.unwrap().to_string()
+        });
+    }
+    postrider_testkit::eventually("all are in line", async || begun.load(Ordering::SeqCst) == 308).await;
     proxy.restore().await;
     let confirmed: BTreeSet<String> = publishing.join_all().await.into_iter().collect();
     assert_eq!(confirmed.len(), 308);
@@ -191,6 +195,40 @@ async fn what_comes_while_many_messages_are_under_way_shares_the_next() {
     let next = tokio::time::timeout(postrider_testkit::patience(), consumer.next());
     let message = next.await.expect("another message").unwrap();
     assert_eq!((message.message_id(), message.body()[0]), (Some("alone"), b'{'));
+}
+
+#[tokio::test]
+async fn however_many_tenants_there_are_so_many_messages_are_under_way() {
+    let (vhost, session) = vhost("producer-tenants").await;
+    let proxy = Proxy::start(&vhost.broker().amqp_address()).await;
+    let producer = Producer::connect(Settings::new(vhost.url_through(proxy.addr()))).await.unwrap();
+    let producer = Arc::new(producer);
+    proxy.stall().await;
+    let mut publishing = JoinSet::new();
+    let begun = Arc::new(AtomicUsize::new(0));
+    for n in 0..400 {
+        let event = NewEvent::new("A", &n).id(format!("e{n}")).tenant(format!("t{}", n % 100));
+        let (producer, begun) = (producer.clone(), begun.clone());
+        publishing.spawn(async move {
+            begun.fetch_add(1, Ordering::SeqCst);
+            producer.publish(event).await
+        });
+    }
+    postrider_testkit::eventually("all are in line", async || begun.load(Ordering::SeqCst) == 400).await;
+    proxy.restore().await;
+    let published = publishing.join_all().await;
+    assert!(published.iter().all(Result::is_ok), "{:?}", published.iter().find(|result| result.is_err()));
+    let mut consumer = session.consume("postrider.events", 1000).await.unwrap();
+    let mut messages = Vec::new();
+    while messages.iter().sum::<usize>() < 400 {
+        let next = tokio::time::timeout(postrider_testkit::patience(), consumer.next());
+        let message = next.await.expect("another message").unwrap();
+        let body: Value = serde_json::from_slice(message.body()).unwrap();
+        messages.push(body.as_array().map_or(1, Vec::len));
+    }
+    // 64 tenants had their first event under way; what came later of them, and all of the other 36, waited and shared.
+    let of_length = |length| messages.iter().filter(|events| **events == length).count();
+    assert_eq!((of_length(1), of_length(3), of_length(4)), (64, 64, 36), "{messages:?}");
 }
 
 #[tokio::test]

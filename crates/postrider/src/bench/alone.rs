@@ -1,4 +1,5 @@
-//! Publisher, router, worker and recorder, one after the other, while those behind them are stopped.
+//! The recorder after it was away; then publisher, router, worker and recorder, one after the other, while those behind
+//! them are stopped.
 
 use std::ops::AsyncFnMut;
 
@@ -111,12 +112,12 @@ async fn work_off<'a>(
         tokio::time::sleep(LOOK).await;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let deliveries = (wanted - first) / steps;
+    let deliveries = (wanted - first) as f64 / steps as f64;
     let mut run = Run {
         workload: name,
-        deliveries,
+        deliveries: deliveries as u64,
         seconds,
-        per_second: deliveries as f64 / seconds,
+        per_second: deliveries / seconds,
         ..Run::default()
     };
     usage.into_run(rig, rig.plan.pile, false, &mut run);
