@@ -11,7 +11,7 @@ use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
 
 /// Every target.
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 14] = [
     "one-to-one-ratio",
     "arrays-ratio",
     "one-to-ten-ratio",
@@ -21,6 +21,7 @@ const TARGETS: [&str; 13] = [
     "retries-late",
     "journal-lag",
     "recorder-alone",
+    "recorder-apart",
     "worker-memory",
     "router-memory",
     "cost-of-webhooks",
