@@ -15,7 +15,7 @@ use postrider_producer::{Error, EventId, NewAction, NewEvent, Producer, Settings
 use postrider_testkit::chaos::Proxy;
 use postrider_testkit::rabbit::{Broker, Vhost};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 /// A vhost with the topology, and a session that can read the events. Their queue has a single active consumer, so
 /// they cannot be fetched one by one.
@@ -40,6 +40,32 @@ async fn events(session: &Session, count: usize) -> BTreeMap<String, Incoming> {
         events.insert(body["id"].as_str().unwrap().to_owned(), event);
     }
     events
+}
+
+type Publishing = JoinHandle<Result<EventId, Error>>;
+
+/// Publishes events, each in a task of its own, and returns when all of them are in line.
+async fn in_line(producer: &Arc<Producer>, events: impl Iterator<Item = NewEvent>) -> Vec<Publishing> {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let publishing = events.map(|event| {
+        let (producer, begun) = (producer.clone(), begun.clone());
+        tokio::spawn(async move {
+            begun.fetch_add(1, Ordering::SeqCst);
+            producer.publish(event).await
+        })
+    });
+    let publishing: Vec<Publishing> = publishing.collect();
+    let all = async || begun.load(Ordering::SeqCst) == publishing.len();
+    postrider_testkit::eventually("all are in line", all).await;
+    publishing
+}
+
+async fn ended(publishing: Vec<Publishing>) -> Vec<Result<EventId, Error>> {
+    let mut ended = Vec::new();
+    for publishing in publishing {
+        ended.push(publishing.await.unwrap());
+    }
+    ended
 }
 
 #[tokio::test]
@@ -165,18 +191,10 @@ async fn what_comes_while_many_messages_are_under_way_shares_the_next() {
     let producer = Producer::connect(Settings::new(vhost.url_through(proxy.addr()))).await.unwrap();
     let producer = Arc::new(producer);
     proxy.stall().await;
-    let mut publishing = JoinSet::new();
-    let begun = Arc::new(AtomicUsize::new(0));
-    for n in 0..308 {
-        let (producer, begun) = (producer.clone(), begun.clone());
-        publishing.spawn(async move {
-            begun.fetch_add(1, Ordering::SeqCst);
-            producer.publish(NewEvent::new("A", &n).id(format!("e{n}"))).await.unwrap().to_string()
-        });
-    }
-    postrider_testkit::eventually("all are in line", async || begun.load(Ordering::SeqCst) == 308).await;
+    let publishing = in_line(&producer, (0..308).map(|n| NewEvent::new("A", &n).id(format!("e{n}")))).await;
     proxy.restore().await;
-    let confirmed: BTreeSet<String> = publishing.join_all().await.into_iter().collect();
+    let confirmed = ended(publishing).await.into_iter().map(|id| id.unwrap().to_string());
+    let confirmed: BTreeSet<String> = confirmed.collect();
     assert_eq!(confirmed.len(), 308);
     let mut consumer = session.consume("postrider.events", 1000).await.unwrap();
     let (mut found, mut messages) = (Vec::new(), 0);
@@ -204,19 +222,10 @@ async fn however_many_tenants_there_are_so_many_messages_are_under_way() {
     let producer = Producer::connect(Settings::new(vhost.url_through(proxy.addr()))).await.unwrap();
     let producer = Arc::new(producer);
     proxy.stall().await;
-    let mut publishing = JoinSet::new();
-    let begun = Arc::new(AtomicUsize::new(0));
-    for n in 0..400 {
-        let event = NewEvent::new("A", &n).id(format!("e{n}")).tenant(format!("t{}", n % 100));
-        let (producer, begun) = (producer.clone(), begun.clone());
-        publishing.spawn(async move {
-            begun.fetch_add(1, Ordering::SeqCst);
-            producer.publish(event).await
-        });
-    }
-    postrider_testkit::eventually("all are in line", async || begun.load(Ordering::SeqCst) == 400).await;
+    let event = |n: usize| NewEvent::new("A", &n).id(format!("e{n}")).tenant(format!("t{}", n % 100));
+    let publishing = in_line(&producer, (0..400).map(event)).await;
     proxy.restore().await;
-    let published = publishing.join_all().await;
+    let published = ended(publishing).await;
     assert!(published.iter().all(Result::is_ok), "{:?}", published.iter().find(|result| result.is_err()));
     let mut consumer = session.consume("postrider.events", 1000).await.unwrap();
     let mut messages = Vec::new();
@@ -241,27 +250,21 @@ async fn who_leaves_or_gives_up_takes_nobody_along() {
     let (patient, hasty) =
         (connect(postrider_testkit::patience()).await, connect(Duration::from_millis(300)).await);
     proxy.cut().await;
-    let begun = Arc::new(AtomicUsize::new(0));
-    let begin_one = |publishing: &mut JoinSet<_>, producer: &Arc<Producer>, id: String| {
-        let (producer, begun) = (producer.clone(), begun.clone());
-        publishing.spawn(async move {
-            begun.fetch_add(1, Ordering::SeqCst);
-            producer.publish(NewEvent::new("A", &()).id(id)).await
-        });
-    };
-    let mut hurried = JoinSet::new();
-    (0..300).for_each(|n| begin_one(&mut hurried, &hasty, format!("hasty{n}")));
-    let given_up = hurried.join_all().await;
+    let event = |n: usize| NewEvent::new("A", &n).id(format!("e{n}"));
+    let given_up = ended(in_line(&hasty, (0..300).map(event)).await).await;
     assert!(given_up.iter().all(|result| matches!(result, Err(Error::NotConfirmed { .. }))));
-    let (mut leaving, mut staying) = (JoinSet::new(), JoinSet::new());
-    for n in 0..600 {
-        begin_one(if n % 2 == 0 { &mut leaving } else { &mut staying }, &patient, format!("e{n}"));
+    // Every other one leaves, so that those who stay share messages with them.
+    let mut staying = Vec::new();
+    for (n, publishing) in in_line(&patient, (0..600).map(event)).await.into_iter().enumerate() {
+        if n % 2 == 0 {
+            publishing.abort();
+            assert!(publishing.await.unwrap_err().is_cancelled());
+        } else {
+            staying.push(publishing);
+        }
     }
-    let in_line = async || begun.load(Ordering::SeqCst) == 900;
-    postrider_testkit::eventually("all are in line", in_line).await;
-    leaving.shutdown().await;
     proxy.restore().await;
-    let stayed = staying.join_all().await;
+    let stayed = ended(staying).await;
     assert!(stayed.iter().all(Result::is_ok), "{:?}", stayed.iter().find(|result| result.is_err()));
     // Nor is anything stuck in the one that gave up.
     let again = async || hasty.publish(NewEvent::new("A", &()).id("again")).await.is_ok();
