@@ -107,6 +107,11 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// The same, into a queue of a baseline.
+    pub(super) fn into_queue(self, queue: String) -> Self {
+        Self { exchange: String::new(), routing_key: Some(queue), ..self }
+    }
+
     /// The routing key of the event of a number.
     fn key(&self, n: u64) -> String {
         self.routing_key.clone().unwrap_or_else(|| self.events.tenant(n))

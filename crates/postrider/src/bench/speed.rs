@@ -16,7 +16,7 @@ use super::naked::{self, Loop};
 use super::patience::Patience;
 use super::plan::{Kind, Workload};
 use super::produce::produce;
-use super::publish::{Events, Load, Pace};
+use super::publish::{Events, Pace};
 use super::rig::Rig;
 use super::run::{Latency, Run};
 use crate::exit::{Exit, Failure};
@@ -61,11 +61,7 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
             consuming = Some(tokio::spawn(running));
             let pace = Pace::Permitted(room.clone());
             let load = rig.load(workload, pace, u64::MAX, &stop);
-            tokio::spawn(rig.publisher.publish(Load {
-                exchange: String::new(),
-                routing_key: Some(queue),
-                ..load
-            }))
+            tokio::spawn(rig.publisher.publish(load.into_queue(queue)))
         }
         Kind::Bare { fan_out } => {
             let [queue, deliveries] = rig.place.bare_queues();
@@ -75,11 +71,7 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
             let running = pipeline.run(rig.client.clone(), rig.sink.url("naked"), stop_loop.clone());
             consuming = Some(tokio::spawn(running));
             let load = rig.load(workload, Pace::Permitted(room.clone()), u64::MAX, &stop);
-            tokio::spawn(rig.publisher.publish(Load {
-                exchange: String::new(),
-                routing_key: Some(queue),
-                ..load
-            }))
+            tokio::spawn(rig.publisher.publish(load.into_queue(queue)))
         }
         Kind::Speed { .. } | Kind::Steady | Kind::Burst | Kind::Alone => {
             let load = rig.load(workload, Pace::Permitted(room.clone()), u64::MAX, &stop);
