@@ -8,17 +8,16 @@ use std::sync::Arc;
 
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, Consumer};
+use lapin::options::{BasicAckOptions, BasicPublishOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::naked::{AT_ONCE, finished, post};
-use super::publish::{Publisher, answered, confirmed, connect};
-use crate::exit::{Exit, Failure};
+use super::naked::{AT_ONCE, Hop, finished, post, received};
+use super::publish::{Publisher, answered, confirmed};
+use crate::exit::Failure;
 use crate::settings::Secret;
 
 /// Events that are taken together, at most; as many as a router takes.
@@ -41,14 +40,6 @@ pub(super) struct Pipeline {
     queue: String,
     /// To how many receivers each event goes.
     fan_out: usize,
-}
-
-/// Who takes messages from a queue.
-#[derive(Debug)]
-struct Hop {
-    // Its channel lasts as long as it does.
-    _connection: Connection,
-    consumer: Consumer,
 }
 
 impl Pipeline {
@@ -81,35 +72,6 @@ impl Pipeline {
             finished(ended)?;
         }
         Ok(())
-    }
-}
-
-impl Hop {
-    async fn start(url: &Secret, queue: &str, ahead: u16) -> Result<Self, Failure> {
-        let connection = connect(url, "postrider bench bare").await?;
-        let channel = answered("open a channel", connection.create_channel()).await?;
-        answered("bound what is sent ahead", channel.basic_qos(ahead, BasicQosOptions::default())).await?;
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consume = channel.basic_consume(queue.into(), "bare".into(), options, none);
-        let consumer = answered("consume", consume).await?;
-        Ok(Self { _connection: connection, consumer })
-    }
-
-    /// The next message; nothing after `stop`.
-    async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Delivery>, Failure> {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Ok(None),
-            message = self.consumer.next() => received(message).map(Some),
-        }
-    }
-}
-
-fn received(message: Option<Result<Delivery, lapin::Error>>) -> Result<Delivery, Failure> {
-    let lost = |why: String| Failure::new(Exit::Unavailable, "cannot consume", why);
-    match message {
-        Some(message) => message.map_err(|error| lost(error.to_string())),
-        None => Err(lost("the broker ended it".to_owned())),
     }
 }
 

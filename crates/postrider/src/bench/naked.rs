@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, Consumer};
@@ -45,24 +46,53 @@ pub(super) async fn post(client: &reqwest::Client, url: &str, body: Vec<u8>) -> 
     }
 }
 
-/// The consuming side of the naked loop.
+/// Who takes messages from a queue.
 #[derive(Debug)]
-pub(super) struct Loop {
+pub(super) struct Hop {
     // Its channel lasts as long as it does.
     _connection: Connection,
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
 }
 
-impl Loop {
+impl Hop {
     /// Begins to receive from a queue.
-    pub(super) async fn start(url: &Secret, queue: &str) -> Result<Self, Failure> {
+    pub(super) async fn start(url: &Secret, queue: &str, ahead: u16) -> Result<Self, Failure> {
         let connection = connect(url, "postrider bench naked").await?;
         let channel = answered("open a channel", connection.create_channel()).await?;
-        answered("bound what is sent ahead", channel.basic_qos(AT_ONCE, BasicQosOptions::default())).await?;
+        answered("bound what is sent ahead", channel.basic_qos(ahead, BasicQosOptions::default())).await?;
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consume = channel.basic_consume(queue.into(), "naked".into(), options, none);
         let consumer = answered("consume", consume).await?;
         Ok(Self { _connection: connection, consumer })
+    }
+
+    /// The next message; nothing after `stop`.
+    pub(super) async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Delivery>, Failure> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(None),
+            message = self.consumer.next() => received(message).map(Some),
+        }
+    }
+}
+
+/// A message, if it is one.
+pub(super) fn received(message: Option<Result<Delivery, lapin::Error>>) -> Result<Delivery, Failure> {
+    let lost = |why: String| Failure::new(Exit::Unavailable, "cannot consume", why);
+    match message {
+        Some(message) => message.map_err(|error| lost(error.to_string())),
+        None => Err(lost("the broker ended it".to_owned())),
+    }
+}
+
+/// The consuming side of the naked loop.
+#[derive(Debug)]
+pub(super) struct Loop(Hop);
+
+impl Loop {
+    /// Begins to receive from a queue.
+    pub(super) async fn start(url: &Secret, queue: &str) -> Result<Self, Failure> {
+        Hop::start(url, queue, AT_ONCE).await.map(Self)
     }
 
     /// POSTs and acks what comes, until `stop`; what was begun is finished then.
@@ -77,19 +107,13 @@ impl Loop {
         loop {
             let delivery = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
                 Some(ended) = under_way.join_next(), if !under_way.is_empty() => {
                     finished(ended)?;
                     continue;
                 }
-                delivery = self.consumer.next() => delivery,
+                delivery = self.0.next(&stop) => delivery?,
             };
-            let lost = |why: String| Failure::new(Exit::Unavailable, "cannot consume", why);
-            let delivery = match delivery {
-                Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => return Err(lost(error.to_string())),
-                None => return Err(lost("the broker ended it".to_owned())),
-            };
+            let Some(delivery) = delivery else { break };
             let (client, url) = (client.clone(), url.clone());
             // No more than the broker sends ahead.
             under_way.spawn(async move {
@@ -134,5 +158,5 @@ pub(super) fn post_only(
 
 /// How a task ended.
 pub(super) fn finished(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
-    ended.map_err(|error| Failure::new(Exit::Other, "a task of the naked loop broke down", error))?
+    ended.map_err(|error| Failure::new(Exit::Other, "a task of a baseline broke down", error))?
 }
