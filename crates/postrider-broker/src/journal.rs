@@ -163,6 +163,9 @@ impl Task {
 
 /// Facts as they go into messages: no piece is much larger than [`PIECE_BYTES`], unless one fact alone is.
 fn pieces(facts: Vec<Fact>) -> Vec<Vec<Fact>> {
+    if facts.len() <= MAX_FACTS && weight(&facts) <= PIECE_BYTES {
+        return vec![facts];
+    }
     let mut pieces: Vec<Vec<Fact>> = Vec::new();
     let mut bytes = 0;
     for fact in facts {

@@ -9,7 +9,7 @@ use url::Url;
 use url::form_urlencoded;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::request::{Request, USER_AGENT};
+use crate::request::{Header, Request, USER_AGENT};
 use crate::webhook::{Auth, ClientTls, Oauth2};
 
 /// The most bytes of a user name, a password, a client's id or its secret, scopes and an audience.
@@ -170,10 +170,10 @@ impl Oauth2 {
         if let Some(audience) = &self.audience {
             form.append_pair("audience", audience);
         }
-        let mut headers = vec![
-            ("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned()),
-            ("accept".to_owned(), "application/json".to_owned()),
-            ("user-agent".to_owned(), USER_AGENT.to_owned()),
+        let mut headers: Vec<Header> = vec![
+            ("content-type".into(), "application/x-www-form-urlencoded".into()),
+            ("accept".into(), "application/json".into()),
+            ("user-agent".into(), USER_AGENT.into()),
         ];
         if self.in_body {
             form.append_pair("client_id", &self.client_id);
@@ -183,7 +183,8 @@ impl Oauth2 {
             let encode =
                 |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
             let secret = Zeroizing::new(encode(&self.client_secret));
-            headers.push(("authorization".to_owned(), basic(&encode(&self.client_id), &secret).to_string()));
+            let value = basic(&encode(&self.client_id), &secret);
+            headers.push(("authorization".into(), value.to_string().into()));
         }
         Request { url: token_url, headers, body: form.finish().into_bytes() }
     }

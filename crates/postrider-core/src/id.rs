@@ -11,12 +11,17 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name(#[serde(deserialize_with = "crate::shared::text")] Arc<str>);
 
         impl $name {
             /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The id as text that is shared, not copied.
+            pub fn shared(&self) -> Arc<str> {
+                self.0.clone()
             }
 
             /// Takes text that is known to be an id: it came from our own store or messages, or was checked before.

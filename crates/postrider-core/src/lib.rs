@@ -29,6 +29,7 @@ pub mod request;
 pub mod retry;
 pub mod schema;
 pub mod seal;
+mod shared;
 pub mod signature;
 pub mod spelling;
 pub mod stall;

@@ -6,6 +6,7 @@
 mod built_in;
 mod member;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -414,8 +415,8 @@ impl Profile {
     }
 
     /// The value of `Content-Type`.
-    pub fn content_type(&self) -> &str {
-        self.spec.content_type.as_deref().unwrap_or("application/json")
+    pub fn content_type(&self) -> Cow<'static, str> {
+        self.spec.content_type.clone().map_or(Cow::Borrowed("application/json"), Cow::Owned)
     }
 
     /// Whether a webhook may ask for this version of the payload.

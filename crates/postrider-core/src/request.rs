@@ -2,6 +2,8 @@
 //!
 //! Pure, so that the body is the same on every attempt and the signature covers the exact bytes that are sent.
 
+use std::borrow::Cow;
+
 use url::Url;
 
 use crate::catalogue::TypeEntry;
@@ -21,10 +23,13 @@ pub struct Request {
     /// Where to; with the API key in it if it goes there.
     pub url: Url,
     /// Header names in lower case, in the order in which they are sent.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Header>,
     /// The exact bytes that were signed.
     pub body: Vec<u8>,
 }
+
+/// A header's name, in lower case, and its value. What is always the same is borrowed.
+pub type Header = (Cow<'static, str>, Cow<'static, str>);
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -104,14 +109,20 @@ pub fn build(attempt: &Attempt<'_>) -> Result<Request, CannotMake> {
     }
 
     let mut headers = Headers(Vec::with_capacity(16));
-    headers.add("content-type", profile.content_type().to_owned());
-    headers.add("user-agent", USER_AGENT.to_owned());
+    headers.add("content-type", profile.content_type());
+    headers.add("user-agent", USER_AGENT);
     headers.add("webhook-id", delivery.message_id());
     headers.add("webhook-timestamp", at.as_secs().to_string());
-    headers.add("webhook-attempt", attempt.number.to_string());
+    headers.add(
+        "webhook-attempt",
+        match attempt.number {
+            1 => Cow::Borrowed("1"),
+            number => number.to_string().into(),
+        },
+    );
     headers.add("webhook-event-id", event.id.to_string());
     if attempt.test {
-        headers.add("webhook-test", "true".to_owned());
+        headers.add("webhook-test", "true");
     }
     if webhook.signed {
         let request = Signable { webhook: &webhook.id, delivery, url: &url, body: &body, at };
@@ -120,34 +131,35 @@ pub fn build(attempt: &Attempt<'_>) -> Result<Request, CannotMake> {
             CannotSign::NoSecret => CannotMake::NoSecret,
             CannotSign::NotShared => CannotMake::NotShared,
         })? {
-            headers.add(&name, value);
+            headers.add(name, value);
         }
     }
     if let Some(traceparent) = &event.traceparent {
         headers.add("traceparent", traceparent.to_string());
     }
     for (name, value) in profile.headers(&subject) {
-        headers.add(name, value);
+        headers.add(name.to_ascii_lowercase(), value);
     }
     if let Some(value) = credentials.auth.as_ref().and_then(|auth| auth.authorization(attempt.bearer)) {
         headers.add("authorization", value.to_string());
     }
     if let Some((KeyPlace::Header, name, value)) = &credentials.api_key {
-        headers.add(name, value.to_string());
+        headers.add(name.to_ascii_lowercase(), value.to_string());
     }
     for (name, value) in &credentials.headers {
-        headers.add(name, value.to_string());
+        headers.add(name.to_ascii_lowercase(), value.to_string());
     }
     Ok(Request { url, headers: headers.0, body })
 }
 
-/// Headers, each name once.
-struct Headers(Vec<(String, String)>);
+/// Headers, each name once. Names are in lower case.
+struct Headers(Vec<Header>);
 
 impl Headers {
-    fn add(&mut self, name: &str, value: String) {
-        if !self.0.iter().any(|(there, _)| there.eq_ignore_ascii_case(name)) {
-            self.0.push((name.to_ascii_lowercase(), value));
+    fn add(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) {
+        let name = name.into();
+        if !self.0.iter().any(|(there, _)| *there == name) {
+            self.0.push((name, value.into()));
         }
     }
 }
@@ -230,7 +242,7 @@ mod tests {
     }
 
     fn names(request: &Request) -> Vec<&str> {
-        request.headers.iter().map(|(name, _)| name.as_str()).collect()
+        request.headers.iter().map(|(name, _)| &**name).collect()
     }
 
     fn header<'a>(request: &'a Request, name: &str) -> &'a str {

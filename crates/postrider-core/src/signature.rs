@@ -22,6 +22,7 @@ pub use verify::{Arrived, verify_by};
 
 use crate::id::{DeliveryId, WebhookId};
 use crate::profile::{KeyForm, Scheme, SignatureSpec};
+use crate::request::Header;
 use crate::time::Timestamp;
 use crate::webhook::Credentials;
 
@@ -167,7 +168,7 @@ pub(crate) fn headers(
     spec: &SignatureSpec,
     credentials: &Credentials,
     request: Signable<'_>,
-) -> Result<Vec<(String, String)>, CannotSign> {
+) -> Result<Vec<Header>, CannotSign> {
     let Signable { webhook, delivery, url, body, at } = request;
     let good = || credentials.keys.iter().filter(|(_, until)| until.is_none_or(|until| at < until));
     let current = || match good().next() {
@@ -175,24 +176,24 @@ pub(crate) fn headers(
         Some((SigningKey::Ed25519(_), _)) => Err(CannotSign::NotShared),
         None => Err(CannotSign::NoSecret),
     };
-    let owned = |(name, value): (&str, String)| (name.to_owned(), value);
+    let header = |(name, value): (&'static str, String)| (name.into(), value.into());
     Ok(match spec.scheme {
         Scheme::StandardWebhooks => {
             good().next().ok_or(CannotSign::NoSecret)?;
             let keys = good().map(|(key, _)| key);
             let value = standard_webhooks::header(keys, &delivery.message_id(), at, body);
-            vec![("webhook-signature".to_owned(), value)]
+            vec![("webhook-signature".into(), value.into())]
         }
         Scheme::BodyHex => {
             let name = spec.header.as_deref().unwrap_or(BODY_HEX_HEADER);
-            vec![(name.to_ascii_lowercase(), body_hex::value(current()?, body))]
+            vec![(name.to_ascii_lowercase().into(), body_hex::value(current()?, body).into())]
         }
         Scheme::Canonical => {
             let (version, id) = (credentials.version, delivery.uuid());
-            canonical::headers(current()?, version, url, body, at, id).map(owned).into()
+            canonical::headers(current()?, version, url, body, at, id).map(header).into()
         }
         Scheme::HttpMessage => {
-            http_message::headers(current()?, webhook.as_str(), url, body, at).map(owned).into()
+            http_message::headers(current()?, webhook.as_str(), url, body, at).map(header).into()
         }
         Scheme::None => Vec::new(),
     })

@@ -4,6 +4,7 @@
 //! that such a message is parked and reported and never taken for damage. Golden messages in the tests pin every
 //! encoding.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -75,19 +76,20 @@ pub struct EventRecord {
     #[serde(rename = "type")]
     pub event_type: EventType,
     /// When it happened, as upstream wrote it.
+    #[serde(deserialize_with = "crate::shared::text")]
     pub time: Arc<str>,
     /// Any JSON, byte for byte.
     pub context: Json,
     /// Any JSON, byte for byte.
     pub data: Json,
     /// The subject.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::shared::optional", skip_serializing_if = "Option::is_none")]
     pub key: Option<Arc<str>>,
     /// Ties events of one action together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::shared::optional", skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<Arc<str>>,
     /// W3C trace context.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::shared::optional", skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
     /// When the router first saw it, milliseconds.
     pub accepted_at: Timestamp,
@@ -312,9 +314,11 @@ pub struct AttemptFact {
     /// How long it took, milliseconds.
     pub duration_ms: u64,
     /// The URL, without its query.
-    pub url: String,
+    #[serde(deserialize_with = "crate::shared::text")]
+    pub url: Arc<str>,
     /// [`crate::Outcome::class`].
-    pub class: String,
+    #[serde(deserialize_with = "crate::shared::class")]
+    pub class: Cow<'static, str>,
     /// The HTTP status, if there was an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -331,7 +335,8 @@ pub struct AttemptFact {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<Timestamp>,
     /// Which worker.
-    pub worker: String,
+    #[serde(deserialize_with = "crate::shared::text")]
+    pub worker: Arc<str>,
     /// How often the message was handed out before without being settled: so many requests may have been made of which
     /// nobody could write a fact.
     #[serde(default, skip_serializing_if = "is_zero")]

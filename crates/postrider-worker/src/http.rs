@@ -7,11 +7,13 @@
 //! literal addresses before a request and by the resolver to every answer of DNS, so that what was checked is what is
 //! connected to (`reference/reliability.md` S-1 to S-7).
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use postrider_broker::crash;
 use postrider_core::Webhook;
 use postrider_core::address::{EgressPolicy, literal_address};
@@ -19,6 +21,8 @@ use postrider_core::outcome::Unreachable;
 use postrider_core::request::Request;
 use postrider_core::webhook::ClientTls;
 use postrider_core::wire::RequestTimes;
+use reqwest::Method;
+use reqwest::header::{HeaderName, HeaderValue};
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -43,6 +47,8 @@ const MAX_IDLE: usize = 256;
 const MAX_PRIVATE: usize = 256;
 /// Idle connections that the client of a single webhook keeps.
 const MAX_PRIVATE_IDLE: usize = 16;
+/// Headers that the client adds by itself.
+const THE_CLIENTS_OWN: usize = 3;
 /// Headers of an answer that are kept, the rest is of no use to anybody.
 const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", "location", "www-authenticate"];
 
@@ -219,12 +225,11 @@ impl Http {
             Over::Any => &clients.pooled,
             Over::New => &clients.single,
         };
-        let mut builder = client.post(request.url).body(request.body);
-        for (name, value) in request.headers {
-            builder = builder.header(name, value);
-        }
-        match tokio::time::timeout_at(deadline.end, crash::while_waiting("worker.sent", builder.send())).await
-        {
+        let Some(request) = prepared(request) else {
+            return Err(Sent::Unreachable(Unreachable::Internal, "the request could not be made".into()));
+        };
+        let sending = crash::while_waiting("worker.sent", client.execute(request));
+        match tokio::time::timeout_at(deadline.end, sending).await {
             Ok(Ok(response)) => {
                 if over == Over::Any {
                     self.answered.note(&response);
@@ -262,6 +267,27 @@ impl Http {
         let made = kept.get_or_try_init(make).await?.clone();
         made.map_err(|why| Sent::Unreachable(Unreachable::Tls, why))
     }
+}
+
+/// A request as the client takes it; none if a header is not one.
+fn prepared(request: Request) -> Option<reqwest::Request> {
+    let mut prepared = reqwest::Request::new(Method::POST, request.url);
+    *prepared.body_mut() = Some(request.body.into());
+    let headers = prepared.headers_mut();
+    headers.reserve(request.headers.len() + THE_CLIENTS_OWN);
+    // The client copies all headers, twice. Values that share their memory are only counted then.
+    let bytes = request.headers.iter().map(|(_, value)| value.len()).sum();
+    let mut values = BytesMut::with_capacity(bytes);
+    request.headers.iter().for_each(|(_, value)| values.extend_from_slice(value.as_bytes()));
+    let mut values = values.freeze();
+    for (name, value) in request.headers {
+        let name = match name {
+            Cow::Borrowed(name) => HeaderName::from_static(name),
+            Cow::Owned(name) => HeaderName::try_from(name).ok()?,
+        };
+        headers.append(name, HeaderValue::from_maybe_shared(values.split_to(value.len())).ok()?);
+    }
+    Some(prepared)
 }
 
 /// What all clients have in common.

@@ -1,6 +1,7 @@
 //! When requests begin: never twice at the same millisecond for one delivery, since copies of it are told apart by that.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use postrider_core::{DeliveryId, Timestamp};
@@ -8,32 +9,39 @@ use postrider_core::{DeliveryId, Timestamp};
 /// How long a moment is remembered, milliseconds, at least.
 const KEPT_MS: u64 = 1_000;
 
-/// The last moments of deliveries, in two generations: as many as begin within two seconds.
+/// The last moments of deliveries, in two generations: as many as begin within two seconds. A delivery is known by a number
+/// that its id gives: two that share one begin a millisecond apart, which hurts nobody.
 #[derive(Debug, Default)]
-pub(crate) struct Moments(Mutex<Generations>);
+pub(crate) struct Moments {
+    numbers: RandomState,
+    known: Mutex<Generations>,
+}
 
 #[derive(Debug, Default)]
 struct Generations {
     begun: Timestamp,
-    current: HashMap<DeliveryId, Timestamp>,
-    before: HashMap<DeliveryId, Timestamp>,
+    current: HashMap<u64, Timestamp>,
+    before: HashMap<u64, Timestamp>,
 }
 
 impl Moments {
     /// The moment of a request that begins now: now, or later if another of the delivery began now.
     pub(crate) fn of(&self, delivery: &DeliveryId, now: Timestamp) -> Timestamp {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.numbers.hash_one(delivery);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut *known;
         // Also when the clock was set back.
         if now.since_ms(known.begun) > KEPT_MS || now < known.begun {
-            known.before = std::mem::take(&mut known.current);
+            std::mem::swap(&mut known.before, &mut known.current);
+            known.current.clear();
             known.begun = now;
         }
-        let last = known.current.get(delivery).or_else(|| known.before.get(delivery));
+        let last = known.current.get(&number).or_else(|| known.before.get(&number));
         let at = match last {
             Some(last) if *last >= now && last.since_ms(now) < KEPT_MS => last.plus_ms(1),
             _ => now,
         };
-        known.current.insert(delivery.clone(), at);
+        known.current.insert(number, at);
         at
     }
 }

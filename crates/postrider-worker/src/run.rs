@@ -1,8 +1,10 @@
 //! The worker's life: one session after another, and an orderly end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{join_all, try_join_all};
 use postrider_broker::{
     BrokerError, Consumer, DirectoryFeed, Incoming, Journal, Lane, Names, Readiness, Seldom, Session,
@@ -106,7 +108,7 @@ pub async fn run(
         master_key: config.master_key.clone(),
         metrics: metrics.clone(),
         unit_ms: config.broker.unit_ms,
-        worker: journal.writer().to_owned(),
+        worker: journal.writer().into(),
         opened: Default::default(),
         moments: Default::default(),
         stopped: Default::default(),
@@ -362,8 +364,8 @@ impl Intake {
 
 /// One message: every delivery in it is settled, then it is acked.
 async fn handle(
-    settler: &Arc<Settler>,
-    deliverer: &Arc<Deliverer>,
+    settler: &Settler,
+    deliverer: &Deliverer,
     message: Incoming,
     lane: Lane,
     shard: u16,
@@ -409,8 +411,7 @@ async fn handle(
         })
     });
     // All of them, also when one fails: whoever holds the slots of this message must not begin another meanwhile.
-    let mut settled =
-        join_all(taken.map(|taken| settle_one(settler.clone(), deliverer.clone(), taken, count)));
+    let mut settled = join_all(taken.map(|taken| settle_one(settler, deliverer, taken, count)));
     let settled = loop {
         match tokio::time::timeout(QUICK, &mut settled).await {
             Ok(settled) => break settled,
@@ -426,8 +427,8 @@ async fn handle(
 }
 
 async fn settle_one(
-    settler: Arc<Settler>,
-    deliverer: Arc<Deliverer>,
+    settler: &Settler,
+    deliverer: &Deliverer,
     taken: Taken,
     delivery_count: i64,
 ) -> Result<(), BrokerError> {
@@ -435,15 +436,12 @@ async fn settle_one(
         return settler.set_apart(&taken, false).await;
     }
     let _begun = InFlight::begin(&deliverer.metrics);
-    // A task of its own, so that a panic is caught and hurts this delivery only.
-    let attempt = tokio::spawn({
-        let (deliverer, taken) = (deliverer.clone(), taken.clone());
-        async move { deliverer.deliver(&taken).await }
-    });
-    match attempt.await {
+    // A panic hurts this delivery only. What it was in the middle of is given back as it unwinds, and no lock stays
+    // poisoned: all are taken over.
+    match AssertUnwindSafe(deliverer.deliver(&taken)).catch_unwind().await {
         Ok(verdict) => settler.settle(&taken, verdict).await,
-        Err(panic) => {
-            tracing::error!(delivery.id = taken.delivery.id.as_str(), %panic, "delivering panicked");
+        Err(_) => {
+            tracing::error!(delivery.id = taken.delivery.id.as_str(), "delivering panicked");
             settler.set_apart(&taken, true).await
         }
     }

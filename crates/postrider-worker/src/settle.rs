@@ -181,7 +181,7 @@ fn follow(
                 event: taken.event.clone(),
                 delivery: DeliveryRecord { attempt: attempts, ..delivery.clone() },
                 reason: reason.as_str().to_owned(),
-                class: last.map(|last| last.class.clone()).unwrap_or_default(),
+                class: last.map(|last| last.class.to_string()).unwrap_or_default(),
                 at: now(),
             };
             let repeats = if last.is_some() { 0 } else { taken.repeats };

@@ -446,7 +446,7 @@ impl Change<'_> {
         if held.is_empty() {
             return Ok(());
         }
-        let mut webhooks: Vec<&str> = held.iter().map(|(_, delivery)| delivery.webhook.as_str()).collect();
+        let mut webhooks: Vec<&str> = held.iter().map(|(_, delivery)| &*delivery.webhook).collect();
         webhooks.sort_unstable();
         webhooks.dedup();
         let mut deleted = std::collections::HashSet::new();
@@ -472,7 +472,7 @@ impl Change<'_> {
         );
         let mut ends = Vec::new();
         for (id, delivery) in held {
-            if deleted.contains(&delivery.webhook) {
+            if deleted.contains(&*delivery.webhook) {
                 ends.push((id.clone(), WEBHOOK_DELETED));
             } else if any && let Some((series, latest)) = delivery.series.last_key_value() {
                 let called_off: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(called_off.clone()))

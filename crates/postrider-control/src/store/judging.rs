@@ -321,7 +321,7 @@ fn event_of<'a>(ledger: &'a Ledger, delivery: &postrider_core::DeliveryId) -> (&
 /// since its event is not known yet.
 fn sign_of_attempt<'a>(ledger: &'a Ledger, fact: &'a AttemptFact) -> Option<Sign<'a>> {
     let (event, event_type) = event_of(ledger, &fact.delivery);
-    let class = fact.class.as_str();
+    let class = &*fact.class;
     let what = match class {
         class if class == Outcome::Delivered { status: 200 }.class() => What::Succeeded,
         class if class == Outcome::Gone.class() => What::Gone,

@@ -3,6 +3,7 @@
 //! No database here. One fact, one key: a fact already known changes nothing, and the order of facts does not matter,
 //! except that the first end of a series wins. So a batch may come again, and in pieces, without harm.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::record::{Entry, Letter, LetterKind};
 pub(super) type EventKey = (TenantId, EventId);
 
 /// What a request is known by within its series: the number of the attempt, when it began, and the worker.
-pub(super) type Request = (u32, i64, String);
+pub(super) type Request = (u32, i64, Arc<str>);
 
 /// What became of an event, least to most: what is known can only move up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,8 +47,8 @@ pub(super) struct Event {
     pub seq: i64,
     pub fate: Fate,
     pub owed: u32,
-    pub event_type: String,
-    pub event_time: String,
+    pub event_type: Arc<str>,
+    pub event_time: Arc<str>,
     pub reason: String,
     pub detail: String,
     pub accepted_at: i64,
@@ -74,14 +75,14 @@ pub(super) struct Ended {
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub seq: i64,
-    pub webhook: String,
+    pub webhook: Arc<str>,
     /// Empty until the event's fact is known, like the next three.
-    pub tenant: String,
+    pub tenant: Arc<str>,
     /// In the store it is not known yet of which event it is.
     pub nameless: bool,
     pub event: Option<i64>,
-    pub event_id: String,
-    pub event_type: String,
+    pub event_id: Arc<str>,
+    pub event_type: Arc<str>,
     pub series: BTreeMap<u32, Series>,
     pub last: Last,
     pub created_at: i64,
@@ -93,7 +94,7 @@ pub(super) struct Delivery {
 pub(super) struct Last {
     pub series: u32,
     pub n: u32,
-    pub class: String,
+    pub class: Cow<'static, str>,
     pub status: Option<i64>,
     pub at: Option<i64>,
 }
@@ -236,8 +237,8 @@ impl Ledger {
                 seq: *next_event,
                 fate,
                 owed: 0,
-                event_type: String::new(),
-                event_time: String::new(),
+                event_type: Arc::default(),
+                event_time: Arc::default(),
                 reason: reason.to_owned(),
                 detail: detail.to_owned(),
                 accepted_at: fact.at.as_millis(),
@@ -256,8 +257,8 @@ impl Ledger {
         if let Some(record) = &fact.event
             && !event.has_body
         {
-            event.event_type = record.event_type.to_string();
-            event.event_time = record.time.to_string();
+            event.event_type = record.event_type.shared();
+            event.event_time = record.time.clone();
             event.body = Some(record.clone());
             event.has_body = true;
             event.changed = true;
@@ -272,9 +273,9 @@ impl Ledger {
             let now = self.now;
             let delivery = self.delivery(&owed.delivery, &owed.webhook, fact.at);
             if delivery.tenant.is_empty() {
-                delivery.tenant = key.0.to_string();
+                delivery.tenant = key.0.shared();
                 delivery.event = Some(seq);
-                delivery.event_id = key.1.to_string();
+                delivery.event_id = key.1.shared();
                 delivery.event_type = event_type.clone();
                 delivery.changed = true;
             }
@@ -303,7 +304,7 @@ impl Ledger {
         let at = fact.at.as_millis();
         let made = self.attempts.entry((fact.delivery.clone(), fact.series)).or_default();
         let first_of_number =
-            made.range((fact.n, i64::MIN, String::new())..).next().is_none_or(|r| r.0 != fact.n);
+            made.range((fact.n, i64::MIN, Arc::default())..).next().is_none_or(|r| r.0 != fact.n);
         if !made.insert((fact.n, at, fact.worker.clone())) {
             self.repeated += 1;
             return;
@@ -530,12 +531,12 @@ impl Ledger {
             *next_delivery += 1;
             Delivery {
                 seq: *next_delivery,
-                webhook: webhook.to_string(),
-                tenant: String::new(),
+                webhook: webhook.shared(),
+                tenant: Arc::default(),
                 nameless: false,
                 event: None,
-                event_id: String::new(),
-                event_type: String::new(),
+                event_id: Arc::default(),
+                event_type: Arc::default(),
                 series: BTreeMap::new(),
                 last: Last::default(),
                 created_at: at.as_millis(),

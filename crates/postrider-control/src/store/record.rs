@@ -1,14 +1,16 @@
 //! Writing a batch of facts into the books, in one transaction.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use futures_util::future::join;
 use postrider_broker::crash;
 use postrider_core::books::End;
 use postrider_core::wire::{self, DeadMessage, DeliveryMessage, Fact, JournalMessage, RequestTimes};
 use postrider_core::{DeliveryId, EventId, TenantId, Timestamp};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serializer as _};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, QueryBuilder, Row as _, Sqlite};
 
@@ -161,15 +163,15 @@ impl Store {
 #[derive(Deserialize)]
 struct DeliveryRow {
     seq: i64,
-    id: String,
-    webhook: String,
-    tenant: String,
+    id: DeliveryId,
+    webhook: Arc<str>,
+    tenant: Arc<str>,
     event: Option<i64>,
-    event_id: String,
-    event_type: String,
+    event_id: Arc<str>,
+    event_type: Arc<str>,
     last_series: u32,
     last_n: u32,
-    last_class: String,
+    last_class: Cow<'static, str>,
     last_status: Option<i64>,
     last_at: Option<i64>,
     created_at: i64,
@@ -316,8 +318,8 @@ impl Change<'_> {
                 fate: Fate::parse(&fate)
                     .ok_or_else(|| StoreError::Damaged(format!("an event's fate is {fate:?}")))?,
                 owed: small(row.try_get("owed")?),
-                event_type: row.try_get("event_type")?,
-                event_time: row.try_get("event_time")?,
+                event_type: row.try_get::<String, _>("event_type")?.into(),
+                event_time: row.try_get::<String, _>("event_time")?.into(),
                 reason: row.try_get("reason")?,
                 detail: row.try_get("detail")?,
                 accepted_at: row.try_get("accepted_at")?,
@@ -369,7 +371,6 @@ impl Change<'_> {
                 last_at: at,
                 created_at,
             } = row;
-            let id = DeliveryId::from_trusted(id);
             let delivery = Delivery {
                 seq,
                 webhook,
@@ -421,7 +422,7 @@ impl Change<'_> {
                 delivery.series.insert(row.series, series);
             }
         }
-        let known = self.rows::<(i64, u32, u32, i64, String)>(
+        let known = self.rows::<(i64, u32, u32, i64, Arc<str>)>(
             "SELECT json_group_array(json_array(a.delivery, a.series, a.n, a.at, a.worker))
              FROM json_each($1) k CROSS JOIN attempts a ON a.delivery = k.value",
             numbers,
@@ -472,17 +473,18 @@ impl Change<'_> {
                  marks, accepted_at) ",
                 chunk.len(),
             );
+            let mut words = Words::default();
             query.push_values(chunk, |mut row, ((tenant, id), event)| {
                 row.push_bind(event.seq)
-                    .push_bind(tenant.as_str())
-                    .push_bind(id.as_str())
-                    .push_bind(&event.event_type)
-                    .push_bind(&event.event_time)
-                    .push_bind(event.fate.as_str())
+                    .push_bind(tenant.shared())
+                    .push_bind(id.shared())
+                    .push_bind(event.event_type.clone())
+                    .push_bind(event.event_time.clone())
+                    .push_bind(words.shared(event.fate.as_str()))
                     .push_bind(i64::from(event.owed))
-                    .push_bind(&event.reason)
-                    .push_bind(&event.detail)
-                    .push_bind(&event.marks)
+                    .push_bind(words.shared(&event.reason))
+                    .push_bind(words.shared(&event.detail))
+                    .push_bind(words.shared(&event.marks))
                     .push_bind(event.accepted_at);
             });
             query.push(
@@ -536,15 +538,16 @@ impl Change<'_> {
                  logged, repeats, next_at, born_at, ended_at, seen_at) ",
                 chunk.len(),
             );
+            let mut words = Words::default();
             query.push_values(chunk, |mut row, (delivery, n, series)| {
                 row.push_bind(delivery)
                     .push_bind(i64::from(*n))
                     .push_bind(series.owed)
-                    .push_bind(series.state())
+                    .push_bind(words.shared(series.state()))
                     .push_bind(series.held)
                     .push_bind(i64::from(series.held_attempt))
                     .push_bind(series.held_at)
-                    .push_bind(&series.reason)
+                    .push_bind(words.shared(&series.reason))
                     .push_bind(i64::from(series.attempts))
                     .push_bind(i64::from(series.logged))
                     .push_bind(i64::from(series.repeats))
@@ -576,20 +579,25 @@ impl Change<'_> {
                  response_headers, next_at, worker, repeats, times, remote) ",
                 chunk.len(),
             );
+            let mut words = Words::default();
             query.push_values(chunk, |mut row, (delivery, attempt)| {
+                let headers = match attempt.response_headers.as_slice() {
+                    [] => words.shared("[]"),
+                    headers => serde_json::to_string(headers).unwrap_or_default().into(),
+                };
                 row.push_bind(delivery)
                     .push_bind(i64::from(attempt.series))
                     .push_bind(i64::from(attempt.n))
                     .push_bind(attempt.at.as_millis())
                     .push_bind(signed(attempt.duration_ms))
-                    .push_bind(&attempt.url)
-                    .push_bind(&attempt.class)
+                    .push_bind(attempt.url.clone())
+                    .push_bind(words.shared(&attempt.class))
                     .push_bind(attempt.status.map(i64::from))
                     .push_bind(&attempt.error)
                     .push_bind(&attempt.response_body)
-                    .push_bind(serde_json::to_string(&attempt.response_headers).unwrap_or_default())
+                    .push_bind(headers)
                     .push_bind(attempt.next_at.map(Timestamp::as_millis))
-                    .push_bind(&attempt.worker)
+                    .push_bind(attempt.worker.clone())
                     .push_bind(i64::from(attempt.repeats))
                     .push_bind(known(attempt.times))
                     .push_bind(attempt.remote.map(|address| address.to_string()));
@@ -788,25 +796,26 @@ fn rows_of_deliveries(
          updated_at) ",
         rows.len(),
     );
+    let mut words = Words::default();
     query.push_values(rows, |mut row, (id, delivery)| {
         let latest = delivery.series.last_key_value();
         let series = latest.map(|(_, series)| series);
         row.push_bind(delivery.seq)
-            .push_bind(id.as_str())
-            .push_bind(&delivery.webhook)
-            .push_bind(&delivery.tenant)
+            .push_bind(id.shared())
+            .push_bind(delivery.webhook.clone())
+            .push_bind(delivery.tenant.clone())
             .push_bind(delivery.event)
-            .push_bind(&delivery.event_id)
-            .push_bind(&delivery.event_type)
+            .push_bind(delivery.event_id.clone())
+            .push_bind(delivery.event_type.clone())
             .push_bind(latest.map_or(0, |(n, _)| i64::from(*n)))
-            .push_bind(series.map_or("pending", Series::state))
+            .push_bind(words.shared(series.map_or("pending", Series::state)))
             .push_bind(series.is_some_and(|series| series.held))
-            .push_bind(series.map_or("", |series| series.reason.as_str()))
+            .push_bind(words.shared(series.map_or("", |series| &series.reason)))
             .push_bind(series.map_or(0, |series| i64::from(series.logged)))
             .push_bind(series.and_then(|series| series.next_at))
             .push_bind(i64::from(delivery.last.series))
             .push_bind(i64::from(delivery.last.n))
-            .push_bind(&delivery.last.class)
+            .push_bind(words.shared(&delivery.last.class))
             .push_bind(delivery.last.status)
             .push_bind(delivery.last.at)
             .push_bind(delivery.created_at)
@@ -835,9 +844,32 @@ fn insert(head: &'static str, rows: usize) -> QueryBuilder<Sqlite> {
     QueryBuilder::with_arguments(text, arguments)
 }
 
+/// Words that the rows of a statement have in common. The library copies each text, unless it is given one that is shared.
+#[derive(Default)]
+struct Words(Vec<Arc<str>>);
+
+impl Words {
+    /// How many are kept: those of closed lists, and no more.
+    const MOST: usize = 16;
+
+    fn shared(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| ***known == *word) {
+            return known.clone();
+        }
+        let shared: Arc<str> = word.into();
+        if self.0.len() < Self::MOST {
+            self.0.push(shared.clone());
+        }
+        shared
+    }
+}
+
 /// A list as one parameter, for `json_each`.
 pub(super) fn list<T: serde::Serialize>(keys: impl IntoIterator<Item = T>) -> String {
-    serde_json::Value::from_iter(keys.into_iter().map(|key| serde_json::json!(key))).to_string()
+    let mut text = Vec::new();
+    // Writing texts and numbers into memory cannot fail.
+    serde_json::Serializer::new(&mut text).collect_seq(keys).ok();
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// What was measured of a request, as text; nothing where nothing was.
@@ -886,6 +918,6 @@ mod tests {
         );
         assert_eq!(format!("{:?}", ledger.deliveries[&id]), delivery);
         let made: Vec<_> = ledger.attempts.into_iter().collect();
-        assert_eq!(made, [((id, 3), BTreeSet::from([(24, 25, "w".to_owned())]))]);
+        assert_eq!(made, [((id, 3), BTreeSet::from([(24, 25, "w".into())]))]);
     }
 }

@@ -76,7 +76,7 @@ fn attempt(id: &str, webhook: u32, n: u32, class: &str) -> Fact {
         at: at(i64::from(n) * 1000),
         duration_ms: 5,
         url: "https://example.com/".into(),
-        class: class.into(),
+        class: class.to_owned().into(),
         status: Some(200),
         error: None,
         response_body: Some("ok".into()),

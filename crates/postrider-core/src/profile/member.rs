@@ -36,7 +36,7 @@ pub struct Subject<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Filling {
     /// The name as it stands in a body: quoted, with the colon.
-    key: String,
+    key: Vec<u8>,
     /// The name as it stands among headers.
     header: String,
     path: Option<Path>,
@@ -128,8 +128,11 @@ impl Filling {
         } else {
             None
         };
+        let mut key = Vec::new();
+        quote(&member.name, &mut key);
+        key.push(b':');
         Ok(Self {
-            key: format!("{}:", quoted(&member.name)),
+            key,
             header: member.name.to_ascii_lowercase(),
             path,
             only_text: member.only_text,
@@ -318,11 +321,11 @@ pub(super) fn object(members: &[Filling], subject: &Subject<'_>) -> Vec<u8> {
         if body.len() > 1 {
             body.push(b',');
         }
-        body.extend_from_slice(member.key.as_bytes());
+        body.extend_from_slice(&member.key);
         match found {
             None => body.extend_from_slice(b"null"),
             Some(Found::Raw(raw)) => body.extend_from_slice(raw.get().trim_ascii().as_bytes()),
-            Some(Found::Text(text)) => body.extend_from_slice(quoted(&text).as_bytes()),
+            Some(Found::Text(text)) => quote(&text, &mut body),
             Some(Found::Number(number)) => body.extend_from_slice(number.to_string().as_bytes()),
         }
     }
@@ -330,10 +333,10 @@ pub(super) fn object(members: &[Filling], subject: &Subject<'_>) -> Vec<u8> {
     body
 }
 
-/// A string as JSON.
-fn quoted(text: &str) -> String {
+/// Writes a string as JSON.
+fn quote(text: &str, to: &mut Vec<u8>) {
     // Writing a string into memory cannot fail.
-    serde_json::to_string(text).unwrap_or_default()
+    serde_json::to_writer(to, text).ok();
 }
 
 /// Everything but printable ASCII, and space, quotation mark and percent sign, as `%XY` (CloudEvents, HTTP binding

@@ -11,13 +11,26 @@ use crate::time::Timestamp;
 /// How far the timestamp of a request may be from the receiver's clock, seconds.
 pub const TOLERANCE_SECS: i64 = 300;
 
+/// What an entry with a shared secret takes, bytes.
+const ENTRY_BYTES: usize = 47;
+
 impl SigningKey {
     /// One entry of the `webhook-signature` header: `v1,` or `v1a,` and base64.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
+        let mut entry = String::with_capacity(ENTRY_BYTES);
+        self.sign_to(&mut entry, id, at, body);
+        entry
+    }
+
+    fn sign_to(&self, to: &mut String, id: &str, at: Timestamp, body: &[u8]) {
         match self {
-            Self::Hmac(key) => format!("v1,{}", STANDARD.encode(mac(key, id, at, body))),
+            Self::Hmac(key) => {
+                to.push_str("v1,");
+                STANDARD.encode_string(mac(key, id, at, body), to);
+            }
             Self::Ed25519(key) => {
-                format!("v1a,{}", STANDARD.encode(key.sign(&signed_content(id, at, body)).to_bytes()))
+                to.push_str("v1a,");
+                STANDARD.encode_string(key.sign(&signed_content(id, at, body)).to_bytes(), to);
             }
         }
     }
@@ -47,7 +60,14 @@ pub(super) fn header<'a>(
     at: Timestamp,
     body: &[u8],
 ) -> String {
-    keys.map(|key| key.sign(id, at, body)).collect::<Vec<_>>().join(" ")
+    let mut value = String::with_capacity(ENTRY_BYTES);
+    for key in keys {
+        if !value.is_empty() {
+            value.push(' ');
+        }
+        key.sign_to(&mut value, id, at, body);
+    }
+    value
 }
 
 /// Why a receiver should not trust a request.

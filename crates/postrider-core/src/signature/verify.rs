@@ -192,7 +192,8 @@ mod tests {
             ("webhook-id".to_owned(), delivery.message_id()),
             ("webhook-timestamp".to_owned(), AT.as_secs().to_string()),
         ];
-        all.extend(headers(&spec(scheme), &credentials, request).unwrap());
+        let signed = headers(&spec(scheme), &credentials, request).unwrap();
+        all.extend(signed.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())));
         all
     }
 

@@ -229,9 +229,9 @@ async fn without_a_token_an_attempt_fails_with_its_own_class_and_is_retried() {
     assert_eq!(done[0].end, End::Delivered);
     let attempts = bench.attempts();
     let (last, failed) = attempts.split_last().unwrap();
-    assert_eq!((last.status, last.class.as_str()), (Some(200), "none"));
+    assert_eq!((last.status, &*last.class), (Some(200), "none"));
     for attempt in failed {
-        assert_eq!((attempt.status, attempt.class.as_str()), (None, "token"));
+        assert_eq!((attempt.status, &*attempt.class), (None, "token"));
         let error = "the token server answered 503 (temporarily_unavailable)";
         assert_eq!(attempt.error.as_deref(), Some(error));
     }

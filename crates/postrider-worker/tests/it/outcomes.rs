@@ -36,7 +36,7 @@ async fn a_delivery_is_sent_signed_and_written_down() {
     assert_eq!((done[0].end, done[0].attempts), (End::Delivered, 1));
     assert_eq!(request.header("webhook-id").unwrap(), done[0].delivery.message_id());
     let attempts = bench.attempts();
-    assert_eq!((attempts.len(), attempts[0].status, attempts[0].class.as_str()), (1, Some(200), "none"));
+    assert_eq!((attempts.len(), attempts[0].status, &*attempts[0].class), (1, Some(200), "none"));
     bench.settled().await;
     worker.stop().await;
 }
@@ -94,7 +94,7 @@ async fn failures_are_retried_never_early_with_the_same_id_and_body() {
         assert_eq!(request.header("webhook-id"), requests[0].header("webhook-id"));
         assert_eq!(request.body, requests[0].body);
     }
-    let classes: Vec<&str> = attempts.iter().map(|attempt| attempt.class.as_str()).collect();
+    let classes: Vec<&str> = attempts.iter().map(|attempt| &*attempt.class).collect();
     assert_eq!(classes, ["http_5xx", "http_5xx", "reset", "reset", "none"]);
     for (attempt, next) in attempts.iter().zip(&attempts[1..]) {
         if attempt.n == next.n {
@@ -212,8 +212,11 @@ async fn receivers_that_do_not_answer_have_their_class() {
         bench.deliver(&["e"], id).await;
     }
     bench.done(6).await;
-    let mut classes: Vec<(String, String)> =
-        bench.attempts().iter().map(|attempt| (attempt.webhook.to_string(), attempt.class.clone())).collect();
+    let mut classes: Vec<(String, String)> = bench
+        .attempts()
+        .iter()
+        .map(|attempt| (attempt.webhook.to_string(), attempt.class.to_string()))
+        .collect();
     classes.sort();
     let expected = [
         ("babbles", "bad_response"),

@@ -283,7 +283,8 @@ async fn skillmine_is_four_members_an_api_key_and_200_alone() {
     bench.deliver_event("USER_LOGIN", "[]", "null", "sk").await;
     let done = bench.done(1).await;
     assert_eq!((done[0].end, done[0].attempts), (End::Delivered, 4), "all but 200 is tried again");
-    let classes: Vec<String> = bench.attempts().into_iter().map(|attempt| attempt.class).collect();
+    let classes: Vec<String> =
+        bench.attempts().into_iter().map(|attempt| attempt.class.into_owned()).collect();
     assert_eq!(classes, ["http_2xx", "http_410", "http_4xx", "none"]);
     let request = bench.request_to("sk").await;
     assert_eq!(

@@ -127,7 +127,7 @@ fn each_is_swallowed_at_most_once(attempts: &[AttemptFact]) -> usize {
     let mut rows: BTreeMap<&str, Vec<&AttemptFact>> = BTreeMap::new();
     attempts.iter().for_each(|row| rows.entry(row.delivery.as_str()).or_default().push(row));
     for rows in rows.values() {
-        let classes: Vec<&str> = rows.iter().map(|row| row.class.as_str()).collect();
+        let classes: Vec<&str> = rows.iter().map(|row| &*row.class).collect();
         assert!(classes == ["none"] || classes == ["reset", "none"], "{rows:#?}");
         assert!(rows.iter().all(|row| row.n == 1 && row.repeats == 0 && row.next_at.is_none()));
         assert!(rows.windows(2).all(|pair| pair[0].at < pair[1].at), "told apart by their times");
@@ -180,7 +180,7 @@ async fn a_receiver_that_always_resets_is_asked_again_at_once_only_over_a_used_c
         .attempts()
         .into_iter()
         .filter(|row| row.delivery == end.delivery)
-        .map(|row| (row.n, row.class))
+        .map(|row| (row.n, row.class.into_owned()))
         .collect();
     let expected = [1, 1, 2, 3].map(|n| (n, "reset".to_owned()));
     assert_eq!(rows, expected, "once over the used connection and at once again, then the ladder");

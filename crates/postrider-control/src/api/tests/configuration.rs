@@ -158,7 +158,10 @@ async fn a_catalogue_with_errors_is_refused_with_all_of_them() {
     for (change, field) in [
         (json!({ "product": { "id": "store", "name": "Shop" } }), "product.id"),
         (json!({ "schema": "one" }), "schema"),
-        (json!({ "event_type": [{ "name": " x", "label": "x", "category": "orders" }] }), "event_type[0]"),
+        (
+            json!({ "event_type": [{ "name": " x", "label": "x", "category": "orders" }] }),
+            "event_type[0].name",
+        ),
     ] {
         let mut body = shop();
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

@@ -62,7 +62,7 @@ impl History {
             at: self.now.minus_ms(minutes_ago * MINUTE_MS),
             duration_ms: 150,
             url: "https://example.com/".into(),
-            class: class.into(),
+            class: class.to_owned().into(),
             status,
             error: None,
             response_body: None,
