@@ -1,4 +1,5 @@
-//! A publisher that is not ours, a broker that is killed, a worker and a router that are killed: nothing is lost.
+//! A publisher that is not ours, a broker that is killed, a worker and a router that are killed, a worker that
+//! panics: nothing is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -6,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use postrider_testkit::ledger::Published;
 use postrider_testkit::process::python;
-use postrider_testkit::rabbit::{Node, Vhost};
+use postrider_testkit::rabbit::{Broker, Node, Vhost};
 use postrider_testkit::{eventually, workspace_dir};
 use serde_json::json;
 
@@ -79,6 +80,49 @@ async fn pika_publishes_while_everything_is_killed_once() {
     for role in [control, router, worker] {
         role.stop().await;
     }
+}
+
+/// Delivers five events, one at a time to the receiver, by a worker that panics the second time that it passes a crash
+/// point while it delivers. Returns how many requests those
+/// deliveries had that had more than one.
+async fn requests_beside_a_panic(point: &str) -> Vec<usize> {
+    const EVENTS: u64 = 5;
+    let vhost = Vhost::create(&Broker::shared().await, "panic").await;
+    let system = System::new(vhost.url()).await;
+    let [control, router] = ["control", "router"].map(|role| system.start(role));
+    let roles = [control.ready().await, router.ready().await];
+    let fault = format!("panic:{point}:2");
+    let worker = system.start_with("worker", &[("POSTRIDER_FAULT", &fault)]).ready().await;
+    // A place that the panic kept would leave none for whatever comes after it.
+    system.webhook("/hook", &json!({ "max_in_flight": 1 })).await;
+    for n in 0..EVENTS {
+        system.post("/v1/events", &json!({ "event_type": "A", "id": format!("e{n}") })).await;
+    }
+
+    system.balanced(EVENTS).await;
+    let metrics = worker.metrics().await;
+    for line in ["postrider_parked_total{reason=\"crashes\"} 1", "postrider_worker_in_flight 0"] {
+        assert!(metrics.lines().any(|known| known == line), "{line} is missing:\n{metrics}");
+    }
+    let log = worker.process.log();
+    assert!(log.contains("fault on purpose") && log.contains("delivering panicked"), "{log}");
+    let (ids, repeated) = system.requests_by_id();
+    assert_eq!(ids, EVENTS);
+    for role in roles.into_iter().chain([worker]) {
+        role.stop().await;
+    }
+    repeated.into_values().map(|requests| requests.len()).collect()
+}
+
+#[tokio::test]
+async fn a_panic_before_a_request_costs_nothing() {
+    let repeated = requests_beside_a_panic("worker.begun").await;
+    assert!(repeated.is_empty(), "{repeated:?}");
+}
+
+#[tokio::test]
+async fn a_panic_after_a_request_repeats_that_one() {
+    assert_eq!(requests_beside_a_panic("worker.answered").await, [2]);
 }
 
 /// Every request verifies with somebody else's code.

@@ -10,6 +10,7 @@ pub use armed::{POINTS, Point, Repeats};
 #[cfg(debug_assertions)]
 pub fn point(name: &'static str) {
     armed::pass(name);
+    crate::fault::at_point(name);
 }
 
 /// Passes a crash point: nothing, in a release.

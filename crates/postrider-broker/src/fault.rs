@@ -4,9 +4,9 @@
 //!   `.EXCHANGE.` is not made, although it is believed to be confirmed. The tests of the books prove by it that drift shows
 //!   such a loss.
 //! - `stall-acks:N`: the N-th ack and all that follow never return, as if their task had come to a standstill.
-//! - `freeze-runtime:N`: at the N-th ack every thread of the runtime stands still.
-//!
-//! The last two show that the watchdog ends such a role.
+//! - `freeze-runtime:N`: at the N-th ack every thread of the runtime stands still. This one and the last show that the
+//!   watchdog ends such a role.
+//! - `panic:POINT:N`: whoever passes the crash point POINT as the N-th panics.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ enum Kind {
     LosePublish { exchange: String },
     StallAcks,
     FreezeRuntime,
+    Panic { point: String },
 }
 
 struct Fault {
@@ -28,6 +29,7 @@ impl Fault {
         let (rest, at) = text.rsplit_once(':')?;
         let kind = match rest.split_once(':') {
             Some(("lose-publish", exchange)) => Kind::LosePublish { exchange: exchange.to_owned() },
+            Some(("panic", point)) => Kind::Panic { point: point.to_owned() },
             None if rest == "stall-acks" => Kind::StallAcks,
             None if rest == "freeze-runtime" => Kind::FreezeRuntime,
             _ => return None,
@@ -60,11 +62,21 @@ pub(crate) fn loses(exchange: &str) -> bool {
     lost
 }
 
+/// Panics, if this is the pass of a crash point that is to.
+pub(crate) fn at_point(name: &str) {
+    if let Some(fault @ Fault { kind: Kind::Panic { point }, .. }) = fault()
+        && point == name
+        && fault.pass() == fault.at
+    {
+        panic!("fault on purpose: a panic at {name}");
+    }
+}
+
 /// Before an ack: does not return when it is to stall, and stops the runtime when that is the fault.
 pub(crate) async fn before_ack() {
     let Some(fault) = fault() else { return };
     match fault.kind {
-        Kind::LosePublish { .. } => {}
+        Kind::LosePublish { .. } | Kind::Panic { .. } => {}
         Kind::StallAcks => {
             if fault.pass() >= fault.at {
                 tracing::warn!("fault on purpose: this ack never returns");

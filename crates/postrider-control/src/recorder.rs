@@ -29,8 +29,12 @@ const BATCH_FACTS: usize = 8192;
 /// How long a batch waits for more after one of at least so many facts. Each commit writes some page of every index, whatever
 /// it holds, and a delivery whose facts are all in one batch is written once: where there is much to record, waiting makes it
 /// cheaper, and who looks sees it half a second later.
-const GATHER: [(usize, Duration); 3] =
-    [(1_000, Duration::from_millis(400)), (64, Duration::from_millis(50)), (0, Duration::from_millis(5))];
+const GATHER: [(usize, Duration); 4] = [
+    (1_000, Duration::from_millis(400)),
+    (64, Duration::from_millis(50)),
+    (8, Duration::from_millis(25)),
+    (0, Duration::from_millis(5)),
+];
 /// A batch that waits ends when nothing came for so long: the load is over.
 const QUIET: Duration = Duration::from_millis(50);
 /// Pauses between tries when the store fails.
