@@ -4,9 +4,10 @@
 //!   `.EXCHANGE.` is not made, although it is believed to be confirmed. The tests of the books prove by it that drift shows
 //!   such a loss.
 //! - `stall-acks:N`: the N-th ack and all that follow never return, as if their task had come to a standstill.
-//! - `freeze-runtime:N`: at the N-th ack every thread of the runtime stands still. This one and the last show that the
-//!   watchdog ends such a role.
-//! - `panic:POINT:N`: whoever passes the crash point POINT as the N-th panics.
+//! - `freeze-runtime:N`: at the N-th ack every thread of the runtime stands still. This one and `stall-acks` show that
+//!   the watchdog ends such a role.
+//! - `panic:POINT:N`: whoever passes the crash point POINT as the N-th panics. Points that are passed while an answer is
+//!   awaited are not among them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
 //! The recorder: from the journal, the dead, invalid and poison queues into the books.
 //!
-//! A batch is what came within a few milliseconds. It is written in one transaction and acked after the commit; when
+//! A batch is what came within some milliseconds, and more of them where there is much. It is written in one transaction and acked after the commit; when
 //! the store fails, nothing is acked, and the batch is tried again until the store works or the session is over.
 
 use std::sync::Arc;

@@ -436,12 +436,18 @@ async fn settle_one(
         return settler.set_apart(&taken, false).await;
     }
     let _begun = InFlight::begin(&deliverer.metrics);
-    // A panic hurts this delivery only. What it was in the middle of is given back as it unwinds, and no lock stays
-    // poisoned: all are taken over.
+    // A panic hurts this delivery only. What it was in the middle of is given back as it unwinds, and our own locks are
+    // taken over from whoever panicked with them.
     match AssertUnwindSafe(deliverer.deliver(&taken)).catch_unwind().await {
         Ok(verdict) => settler.settle(&taken, verdict).await,
-        Err(_) => {
-            tracing::error!(delivery.id = taken.delivery.id.as_str(), "delivering panicked");
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            tracing::error!(
+                delivery.id = taken.delivery.id.as_str(),
+                panic = text.unwrap_or("no text"),
+                "delivering panicked"
+            );
             settler.set_apart(&taken, true).await
         }
     }
