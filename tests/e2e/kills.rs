@@ -82,24 +82,26 @@ async fn pika_publishes_while_everything_is_killed_once() {
     }
 }
 
-/// Delivers five events, one at a time to the receiver, by a worker that panics the second time that it passes a crash
-/// point while it delivers. Returns how many requests those
-/// deliveries had that had more than one.
-async fn requests_beside_a_panic(point: &str) -> Vec<usize> {
-    const EVENTS: u64 = 5;
+/// Five deliveries, by a worker that panics the second time that it passes a crash point while it delivers: of as many
+/// events to one webhook, one at a time, or of one event to as many webhooks, all in one message. Returns how many requests
+/// each delivery had that had more than one.
+async fn requests_beside_a_panic(point: &str, webhooks: u64) -> Vec<usize> {
+    const DELIVERIES: u64 = 5;
     let vhost = Vhost::create(&Broker::shared().await, "panic").await;
     let system = System::new(vhost.url()).await;
     let [control, router] = ["control", "router"].map(|role| system.start(role));
     let roles = [control.ready().await, router.ready().await];
     let fault = format!("panic:{point}:2");
     let worker = system.start_with("worker", &[("POSTRIDER_FAULT", &fault)]).ready().await;
-    // A place that the panic kept would leave none for whatever comes after it.
-    system.webhook("/hook", &json!({ "max_in_flight": 1 })).await;
-    for n in 0..EVENTS {
+    for n in 0..webhooks {
+        // A place that the panic kept would leave none for whatever comes after it.
+        system.webhook(&format!("/hook{n}"), &json!({ "max_in_flight": 1 })).await;
+    }
+    for n in 0..DELIVERIES / webhooks {
         system.post("/v1/events", &json!({ "event_type": "A", "id": format!("e{n}") })).await;
     }
 
-    system.balanced(EVENTS).await;
+    system.balanced(DELIVERIES).await;
     let metrics = worker.metrics().await;
     for line in ["postrider_parked_total{reason=\"crashes\"} 1", "postrider_worker_in_flight 0"] {
         assert!(metrics.lines().any(|known| known == line), "{line} is missing:\n{metrics}");
@@ -108,7 +110,7 @@ async fn requests_beside_a_panic(point: &str) -> Vec<usize> {
     let said = |line: &str| line.contains("delivering panicked") && line.contains("fault on purpose");
     assert!(log.lines().any(said), "{log}");
     let (ids, repeated) = system.requests_by_id();
-    assert_eq!(ids, EVENTS);
+    assert_eq!(ids, DELIVERIES);
     for role in roles.into_iter().chain([worker]) {
         role.stop().await;
     }
@@ -117,13 +119,17 @@ async fn requests_beside_a_panic(point: &str) -> Vec<usize> {
 
 #[tokio::test]
 async fn a_panic_before_a_request_costs_nothing() {
-    let repeated = requests_beside_a_panic("worker.begun").await;
-    assert!(repeated.is_empty(), "{repeated:?}");
+    for webhooks in [1, 5] {
+        let repeated = requests_beside_a_panic("worker.begun", webhooks).await;
+        assert!(repeated.is_empty(), "{webhooks} webhooks: {repeated:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_panic_after_a_request_repeats_that_one() {
-    assert_eq!(requests_beside_a_panic("worker.answered").await, [2]);
+    for webhooks in [1, 5] {
+        assert_eq!(requests_beside_a_panic("worker.answered", webhooks).await, [2], "{webhooks} webhooks");
+    }
 }
 
 /// Every request verifies with somebody else's code.

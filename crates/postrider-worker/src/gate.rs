@@ -22,7 +22,7 @@ use postrider_core::{Chance, DeliveryId, Outcome, TenantId, Timestamp, Webhook, 
 use tokio::time::Instant;
 
 use crate::deliver::{Park, ParkReason, Taken};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OneMore};
 use crate::slots::Slots;
 
 use door::{Door, Turn};
@@ -124,10 +124,8 @@ impl Gate {
                 // Never said with `Now`; asking again is the same as waiting.
                 Turn::Now(Answer::Wait) => asking.may_wait = false,
                 Turn::Later(waiting) => {
-                    self.0.metrics.waiting.inc();
-                    let called = waiting.called(&self.0.clock, Duration::from_millis(MAX_WAIT_MS)).await;
-                    self.0.metrics.waiting.dec();
-                    match called {
+                    let _waits = OneMore::of(&self.0.metrics.waiting);
+                    match waiting.called(&self.0.clock, Duration::from_millis(MAX_WAIT_MS)).await {
                         Some(ticket) => break ticket,
                         None => asking.may_wait = false,
                     }

@@ -466,6 +466,8 @@ fn tls_text(error: &rustls::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn a_redirect_is_kept_without_the_query_that_may_hold_a_key() {
@@ -473,5 +475,38 @@ mod tests {
         assert_eq!(kept("location", "/in#secret"), "/in");
         assert_eq!(kept("www-authenticate", "Bearer realm=\"a?b\""), "Bearer realm=\"a?b\"");
         assert_eq!(kept("server", &"ü".repeat(300)).chars().count(), 256);
+    }
+
+    /// What the client would send of these headers.
+    fn sent(headers: Vec<(Cow<'static, str>, Cow<'static, str>)>) -> Option<Vec<(String, Vec<u8>)>> {
+        let url = "https://example.com/".parse().unwrap();
+        let prepared = prepared(Request { url, headers, body: b"{}".to_vec() })?;
+        let of = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
+        Some(prepared.headers().iter().map(of).collect())
+    }
+
+    proptest! {
+        /// They lie in one piece of memory, so a value that is taken one byte too long would shift all that follow.
+        #[test]
+        fn headers_go_out_as_they_are(values in vec("[ -~ü]{0,12}", 0..12)) {
+            let headers: Vec<_> =
+                values.iter().enumerate().map(|(n, value)| (format!("x-{n}"), value.clone())).collect();
+            let given = headers.iter().cloned().map(|(name, value)| (name.into(), value.into())).collect();
+            let wanted: Vec<_> = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+            prop_assert_eq!(sent(given), Some(wanted));
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_not_sent() {
+        let well = || (Cow::Borrowed("content-type"), Cow::Borrowed("application/json"));
+        assert!(sent(vec![well()]).is_some());
+        for (name, value) in [("x-a", "one\r\nx-b: two"), ("x-a", "\0"), ("x a", ""), ("", "")] {
+            assert_eq!(
+                sent(vec![well(), (name.to_owned().into(), value.into())]),
+                None,
+                "{name:?}: {value:?}"
+            );
+        }
     }
 }

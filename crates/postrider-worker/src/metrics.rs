@@ -51,6 +51,24 @@ pub(crate) struct Metrics {
     pub(crate) workers: IntGauge,
 }
 
+/// A gauge that is one higher for as long as this lives: also when whoever raised it panics, or is dropped while it waits.
+#[derive(Debug)]
+pub(crate) struct OneMore<'a>(&'a IntGauge);
+
+impl<'a> OneMore<'a> {
+    /// One more of these.
+    pub(crate) fn of(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OneMore<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Every class of status.
 const STATUS_CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
 /// Reasons for parking beside [`ParkReason`].

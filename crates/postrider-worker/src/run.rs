@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::deliver::{Deliverer, Taken};
 use crate::gate::Gate;
 use crate::http::Http;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OneMore};
 use crate::settle::{Settler, repeats_of};
 use crate::slots::{QUICK, Slot, Slots};
 use crate::token::Tokens;
@@ -435,7 +435,7 @@ async fn settle_one(
     if guard(delivery_count, taken.delivery.crashes) != Guard::Begin {
         return settler.set_apart(&taken, false).await;
     }
-    let _begun = InFlight::begin(&deliverer.metrics);
+    let _begun = OneMore::of(&deliverer.metrics.in_flight);
     // A panic hurts this delivery only. What it was in the middle of is given back as it unwinds, and our own locks are
     // taken over from whoever panicked with them.
     match AssertUnwindSafe(deliverer.deliver(&taken)).catch_unwind().await {
@@ -450,20 +450,5 @@ async fn settle_one(
             );
             settler.set_apart(&taken, true).await
         }
-    }
-}
-
-struct InFlight<'a>(&'a Metrics);
-
-impl<'a> InFlight<'a> {
-    fn begin(metrics: &'a Metrics) -> Self {
-        metrics.in_flight.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.dec();
     }
 }

@@ -72,8 +72,9 @@ async fn a_delivery_is_reached_with_nothing_but_keys() {
     system.import("skillmine-auth").await;
     let link = system.post("/v1/login-links", &Value::Null).await;
 
-    // The button has the focus from the beginning.
+    // The button has the focus without a key: the browser gives it a moment after the page is loaded.
     browser.open(link["path"].as_str().unwrap()).await;
+    eventually("the button has the focus", async || is_at(browser, "form button").await).await;
     browser.press(ENTER).await;
     browser.reads("h1", "Overview").await;
 
