@@ -57,8 +57,9 @@ fn json_message() -> BasicProperties {
 async fn one_event_of_every_type_arrives_byte_for_byte() {
     let vhost = Vhost::create(&Broker::shared().await, "catalogue").await;
     let system = System::new(vhost.url()).await;
-    let roles = system.start_all_roles().await;
+    let [control, router, worker] = system.start_all_roles().await;
     system.webhook("/hook", &json!({})).await;
+    system.configured(&router).await;
 
     let mut published = BTreeMap::new();
     for (product, count) in PRODUCTS {
@@ -81,7 +82,7 @@ async fn one_event_of_every_type_arrives_byte_for_byte() {
     system.balanced(150).await;
     let event = system.get("/v1/events/evt-upmind-client-0001").await;
     assert_eq!(event["event_type"], "Client added two factor auth");
-    for role in roles {
+    for role in [control, router, worker] {
         role.stop().await;
     }
 }
@@ -105,6 +106,7 @@ async fn every_bad_message_is_refused_with_its_reason_kept_and_counted() {
     let system = System::new(vhost.url()).await;
     let [control, router, worker] = system.start_all_roles().await;
     system.webhook("/hook", &json!({})).await;
+    system.configured(&router).await;
 
     let fixtures = workspace_dir().join("tests/fixtures/bad");
     let index: Index =

@@ -118,6 +118,7 @@ impl Rig {
         let (paused, _) = system.webhook("/paused", &held).await;
         let nothing = json!({ "subscription": { "event_types": ["NEVER"] } });
         let (changed, _) = system.webhook("/changed", &nothing).await;
+        system.configured(&router).await;
         let published = system.published();
         let numbers = 0;
         let rig = Self {

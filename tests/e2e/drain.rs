@@ -188,6 +188,7 @@ async fn roles_that_the_broker_blocks_end_within_their_drain_and_lose_nothing() 
         ready.push(role.ready().await);
     }
     system.webhook("/hook", &json!({ "timeout_ms": 1000, "max_in_flight": 100 })).await;
+    system.configured(&ready[1]).await;
     let late = || Answer::After(Duration::from_millis(300), Box::new(Answer::Status(200)));
     system.receiver.answer_by("/hook", move |_| late());
     let load = Load::new(vhost.url(), EVENTS).per_second(50.0).start();

@@ -23,6 +23,7 @@ async fn pika_publishes_while_everything_is_killed_once() {
     let system = System::new(vhost.url()).await.with_ledger().await;
     let [control, router, worker] = system.start_all_roles().await;
     let (_, secret) = system.webhook("/hook", &json!({ "timeout_ms": 5000 })).await;
+    system.configured(&router).await;
     node.settled().await;
 
     let ledger = system.published().path().to_owned();

@@ -177,7 +177,7 @@ fn script(python: &Path, name: &str, secret: &str) -> Command {
 async fn every_event_type_in_every_profile_verified_by_somebody_elses_code() {
     let vhost = Vhost::create(&Broker::shared().await, "profiles").await;
     let system = System::new(vhost.url()).await;
-    let roles = system.start_all_roles().await;
+    let [control, router, worker] = system.start_all_roles().await;
     for product in PRODUCTS {
         let path = format!("/v1/catalogues/{product}");
         let (status, answer) = system.call(Method::PUT, &path, Some(&catalogue(product))).await;
@@ -204,6 +204,7 @@ async fn every_event_type_in_every_profile_verified_by_somebody_elses_code() {
         let (_, secret) = system.webhook(&format!("/{profile}"), &webhook).await;
         secrets.insert(profile, secret);
     }
+    system.configured(&router).await;
 
     let mut published = BTreeMap::new();
     for product in PRODUCTS {
@@ -272,7 +273,7 @@ async fn every_event_type_in_every_profile_verified_by_somebody_elses_code() {
             verify(node, &base, &requests);
         }
     }
-    for role in roles {
+    for role in [control, router, worker] {
         role.stop().await;
     }
 }

@@ -196,8 +196,8 @@ impl System {
         (created["id"].as_str().unwrap().to_owned(), created["secret"].as_str().unwrap().to_owned())
     }
 
-    /// Waits until the routers and workers in this process know the configuration as it is now: what comes
-    /// over AMQP does not wait for it, as the API does.
+    /// Waits until the routers and workers in this process know the configuration as it is now. An event that comes over AMQP
+    /// does not wait for that, as the API does: what is published right after a webhook was made may be routed without it.
     pub(crate) async fn configured(&self, role: &Role) {
         let wanted = self.status().await["revision"].as_u64().unwrap();
         eventually("it knows the newest configuration", async || {
