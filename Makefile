@@ -13,9 +13,9 @@ test: ## Install what is missing, and run everything that CI runs
 chaos: ## Hurt it in every way, root's among them, and write docs/chaos.md; takes more than an hour
 	@dev/chaos
 
-bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders and deliveries, all of it (docs/performance.md)
+bench: ## Measure: conditions at their worst, routing among 100,000 webhooks, ten million reminders and deliveries, every target but growth (docs/performance.md)
 	cargo bench --package postrider-core --locked
-	cargo test --release --package postrider-control --lib --locked ten_million -- --ignored --nocapture --test-threads=1
+	cargo test --release --workspace --lib --locked -- ten_million --ignored --nocapture --test-threads=1
 	@dev/bench --quick
 
 bench-smoke: ## Measure for a minute, and fail where it has become grossly slower

@@ -1,5 +1,6 @@
 //! Nothing goes quiet: a role that stands still is ended by its watchdog with a code of its own, and no other is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postrider_testkit::rabbit::{Broker, Vhost};
@@ -104,6 +105,24 @@ async fn idle_roles_and_hanging_receivers_are_left_alone() {
     }
 }
 
+/// Somebody who is woken by an alert finds what to do, and nothing about alerts that are gone.
+#[test]
+fn every_alert_is_explained() {
+    let of = |file: &str| {
+        std::fs::read_to_string(postrider_testkit::workspace_dir().join("deploy").join(file)).unwrap()
+    };
+    let (alerts, explained) = (of("prometheus/alerts.yml"), of("README.md"));
+    let named: BTreeSet<&str> =
+        alerts.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    let rows = explained.lines().filter(|line| line.starts_with("| `Postrider"));
+    let told: BTreeSet<&str> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
+        .filter(|word| word.starts_with("Postrider"))
+        .collect();
+    assert!(named.len() >= 20, "{named:?}");
+    assert_eq!(told, named);
+}
+
 /// Every metric that an alert names is there from the start, in a process with all roles.
 #[tokio::test]
 async fn every_metric_of_the_alerts_exists() {
@@ -118,7 +137,7 @@ async fn every_metric_of_the_alerts_exists() {
     };
     let alerts = postrider_testkit::workspace_dir().join("deploy/prometheus/alerts.yml");
     let alerts = std::fs::read_to_string(alerts).unwrap();
-    let mut named = std::collections::BTreeSet::new();
+    let mut named = BTreeSet::new();
     for line in alerts.lines().filter(|line| !line.trim_start().starts_with('#')) {
         let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         named.extend(words.filter(|word| word.starts_with("postrider_")).map(str::to_owned));

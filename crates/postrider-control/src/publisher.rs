@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::recorder::Activity;
 use crate::store::{OutboxLane, OutboxRow, Store, StoreError};
 
-/// A snapshot is due when this much followed the last one, or as much as it was large.
+/// A snapshot is due when more than this followed the last one, and more than it was large.
 const DUE_BYTES: u64 = 32 * 1024 * 1024;
 /// The largest snapshot: a third of what the stream keeps.
 const MAX_SNAPSHOT_BYTES: u64 = 512 * 1024 * 1024 / 3;

@@ -28,7 +28,7 @@ impl End {
     }
 }
 
-/// What the books say at one moment. Every number is counted from rows, none is a difference.
+/// What the books say at one moment: numbers of rows, as the store keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events whose fact is known.

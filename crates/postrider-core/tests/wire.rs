@@ -1,6 +1,6 @@
 //! What crosses the broker is read by every release: golden files of an earlier one and of this one.
 //!
-//! `tests/fixtures/wire/v1/earlier` is as the last release wrote it and is never written again. `current` is one of each
+//! `tests/fixtures/wire/v1/earlier` is as an earlier state wrote it and is never written again. `current` is one of each
 //! message with every member, as this release writes it, byte for byte: a test that fails here says that the wire has
 //! changed. When the change is meant, and adds optional members alone, `POSTRIDER_GOLDEN=write` writes the files anew.
 

@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) set_apart: IntCounter,
     /// 1 while the router has been handed events in this session.
     pub(crate) active: IntGauge,
-    /// 1 while routing waits because too many fresh deliveries wait.
+    /// 1 while routing waits, for whatever reason; readiness says for which.
     pub(crate) paused: IntGauge,
 }
 
@@ -85,7 +85,10 @@ impl Metrics {
             "Events parked because they came back too often",
         ))?;
         let active = IntGauge::with_opts(opts("router_active", "1 while this router is handed events"))?;
-        let paused = IntGauge::with_opts(opts("router_paused", "1 while too many fresh deliveries wait"))?;
+        let paused = IntGauge::with_opts(opts(
+            "router_paused",
+            "1 while routing waits: too many fresh deliveries, a broker that takes none, or a configuration that cannot be read",
+        ))?;
         registry.register(Box::new(events.clone()))?;
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(marked.clone()))?;

@@ -1,7 +1,7 @@
 //! Sending requests: the only HTTP clients that talk to strangers.
 //!
-//! One client is for all webhooks; those with a client certificate or an authority of their own have one each, kept until
-//! the webhook changes.
+//! Two clients are for all webhooks, one that takes idle connections and one that never does; webhooks with a client certificate
+//! or an authority of their own have two of their own, kept until the webhook changes.
 //! No redirects, no proxy, no decompression, one total deadline. The client repeats a request by itself only when it had
 //! written nothing of it; a request that a used connection swallowed is said to be [`Sent::Stale`]. The address policy is applied to
 //! literal addresses before a request and by the resolver to every answer of DNS, so that what was checked is what is

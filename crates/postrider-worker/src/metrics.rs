@@ -152,15 +152,19 @@ impl Metrics {
             unusable.with_label_values(&[reason]);
         }
         let in_flight = IntGauge::with_opts(opts("worker_in_flight", "Deliveries begun and not settled"))?;
-        let capacity =
-            IntGauge::with_opts(opts("worker_capacity", "Deliveries that may be begun and not settled"))?;
+        let capacity = IntGauge::with_opts(opts(
+            "worker_capacity",
+            "Quick slots: deliveries that may be begun and not settled, beside those in slow slots",
+        ))?;
         let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
             let gauge = IntGauge::with_opts(opts(name, help))?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let slow_capacity =
-            gauge("worker_slow_capacity", "Deliveries beside these that may take longer than a moment")?;
+        let slow_capacity = gauge(
+            "worker_slow_capacity",
+            "Slow slots: deliveries beside the quick ones that may take longer than 250 ms",
+        )?;
         let slow_slots = gauge("worker_slow_slots", "Slow slots that are taken")?;
         let moved_out = IntCounter::with_opts(opts(
             "moved_out_total",
@@ -168,7 +172,10 @@ impl Metrics {
         ))?;
         registry.register(Box::new(moved_out.clone()))?;
         let waiting = gauge("worker_waiting", "Deliveries that wait in place for their webhook")?;
-        let open_breakers = gauge("open_breakers", "Webhooks to which nothing is sent but probes")?;
+        let open_breakers = gauge(
+            "open_breakers",
+            "Webhooks whose breaker is not closed: they are sent probes alone, or few at a time",
+        )?;
         let slow_webhooks = gauge("slow_webhooks", "Webhooks whose requests take longer than a second")?;
         let workers = gauge("workers", "Workers of the fleet, as this one sees it")?;
         registry.register(Box::new(attempts.clone()))?;

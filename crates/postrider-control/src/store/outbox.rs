@@ -56,7 +56,7 @@ impl OutboxKind {
     }
 }
 
-/// Rows that are sent in order, whatever becomes of the other lane.
+/// Rows that are sent in order, whatever becomes of the other lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutboxLane {
     /// Configuration: nothing delays it.

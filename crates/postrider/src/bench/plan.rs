@@ -157,7 +157,7 @@ impl Plan {
         }
     }
 
-    /// What the targets need: less than three minutes.
+    /// What the targets need, but for those of growth: less than three minutes.
     pub(super) fn quick() -> Self {
         Self {
             size: "quick",

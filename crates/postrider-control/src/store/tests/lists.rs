@@ -407,7 +407,7 @@ async fn webhooks_and_event_types_are_found_by_an_index_too() {
 }
 
 /// How long lists take with ten million deliveries. Prints figures; run it in a release build with
-/// `cargo test --release --workspace --lib -- ten_million --ignored --nocapture`.
+/// `cargo test --release --workspace --lib --locked -- lists_are_quick_with_ten_million --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "takes minutes, and six gigabytes of disk"]
 async fn lists_are_quick_with_ten_million_deliveries() {
