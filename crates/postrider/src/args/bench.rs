@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
-    /// Less of everything, in under three minutes; every target but the two of growth
+    /// Less of everything, in under three minutes; every target but growth
     #[arg(long)]
     pub quick: bool,
     /// Next to nothing of everything, to see that it works: the numbers mean nothing
