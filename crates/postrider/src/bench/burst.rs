@@ -22,11 +22,18 @@ pub(super) async fn run(rig: &mut Rig<'_>, workload: &Workload) -> Result<Run, F
     let load = rig.load(workload, Pace::Free, events, &CancellationToken::new());
     rig.publisher.publish(load).await?;
     let (sink, system) = (&mut rig.sink, &mut rig.system);
-    reach("retries at the sink", before.retried + failing, LOOK, async || {
+    let mut now = before.clone();
+    let retried = reach("retries at the sink", before.retried + failing, LOOK, async || {
         system.check()?;
-        Ok(sink.count().await?.retried)
-    })
-    .await?;
+        now = sink.count().await?;
+        Ok(now.retried)
+    });
+    retried.await.map_err(|mut failure| {
+        // What it refused and did not see again is late; what it never refused did not come as a first attempt.
+        let (refused, taken) = (now.refused - before.refused, now.taken - before.taken);
+        failure.why.push_str(&format!(" (of {failing} it refused {refused}, of {events} it took {taken})"));
+        failure
+    })?;
     rig.taken(before.taken + events).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let recorded_after = rig.recorded(done_before + events).await?;
